@@ -1,0 +1,1 @@
+//! One stage of an experiment: pretrain, train, sample, features, metrics.

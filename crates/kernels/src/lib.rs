@@ -1,0 +1,1 @@
+//! The DiT trunk's forward and backward passes written by hand over preallocated buffers.

@@ -1,0 +1,45 @@
+//! The shape of a diffusion transformer (DiT, Peebles & Xie 2023).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A DiT's shape. MLPs are 4 times as wide as the trunk; timestep features have 256 channels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DitConfig {
+    /// Side of the square image (or latent), in pixels.
+    pub image_size: usize,
+    /// Channels of the image (or latent).
+    pub channels: usize,
+    /// Side of a patch, in pixels.
+    pub patch: usize,
+    /// Width `D` of a token.
+    pub hidden: usize,
+    /// Number of blocks `L`.
+    pub depth: usize,
+    /// Attention heads; they divide the width.
+    pub heads: usize,
+    /// Number of classes; `None` is an unconditional model (one learned label, no null label).
+    pub classes: Option<usize>,
+    /// Share of labels replaced by the null label in training (class-conditional models only).
+    pub label_dropout: f64,
+    /// Whether the network predicts the variance too: twice the output channels.
+    pub learn_sigma: bool,
+}
+
+impl DitConfig {
+    /// Image tokens `T = (image_size / patch)^2`.
+    pub fn tokens(&self) -> usize {
+        (self.image_size / self.patch).pow(2)
+    }
+
+    /// Channels of the output.
+    pub fn out_channels(&self) -> usize {
+        self.channels * if self.learn_sigma { 2 } else { 1 }
+    }
+
+    /// Rows of the label embedding table: the classes and a null label, or the one label of an unconditional model.
+    pub fn label_rows(&self) -> usize {
+        self.classes.map_or(1, |n| n + usize::from(self.label_dropout > 0.0))
+    }
+}

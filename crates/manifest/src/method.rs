@@ -1,0 +1,155 @@
+//! What is done to the backbone: one enum, one variant per row of the paper's tables.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::gate::Gate;
+
+/// What is trained, on top of which frozen or unfrozen weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Method {
+    /// The backbone as it is: nothing is trained.
+    Pretrained(Pretrained),
+    /// Full fine-tuning: every weight of the backbone is trained.
+    Finetune(Finetune),
+    /// Prompt tuning: prompts without a gate, each used with weight 1.
+    PromptTuning(PromptTuning),
+    /// Diffusion Model Patching: prompts mixed by a gate at every timestep.
+    Dmp(Dmp),
+}
+
+/// Nothing is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pretrained {}
+
+/// Every weight of the backbone is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Finetune {}
+
+/// Prompts without a gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromptTuning {
+    /// The prompts.
+    pub prompts: Prompts,
+}
+
+/// Diffusion Model Patching (paper, Section 3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dmp {
+    /// The prompts.
+    pub prompts: Prompts,
+    /// The gate that weights them.
+    pub gate: Gate,
+    /// The losses that keep the gate from using few prompts only.
+    pub balance: Balance,
+}
+
+/// One pool of learnable prompts per block, `p(i)` in `R^{N x D}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Prompts {
+    /// Where the prompts enter a block.
+    pub position: Position,
+    /// Which blocks have prompts.
+    pub depth: Depth,
+    /// How prompts start. The paper: zero, random diverges.
+    pub init: Init,
+}
+
+/// Where the prompts enter a block (Table 4(d)).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Position {
+    /// `x + gate * prompt`, one prompt per image token.
+    Add(Add),
+    /// Prompts go in front of the image tokens, are replaced at every prompted block and dropped at the end.
+    Prepend(Prepend),
+}
+
+/// One prompt per image token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Add {}
+
+/// Prompts in front of the image tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Prepend {
+    /// Prompts per 256 image tokens; another token count `T` uses `round(T * per_256_tokens / 256)`.
+    pub per_256_tokens: usize,
+}
+
+/// Which blocks have prompts (Figure 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// The first block only.
+    First,
+    /// The first half of the blocks, rounded down, at least one.
+    Half,
+    /// Every block.
+    All,
+}
+
+/// How a trainable tensor starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Init {
+    /// All zeros.
+    Zero(Zero),
+    /// Independent normal draws.
+    Normal(Normal),
+}
+
+/// All zeros.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zero {}
+
+/// Independent normal draws.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Normal {
+    /// Standard deviation.
+    pub std: f64,
+}
+
+/// The balancing losses (Eq. 11-13) and their coefficients (Table 4(e)).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Balance {
+    /// Coefficient of the importance loss.
+    pub importance: f64,
+    /// Which importance loss.
+    pub importance_formula: ImportanceFormula,
+    /// Coefficient of the load loss.
+    pub load: f64,
+    /// Which load loss.
+    pub load_formula: LoadFormula,
+}
+
+/// `g` is `[L, B, N]`: the gate's weight of every prompt in every block for every sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportanceFormula {
+    /// Eq. 12-13 per sample, then averaged: `var_n(sum_l g) / (mean_n(sum_l g)^2 + 1e-5)`, population variance.
+    Paper,
+    /// Released code: `var(sum_l g) / (mean(sum_l g)^2 + 1e-10)` over all `B * N` entries, unbiased variance.
+    OfficialCode,
+}
+
+/// How many prompts a gate leaves unused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadFormula {
+    /// Eq. 11: the count of weights below zero, averaged over blocks. It has no gradient; with softmax weights it is zero.
+    Count,
+    /// Released code with top-k: the smooth probability of being kept (Shazeer et al. 2017), mean over blocks of its
+    /// sum over samples and prompts. Zero where all prompts are kept.
+    Smooth,
+}

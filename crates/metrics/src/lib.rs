@@ -1,0 +1,1 @@
+//! From features to numbers: Frechet distance and the statistics of paired differences.

@@ -1,0 +1,1 @@
+//! Prompts and gates: what is patched into a frozen backbone, through the hooks of the model.

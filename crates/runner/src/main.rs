@@ -1,0 +1,2 @@
+//! The command line: plan, run, sweep, reproduce, report.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The results tree: keys, locks, atomic records, integrity, and frames over them.
