@@ -1,1 +1,23 @@
-//! Noise schedules, losses and samplers over any denoiser, in f64 tables.
+//! Noise schedules, losses and samplers over any denoiser: tables in `f64`, samples as flat `f32` slices.
+//!
+//! A [`Process`] says how noise is added (`q`), a [`TrainingLoss`] what a denoiser is trained on, and a [`Sampler`]
+//! how the process is run backwards. A sample is one contiguous slice `C * H * W`; a denoiser's output is the
+//! predicted noise, followed by as many variance values where the variance is learned.
+//!
+//! Sources: DDPM (Ho et al. 2020), improved DDPM (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), and their use in
+//! DiT (Peebles & Xie 2023).
+
+mod error;
+mod exp;
+pub mod likelihood;
+mod loss;
+mod process;
+mod respace;
+mod reverse;
+mod sampler;
+
+pub use error::Error;
+pub use loss::{MseWeight, SampleLoss, TrainingLoss};
+pub use process::{Process, Schedule, Step};
+pub use respace::Spacing;
+pub use sampler::{Denoiser, Kind, Prediction, Sampler, Variance};

@@ -1,1 +1,28 @@
-//! One stage of an experiment: pretrain, train, sample, features, metrics.
+//! One stage of an experiment: pretrain, train, sample, features, statistics, metrics, activation.
+//!
+//! [`execute`] takes a stage's typed parameters and the files of its inputs, and leaves artifacts in a working directory.
+//! It knows no command line, no YAML and no results tree. Called again in the same directory after an interruption it
+//! goes on from the last checkpoint and ends in the same bits.
+
+mod activation;
+pub mod artifact;
+mod batch;
+mod checkpoint;
+mod denoising;
+mod distance;
+mod execute;
+mod extractor;
+mod images;
+mod job;
+mod loss;
+mod losses;
+mod network;
+mod process;
+mod sampling;
+mod trainables;
+mod training;
+mod trunk;
+
+pub use execute::execute;
+pub use job::{CurvePoint, Device, EngineError, Finished, Job, Outcome, Progress};
+pub use losses::Losses;

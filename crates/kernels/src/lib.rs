@@ -1,1 +1,34 @@
 //! The DiT trunk's forward and backward passes written by hand over preallocated buffers.
+//!
+//! A step is four calls: [`Condition::compute`] turns timesteps and labels into modulations, [`Workspace::forward`]
+//! turns images into the network's output, [`Workspace::backward`] turns the loss's gradient into those that the
+//! [`Plan`] asks for, and [`AdamW::step`] changes a flat buffer. Where everything learns,
+//! [`Workspace::condition_backward`] completes the weights' gradients. What a patch adds to the tokens comes in as a
+//! [`Contribution`] per block; the gate that made it lies outside.
+//!
+//! Letters: `B` batch, `T` image tokens, `N` prompts, `D` width, `H` heads, `L` blocks, `R` rows of the condition.
+//! All results are the same to the bit for every number of threads (rayon's current pool is used).
+
+mod adamw;
+mod attention;
+mod backward;
+mod condition;
+mod contribution;
+mod forward;
+mod gelu;
+mod layernorm;
+mod matrix;
+mod parameters;
+mod patches;
+mod shape;
+mod trunk;
+mod vector;
+mod workspace;
+
+pub use adamw::{AdamW, Group, average};
+pub use condition::{Condition, OutsideGradients, timestep_features};
+pub use contribution::{Contribution, ContributionGradient};
+pub use parameters::{Parameters, ParametersError, Segment};
+pub use shape::{Shape, ShapeError};
+pub use trunk::Inputs;
+pub use workspace::{Gradients, Learn, Plan, Workspace};

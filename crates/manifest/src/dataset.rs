@@ -15,15 +15,64 @@ pub enum Dataset {
     ImageFolder(ImageFolder),
 }
 
+impl Dataset {
+    /// Side of an image in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Faces(faces) => faces.image_size,
+            Self::Idx(idx) => idx.image_size,
+            Self::ImageFolder(folder) => folder.image_size,
+        }
+    }
+
+    /// Channels of an image.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Faces(_) | Self::ImageFolder(_) => 3,
+            Self::Idx(_) => 1,
+        }
+    }
+
+    /// Number of images; `None` where only the folder knows.
+    pub fn count(&self) -> Option<usize> {
+        match self {
+            Self::Faces(faces) => Some(faces.count),
+            Self::Idx(idx) => Some(idx.count),
+            Self::ImageFolder(_) => None,
+        }
+    }
+
+    /// Whether images have class labels.
+    pub fn has_labels(&self) -> bool {
+        matches!(self, Self::Idx(_))
+    }
+
+    /// What enters a key, and the files or folders to be looked up: name of the input, key in the manifest, path as written.
+    pub(crate) fn source(&self) -> (Source, Vec<(&'static str, &str)>) {
+        match self {
+            Self::Faces(faces) => (Source::Faces(faces.clone()), vec![]),
+            Self::Idx(Idx { images, labels, image_size, first, count }) => (
+                Source::Idx { image_size: *image_size, first: *first, count: *count },
+                vec![("images", images), ("labels", labels)],
+            ),
+            Self::ImageFolder(ImageFolder { folder, image_size }) => {
+                (Source::ImageFolder { image_size: *image_size }, vec![("folder", folder)])
+            }
+        }
+    }
+}
+
 /// Procedural colour faces.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Faces {
     /// Side in pixels.
+    #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
     /// First index.
     pub first: u64,
     /// Number of images, from `first` on.
+    #[schemars(range(min = 1))]
     pub count: usize,
 }
 
@@ -36,10 +85,12 @@ pub struct Idx {
     /// File of labels.
     pub labels: String,
     /// Side in pixels after zero padding (centred).
+    #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
     /// First image.
     pub first: u64,
     /// Number of images, from `first` on.
+    #[schemars(range(min = 1))]
     pub count: usize,
 }
 
@@ -50,6 +101,7 @@ pub struct ImageFolder {
     /// The folder.
     pub folder: String,
     /// Side in pixels after resizing and centre crop.
+    #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
 }
 

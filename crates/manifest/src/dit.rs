@@ -8,20 +8,28 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct DitConfig {
     /// Side of the square image (or latent), in pixels.
+    #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
     /// Channels of the image (or latent).
+    #[schemars(range(min = 1, max = 16384))]
     pub channels: usize,
     /// Side of a patch, in pixels.
+    #[schemars(range(min = 1, max = 16384))]
     pub patch: usize,
     /// Width `D` of a token.
+    #[schemars(range(min = 1, max = 16384))]
     pub hidden: usize,
     /// Number of blocks `L`.
+    #[schemars(range(min = 1, max = 16384))]
     pub depth: usize,
     /// Attention heads; they divide the width.
+    #[schemars(range(min = 1, max = 16384))]
     pub heads: usize,
     /// Number of classes; `None` is an unconditional model (one learned label, no null label).
+    #[schemars(range(min = 1))]
     pub classes: Option<usize>,
     /// Share of labels replaced by the null label in training (class-conditional models only).
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub label_dropout: f64,
     /// Whether the network predicts the variance too: twice the output channels.
     pub learn_sigma: bool,

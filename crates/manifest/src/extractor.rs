@@ -10,10 +10,13 @@ pub struct ExtractorConfig {
     /// Its name: the metric is called `fd_<name>`.
     pub name: String,
     /// Side of the square input, in pixels.
+    #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
     /// Channels of the input.
+    #[schemars(range(min = 1, max = 16384))]
     pub channels: usize,
     /// Output channels of each convolution; all but the first halve the side.
+    #[schemars(length(min = 1), inner(range(min = 1)))]
     pub widths: Vec<usize>,
     /// What the head predicts.
     pub target: Target,

@@ -18,6 +18,7 @@ pub struct Gate {
     /// Noise on the gate's logits while training.
     pub noise: GateNoise,
     /// Learning rate of the gate (and of its noise) over the prompts'. Released code: 10.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate_factor: f64,
 }
 
@@ -54,11 +55,19 @@ pub struct Soft {}
 #[serde(deny_unknown_fields)]
 pub struct TopK {
     /// Share of the prompts that is kept, in (0, 1].
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = 1.0))]
     pub keep: f64,
     /// Weight of a kept prompt.
     pub weights: KeptWeights,
     /// How the gate learns where the kept weight is the constant 1.
     pub gradient: SelectionGradient,
+}
+
+impl TopK {
+    /// How many of `prompts` are kept: `floor(keep * N)`.
+    pub fn kept(&self, prompts: usize) -> usize {
+        (self.keep * prompts as f64).floor() as usize
+    }
 }
 
 /// Weight of a kept prompt.

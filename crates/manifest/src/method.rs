@@ -71,6 +71,16 @@ pub enum Position {
     Prepend(Prepend),
 }
 
+impl Position {
+    /// Number of prompts `N` in a block with `tokens` image tokens.
+    pub fn prompts(&self, tokens: usize) -> usize {
+        match self {
+            Self::Add(_) => tokens,
+            Self::Prepend(prepend) => (tokens * prepend.per_256_tokens + 128) / 256,
+        }
+    }
+}
+
 /// One prompt per image token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +91,7 @@ pub struct Add {}
 #[serde(deny_unknown_fields)]
 pub struct Prepend {
     /// Prompts per 256 image tokens; another token count `T` uses `round(T * per_256_tokens / 256)`.
+    #[schemars(range(min = 1, max = 256))]
     pub per_256_tokens: usize,
 }
 
@@ -116,6 +127,7 @@ pub struct Zero {}
 #[serde(deny_unknown_fields)]
 pub struct Normal {
     /// Standard deviation.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub std: f64,
 }
 
@@ -124,10 +136,12 @@ pub struct Normal {
 #[serde(deny_unknown_fields)]
 pub struct Balance {
     /// Coefficient of the importance loss.
+    #[schemars(range(min = 0.0))]
     pub importance: f64,
     /// Which importance loss.
     pub importance_formula: ImportanceFormula,
     /// Coefficient of the load loss.
+    #[schemars(range(min = 0.0))]
     pub load: f64,
     /// Which load loss.
     pub load_formula: LoadFormula,

@@ -3,6 +3,125 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::Dataset;
+use crate::digest::Digest;
+
+/// `experiments/scales/*.yaml`, every field explicit; a file may say `extends: <scale>` and give only what differs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// What it is for.
+    pub title: String,
+    /// Images of the further training.
+    pub data: Dataset,
+    /// What is patched.
+    pub backbone: Network,
+    /// What turns images into features.
+    pub extractor: Extractor,
+    /// Further training, common to all methods.
+    pub train: Training,
+    /// Samples of every cell.
+    pub sample: Sampling,
+    /// How samples are judged.
+    pub evaluation: Evaluation,
+    /// Training seeds, unless others are given on the command line.
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    pub seeds: Vec<u64>,
+    /// Engine, device and precision of every stage.
+    pub numerics: Numerics,
+}
+
+/// A trained network: its recipe, and its weights if they are shipped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Name of the recipe (`tiny-backbone`, the file's name): it says what network this is and how it was, or will be, trained.
+    pub recipe: String,
+    /// Weights that are used instead of training the recipe.
+    pub weights: Option<Weights>,
+}
+
+/// What turns images into features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Extractor {
+    /// A small CNN with a recipe; the metric is `fd_<its name>`.
+    Cnn(Network),
+    /// Inception v3 with the published FID weights; the metric is `fid`.
+    Inception(Inception),
+}
+
+/// Inception v3.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inception {
+    /// The published weights.
+    pub weights: Weights,
+}
+
+/// A weight file. It is looked up like a dataset; its content must be the pinned one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Weights {
+    /// The file.
+    pub file: String,
+    /// Its content; `null` where no published file can be pinned: then whatever lies there is used, and its hash is in the keys.
+    pub sha256: Option<Digest>,
+}
+
+/// Further training, common to all methods: AdamW without weight decay, the learning rate constant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Optimiser steps.
+    #[schemars(range(min = 1))]
+    pub iterations: usize,
+    /// Images a step.
+    #[schemars(range(min = 1))]
+    pub batch: usize,
+    /// Learning rate of the paper.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub learning_rate: f64,
+    /// What it is multiplied with for all methods, chosen once on the default cell with seeds that no table uses:
+    /// a few hundred steps cannot move a prompt as 30,000 do.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub learning_rate_multiplier: f64,
+    /// Whether half of the images are mirrored.
+    pub horizontal_flip: bool,
+}
+
+/// Samples of every cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// How the process is run backwards.
+    pub sampler: Sampler,
+    /// Number of samples.
+    #[schemars(range(min = 4))]
+    pub count: usize,
+    /// Seed of the run with training seed 0; the run with training seed `s` has this plus `s`. All cells share it.
+    pub seed: u64,
+}
+
+/// How samples are judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// The real images that samples are compared with.
+    pub reference: Dataset,
+    /// Half-size subsets of the samples on which the distance is computed again.
+    #[schemars(range(min = 2))]
+    pub subsets: usize,
+    /// Seed of the subsets.
+    pub subset_seed: u64,
+    /// Noise on the prompts of the positive control, relative to their root mean square.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub positive_control_noise: f64,
+    /// Timesteps at which the gate's weights are recorded (Figure 5).
+    #[schemars(range(min = 2))]
+    pub activation_timesteps: usize,
+}
+
 /// The diffusion process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -10,6 +129,7 @@ pub struct Diffusion {
     /// Noise schedule.
     pub schedule: Schedule,
     /// Length `T` of the process.
+    #[schemars(range(min = 1))]
     pub timesteps: usize,
 }
 
@@ -28,16 +148,21 @@ pub enum Schedule {
 #[serde(deny_unknown_fields)]
 pub struct Optimisation {
     /// Optimiser steps.
+    #[schemars(range(min = 1))]
     pub iterations: usize,
     /// Images a step.
+    #[schemars(range(min = 1))]
     pub batch: usize,
     /// Learning rate.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Learning rate at the last step, reached along a cosine; equal to `learning_rate` for a constant one.
+    #[schemars(range(min = 0.0))]
     pub final_learning_rate: f64,
     /// Steps over which the learning rate rises from zero.
     pub warmup_iterations: usize,
     /// Decoupled weight decay.
+    #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
     /// Whether half of the images are mirrored.
     pub horizontal_flip: bool,
@@ -50,13 +175,23 @@ pub struct Sampler {
     /// Which sampler.
     pub kind: SamplerKind,
     /// Steps, of the process's `timesteps`.
+    #[schemars(range(min = 1))]
     pub steps: usize,
     /// Whether the predicted image is clipped to [-1, 1] (pixels: yes; latents: no).
     pub clip_x0: bool,
     /// Scale of classifier-free guidance; 1 is none.
+    #[schemars(range(min = 0.0))]
     pub guidance: f64,
     /// Which channels are guided.
     pub guidance_channels: GuidanceChannels,
+}
+
+impl Sampler {
+    /// The form in which it is run: without guidance no channel is guided, so which ones says nothing.
+    pub fn canonical(&self) -> Self {
+        let guided = self.guidance != 1.0;
+        Self { guidance_channels: if guided { self.guidance_channels } else { GuidanceChannels::All }, ..self.clone() }
+    }
 }
 
 /// Which sampler.
@@ -99,6 +234,16 @@ pub enum Engine {
     Reference,
     /// Hand-written forward and backward passes (crate `kernels`).
     Fast,
+}
+
+impl Engine {
+    /// Name and version of its arithmetic, raised when its code changes results.
+    pub(crate) fn version(self) -> &'static str {
+        match self {
+            Self::Reference => "reference/v1",
+            Self::Fast => "fast/v1",
+        }
+    }
 }
 
 /// Which kind of device.

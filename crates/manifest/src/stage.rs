@@ -30,6 +30,34 @@ pub enum Stage {
     Activation(Activation),
 }
 
+impl Stage {
+    /// Its kind, the version of its arithmetic (raised when its code changes its results), and its numerics.
+    fn identity(&self) -> (&'static str, u32, Option<&Numerics>) {
+        match self {
+            Self::Pretrain(stage) => ("pretrain", 1, Some(&stage.numerics)),
+            Self::TrainExtractor(stage) => ("train_extractor", 1, Some(&stage.numerics)),
+            Self::Train(stage) => ("train", 1, Some(&stage.numerics)),
+            Self::Sample(stage) => ("sample", 1, Some(&stage.numerics)),
+            Self::Features(stage) => ("features", 1, Some(&stage.numerics)),
+            Self::Statistics(_) => ("statistics", 1, None),
+            Self::Metrics(_) => ("metrics", 1, None),
+            Self::Activation(stage) => ("activation", 1, Some(&stage.numerics)),
+        }
+    }
+
+    /// Its kind in snake case: the folder of its results.
+    pub fn kind(&self) -> &'static str {
+        self.identity().0
+    }
+
+    /// What is hashed before its parameters: `train/v1 reference/v1`, the stage's and the engine's version.
+    pub fn version(&self) -> String {
+        let (kind, version, numerics) = self.identity();
+        let engine = numerics.map_or(String::new(), |numerics| format!(" {}", numerics.engine.version()));
+        format!("{kind}/v{version}{engine}")
+    }
+}
+
 /// Trains a backbone from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pretrain {

@@ -1,0 +1,220 @@
+//! Schedules, steps, losses and likelihoods against the authors' code (goldens, group c).
+
+use diffusion::{Kind, MseWeight, Process, Sampler, Schedule, Spacing, Step, TrainingLoss, Variance, likelihood};
+use goldens::{Array, Golden, assert_close, distance};
+
+const SCHEDULES: [(&str, Schedule); 2] = [("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
+
+/// The process behind a label such as `1000`, `ddim50` or `10_15_20`.
+fn process(schedule: Schedule, label: &str) -> Process {
+    let whole = Process::new(schedule, 1000).unwrap();
+    if label == "1000" { whole } else { whole.respaced(&label.replace('_', ",").parse().unwrap()).unwrap() }
+}
+
+fn within(what: &str, ours: &[f64], theirs: &Array, tolerance: f64) {
+    let apart = distance(ours, &theirs.values);
+    assert!(apart <= tolerance, "{what}: {apart:.2e} away, allowed {tolerance:.0e}");
+}
+
+/// Sample `i` of a batch.
+fn row(values: &[f32], batch: usize, i: usize) -> &[f32] {
+    let n = values.len() / batch;
+    &values[i * n..(i + 1) * n]
+}
+
+/// Applies `f` to every sample and its timestep, one after the other.
+fn rows(t: &[usize], f: impl FnMut((usize, &usize)) -> Vec<f32>) -> Vec<f32> {
+    t.iter().enumerate().flat_map(f).collect()
+}
+
+#[test]
+fn goldens_schedules() {
+    type Column = (&'static str, fn(&Step) -> f64, f64);
+    const COLUMNS: [Column; 10] = [
+        ("timestep_map", |s| s.timestep as f64, 0.0),
+        ("betas", |s| s.beta, 1e-12),
+        ("alphas_cumprod", |s| s.alpha_bar, 1e-12),
+        ("alphas_cumprod_prev", |s| s.alpha_bar_prev, 1e-12),
+        ("alphas_cumprod_next", |s| s.alpha_bar_next, 1e-12),
+        ("sqrt_recip_alphas_cumprod", |s| s.sqrt_recip_alpha_bar, 1e-12),
+        ("sqrt_recipm1_alphas_cumprod", |s| s.sqrt_recipm1_alpha_bar, 1e-12),
+        ("posterior_variance", |s| s.posterior_variance, 1e-10),
+        ("posterior_log_variance_clipped", |s| s.posterior_log_variance, 1e-10),
+        ("posterior_mean_coef1", |s| s.posterior_mean_x0, 1e-10),
+    ];
+    let golden = Golden::open("diffusion_schedules");
+    let mut checked = 0;
+    for (name, schedule) in SCHEDULES {
+        for (tensor, map) in golden.group(&format!("{name}.")) {
+            let Some(label) = tensor.strip_suffix(".timestep_map") else { continue };
+            let process = process(schedule, label);
+            assert_eq!(process.steps().iter().map(|s| s.timestep).collect::<Vec<_>>(), map.usize());
+            let more: [Column; 1] = [("posterior_mean_coef2", |s| s.posterior_mean_xt, 1e-10)];
+            for (column, value, tolerance) in COLUMNS.iter().chain(&more) {
+                let what = format!("{name}.{label}.{column}");
+                let ours: Vec<f64> = process.steps().iter().map(value).collect();
+                let theirs = golden.get(&what);
+                within(&what, &ours, &theirs, *tolerance);
+                // Small entries too, which the tolerance's measure (relative to 1 at least) would let pass.
+                let apart = ours.iter().zip(&theirs.values).map(|(a, b)| (a - b).abs() / b.abs().max(1e-12));
+                assert!(apart.fold(0.0, f64::max) < 1e-9, "{what}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 2 * 11, "{checked} tables");
+}
+
+#[test]
+fn goldens_space_timesteps() {
+    let golden = Golden::open("diffusion_schedules");
+    let lists = golden.group("space_timesteps.");
+    assert!(!lists.is_empty());
+    for (label, kept) in lists {
+        let (timesteps, spec) = label.split_once("__").unwrap_or(("1000", &label));
+        let spacing: Spacing = spec.replace('_', ",").parse().unwrap();
+        assert_eq!(spacing.timesteps(timesteps.parse().unwrap()).unwrap(), kept.usize(), "{label}");
+    }
+}
+
+#[test]
+fn goldens_steps() {
+    let golden = Golden::open("diffusion_steps");
+    let input = |name: &str| golden.get(&format!("in.{name}")).f32();
+    let (x0, noise, output, sample_noise) = (input("x0"), input("noise"), input("model_output"), input("sample_noise"));
+    for (name, schedule) in SCHEDULES {
+        for label in ["1000", "250", "ddim50"] {
+            let process = process(schedule, label);
+            let prefix = format!("{name}.{label}.");
+            let theirs = |what: &str| golden.get(&format!("{prefix}{what}"));
+            let check = |what: &str, ours: &[f32], tolerance| {
+                assert_close(&format!("{prefix}{what}"), ours, &theirs(what), tolerance)
+            };
+            let t = theirs("t").usize();
+            let b = t.len();
+            let told: Vec<usize> = t.iter().map(|&t| process.step(t).timestep).collect();
+            assert_eq!(told, theirs("model_saw_t").usize());
+
+            let q_sample = rows(&t, |(i, &t)| {
+                let mut x_t = vec![0.0; x0.len() / b];
+                process.q_sample(t, row(&x0, b, i), row(&noise, b, i), &mut x_t);
+                x_t
+            });
+            check("q_sample", &q_sample, 1e-5);
+            let x_t = theirs("q_sample").f32();
+
+            for (clip, digit) in [(false, 0), (true, 1)] {
+                let sampler = |kind| Sampler::new(process.clone(), kind, Variance::LearnedRange, clip);
+                let ddpm = sampler(Kind::Ddpm);
+                type Part = fn(diffusion::Prediction) -> Vec<f32>;
+                let parts: [(&str, Part); 4] = [
+                    ("mean", |p| p.mean),
+                    ("log_variance", |p| p.log_variance),
+                    ("variance", |p| p.log_variance.iter().map(|v| v.exp()).collect()),
+                    ("pred_xstart", |p| p.x0),
+                ];
+                for (what, part) in parts {
+                    let ours = rows(&t, |(i, &t)| part(ddpm.predict(t, row(&x_t, b, i), row(&output, b, i))));
+                    check(&format!("clip{digit}.{what}"), &ours, 1e-5);
+                }
+                let step = |sampler: Sampler| {
+                    rows(&t, |(i, &t)| {
+                        let mut x = row(&x_t, b, i).to_vec();
+                        sampler.step(t, &mut x, row(&output, b, i), row(&sample_noise, b, i));
+                        x
+                    })
+                };
+                check(&format!("clip{digit}.p_sample"), &step(ddpm.clone()), 1e-5);
+                for eta in [0.0, 0.5, 1.0] {
+                    let ours = step(sampler(Kind::Ddim { eta }));
+                    // Cosine alphas near T are tiny, and divided by.
+                    let tolerance = if schedule == Schedule::Cosine { 1e-4 } else { 1e-5 };
+                    check(&format!("clip{digit}.ddim_eta{eta:.1}"), &ours, tolerance);
+                }
+            }
+            let sampler = Sampler::new(process.clone(), Kind::Ddim { eta: 0.0 }, Variance::LearnedRange, false);
+            let reversed = rows(&t, |(i, &t)| {
+                let mut x = row(&x_t, b, i).to_vec();
+                sampler.ddim_reverse(t, &mut x, row(&output, b, i));
+                x
+            });
+            check("ddim_reverse", &reversed, 1e-4);
+
+            let loss = TrainingLoss::new(process.clone(), MseWeight::Constant);
+            let losses = loss.batch_loss(&t, &x0, &x_t, &noise, &output, None);
+            check("vb_bpd", &losses.iter().map(|l| l.vb as f32).collect::<Vec<_>>(), 1e-5);
+            let prior: Vec<f32> = (0..b).map(|i| process.prior_bpd(row(&x0, b, i)) as f32).collect();
+            check("prior_bpd", &prior, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn goldens_losses() {
+    let golden = Golden::open("diffusion_losses");
+    let input = |name: &str| golden.get(&format!("in.{name}")).f32();
+    let (x0, noise, output) = (input("x0"), input("noise"), input("model_output"));
+    let mut checked = 0;
+    for (name, schedule) in SCHEDULES {
+        let process = Process::new(schedule, 1000).unwrap();
+        for (label, weight) in [("constant", MseWeight::Constant), ("min_snr_5", MseWeight::MinSnr(5.0))] {
+            let loss = TrainingLoss::new(process.clone(), weight);
+            for kind in ["soft", "sparse"] {
+                let prefix = format!("{name}.{label}.{kind}.");
+                let theirs = |what: &str| golden.get(&format!("{prefix}{what}"));
+                let t = theirs("t").usize();
+                let x_t = noised(&process, &t, &x0, &noise);
+                let mut grad = vec![0.0; output.len()];
+                let losses = loss.batch_loss(&t, &x0, &x_t, &noise, &output, Some(&mut grad));
+                let mse: Vec<f32> = losses.iter().map(|l| l.mse as f32).collect();
+                let vb: Vec<f32> = losses.iter().map(|l| l.vb as f32).collect();
+                assert_close(&format!("{prefix}mse"), &mse, &theirs("mse"), 2e-6);
+                let tolerance = if schedule == Schedule::Cosine && t.contains(&0) { 1e-5 } else { 2e-6 };
+                assert_close(&format!("{prefix}vb"), &vb, &theirs("vb"), tolerance);
+                for twin in ["grad.model_output", "grad.model_output.f64"] {
+                    assert_close(&format!("{prefix}{twin}"), &grad, &theirs(twin), 2e-6);
+                }
+                checked += 1;
+            }
+        }
+        for (label, weights) in golden.group(&format!("weights.{name}.min_snr_")) {
+            let weight = MseWeight::MinSnr(label.parse().unwrap());
+            let ours: Vec<f32> = process.steps().iter().map(|s| weight.at(s) as f32).collect();
+            assert_close(&format!("{name} min_snr_{label}"), &ours, &weights, 2e-6);
+        }
+    }
+    assert_eq!(checked, 8);
+
+    let linear = Process::new(Schedule::Linear, 1000).unwrap();
+    let loss = TrainingLoss::new(linear.clone(), MseWeight::Constant);
+    let t = golden.get("linear.constant.soft.t").usize();
+    let losses = loss.batch_loss(&t, &x0, &noised(&linear, &t, &x0, &noise), &noise, &output, None);
+    let total: Vec<f32> = losses.iter().map(|l| l.total() as f32).collect();
+    assert_close("linear.mse_only.loss", &total, &golden.get("linear.mse_only.loss"), 2e-6);
+    let (x0, noise, output) = (row(&x0, t.len(), 0), row(&noise, t.len(), 0), row(&output, t.len(), 0));
+    let one = &loss.batch_loss(&[500], x0, &noised(&linear, &[500], x0, noise), noise, output, None)[0];
+    assert_close("batch1.mse", &[one.mse as f32], &golden.get("batch1.mse"), 2e-6);
+    assert_close("batch1.vb", &[one.vb as f32], &golden.get("batch1.vb"), 2e-6);
+}
+
+fn noised(process: &Process, t: &[usize], x0: &[f32], noise: &[f32]) -> Vec<f32> {
+    rows(t, |(i, &at)| {
+        let mut x_t = vec![0.0; x0.len() / t.len()];
+        process.q_sample(at, row(x0, t.len(), i), row(noise, t.len(), i), &mut x_t);
+        x_t
+    })
+}
+
+/// In `f32`: the reference's tails are its rounding.
+#[test]
+fn goldens_likelihood() {
+    let golden = Golden::open("diffusion_likelihood");
+    let input = |name: &str| golden.get(name).f32();
+    let (x, mean, log_scale) = (input("x"), input("mean"), input("log_scale"));
+    let (mean2, logvar2) = (input("mean2"), input("logvar2"));
+    let each = |f: &dyn Fn(usize) -> f32| (0..x.len()).map(f).collect::<Vec<_>>();
+    let log_likelihood = each(&|i| likelihood::discretised_gaussian(x[i], mean[i], log_scale[i]).0);
+    assert_close("log_likelihood", &log_likelihood, &golden.get("log_likelihood"), 1e-4);
+    let kl = each(&|i| likelihood::normal_kl(mean[i], log_scale[i], mean2[i], logvar2[i]));
+    assert_close("kl", &kl, &golden.get("kl(mean,log_scale||mean2,logvar2)"), 1e-4);
+}

@@ -1,0 +1,79 @@
+//! What one iteration trains on: noised images, labels after dropout, and the draws of the gate's noise.
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use data::{Batch, Batches, Images};
+use diffusion::Process;
+use manifest::dit::DitConfig;
+use patches::Patch;
+use random::{Draws, Stream};
+use rayon::prelude::*;
+
+/// A batch with its noised images.
+pub struct TrainingBatch {
+    /// Images, labels (after dropout), timesteps and noise.
+    pub clean: Batch,
+    /// Noised images `[B, C, H, W]`.
+    pub x_t: Vec<f32>,
+    /// Standard normal draws for the gate `[L', B, N]`; empty where there is no patch.
+    pub gate_noise: Vec<f32>,
+}
+
+impl TrainingBatch {
+    /// The gate's draws as a tensor `[L', B, N]`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn gate_noise(&self, patch: &Patch, device: &Device) -> Result<Tensor> {
+        let shape = (patch.blocks(), self.clean.t.len(), patch.prompts());
+        Ok(Tensor::from_slice(&self.gate_noise, shape, device)?)
+    }
+}
+
+/// Fills batches; each is a pure function of (seed, iteration).
+pub struct Batcher<'a> {
+    batches: Batches<'a>,
+    process: Process,
+    seed: u64,
+    conditional: bool,
+    /// The null label and the share of labels that become it.
+    dropout: Option<(u32, f64)>,
+}
+
+impl<'a> Batcher<'a> {
+    /// Batches of `images` under `seed`.
+    pub fn new(images: &'a Images, process: Process, dit: &DitConfig, flips: bool, seed: u64) -> Self {
+        let batches = Batches::new(images, seed, flips, process.len() as u32);
+        let dropout = dit.classes.filter(|_| dit.label_dropout > 0.0).map(|null| (null as u32, dit.label_dropout));
+        Self { batches, process, seed, conditional: dit.classes.is_some(), dropout }
+    }
+
+    /// A batch of zeros: `size` images, `gate_draws` numbers of gate noise.
+    pub fn empty(size: usize, dit: &DitConfig, gate_draws: usize) -> TrainingBatch {
+        let elements = dit.channels * dit.image_size * dit.image_size;
+        let clean = Batch::new(size, elements);
+        TrainingBatch { clean, x_t: vec![0.0; size * elements], gate_noise: vec![0.0; gate_draws] }
+    }
+
+    /// Fills `batch` with what `iteration` trains on. Unconditional models see label 0.
+    pub fn fill(&mut self, iteration: usize, batch: &mut TrainingBatch) {
+        let step = iteration as u64;
+        self.batches.fill(step, &mut batch.clean);
+        if !self.conditional {
+            batch.clean.labels.fill(0);
+        }
+        if let Some((null, share)) = self.dropout {
+            let draws = Draws::new(self.seed, Stream::LabelDropout, step);
+            for (place, label) in batch.clean.labels.iter_mut().enumerate() {
+                if f64::from(draws.uniform(place as u64)) < share {
+                    *label = null;
+                }
+            }
+        }
+        let Batch { x0, noise, t, .. } = &batch.clean;
+        let elements = x0.len() / t.len();
+        let samples = batch.x_t.par_chunks_mut(elements).zip(x0.par_chunks(elements)).zip(noise.par_chunks(elements));
+        samples.zip(t).for_each(|(((x_t, x0), noise), &t)| self.process.q_sample(t, x0, noise, x_t));
+        Draws::new(self.seed, Stream::GateNoise, step).fill_normal(0, &mut batch.gate_noise);
+    }
+}

@@ -1,0 +1,147 @@
+//! Training a denoiser: the stages `pretrain` (from scratch) and `train` (a method on top of a backbone).
+
+use anyhow::{Context, Result, ensure};
+use manifest::dit::DitConfig;
+use manifest::method::{Finetune, Method};
+use manifest::scale::{Diffusion, Numerics, Optimisation};
+use manifest::stage;
+use models::weights::{self, Weights};
+use patches::Patch;
+
+use crate::batch::{Batcher, TrainingBatch};
+use crate::job::{EngineError, Finished, Job};
+use crate::losses::Losses;
+use crate::trainables::Layout;
+use crate::training::{Objective, Trained, train as run};
+use crate::trunk::{Setting, TrainingTrunk, fast, training_trunk};
+use crate::{artifact, images, process};
+
+/// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
+///
+/// # Errors
+/// Those of the data and of training.
+pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineError> {
+    let method = Method::Finetune(Finetune {});
+    let task = Task {
+        dit: &stage.dit,
+        method: &method,
+        data: &stage.data,
+        diffusion: &stage.diffusion,
+        optimisation: &stage.optimisation,
+        ema_halflife_iterations: stage.ema_halflife_iterations,
+        seed: stage.seed,
+        numerics: &stage.numerics,
+    };
+    task.run(job, &models::dit::initial_weights(&stage.dit, stage.seed))
+}
+
+/// Trains a method on top of the input `backbone`, whose bytes are the same before and after.
+///
+/// # Errors
+/// Those of the data, of the backbone's file and of training.
+pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
+    let path = job.input("backbone")?;
+    let hash = |when: &str| -> Result<String> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {} {when} training", path.display()))?;
+        Ok(weights::sha256(&bytes))
+    };
+    let before = hash("before")?;
+    let backbone = weights::read_checked(path, &before).map_err(anyhow::Error::from)?;
+    weights::check(path, &backbone, &models::dit::named_shapes(&stage.dit)).map_err(anyhow::Error::from)?;
+    let task = Task {
+        dit: &stage.dit,
+        method: &stage.method,
+        data: &stage.data,
+        diffusion: &stage.diffusion,
+        optimisation: &stage.optimisation,
+        ema_halflife_iterations: 0.0,
+        seed: stage.seed,
+        numerics: &stage.numerics,
+    };
+    let finished = task.run(job, &backbone)?;
+    let unchanged = hash("after")? == before;
+    ensure_unchanged(unchanged, path)?;
+    Ok(finished)
+}
+
+fn ensure_unchanged(unchanged: bool, path: &std::path::Path) -> Result<()> {
+    ensure!(unchanged, "{} changed while it was trained on; run the stage again", path.display());
+    Ok(())
+}
+
+/// What both stages have in common.
+struct Task<'a> {
+    dit: &'a DitConfig,
+    method: &'a Method,
+    data: &'a manifest::dataset::Source,
+    diffusion: &'a Diffusion,
+    optimisation: &'a Optimisation,
+    ema_halflife_iterations: f64,
+    seed: u64,
+    numerics: &'a Numerics,
+}
+
+impl Task<'_> {
+    fn run(&self, job: &Job, backbone: &Weights) -> Result<Finished, EngineError> {
+        let images = images::open(job, self.data)?;
+        let (layout, initial) = self.start(backbone)?;
+        let setting = Setting {
+            dit: self.dit,
+            method: self.method,
+            backbone,
+            layout: &layout,
+            loss: process::training_loss(self.diffusion)?,
+            batch: self.optimisation.batch,
+        };
+        let trunk = training_trunk(setting, self.numerics, &job.tensor_device()?)?;
+        let process = process::process(self.diffusion)?;
+        let flips = self.optimisation.horizontal_flip;
+        let mut objective = DenoisingObjective {
+            batcher: Batcher::new(&images, process, self.dit, flips, self.seed),
+            batch: Batcher::empty(self.optimisation.batch, self.dit, self.gate_draws(&layout)?),
+            trunk,
+        };
+        let half_life = self.ema_halflife_iterations;
+        match run(job, &layout, layout.flatten(&initial)?, self.optimisation, half_life, &mut objective)? {
+            Trained::Completed(state) => {
+                let values = if half_life > 0.0 { &state.average } else { &state.values };
+                let path = job.directory.join(artifact::WEIGHTS);
+                weights::write(&path, &layout.unflatten(values)).map_err(anyhow::Error::from)?;
+                Ok(Finished { curve: state.curve, ..Finished::completed(artifact::WEIGHTS) })
+            }
+            Trained::Diverged(iteration, curve) => Ok(Finished::diverged(iteration, curve)),
+        }
+    }
+
+    /// Places and initial values of what learns.
+    fn start(&self, backbone: &Weights) -> Result<(Layout, Weights)> {
+        if let Method::Finetune(_) = self.method {
+            return Ok((fast::full_layout(self.dit)?, backbone.clone()));
+        }
+        let tensors = patches::trainable(self.method, self.dit);
+        ensure!(!tensors.is_empty(), "this method trains nothing");
+        let initial = patches::initial_weights(&tensors, backbone, self.seed);
+        Ok((Layout::new(tensors.into_iter().map(|t| (t.name, t.shape, t.learning_rate_factor))), initial))
+    }
+
+    /// Draws of gate noise per iteration, `L' B N`; none where there is no patch.
+    fn gate_draws(&self, layout: &Layout) -> Result<usize> {
+        let tensors = weights::constants(&layout.zeros(), candle_core::DType::F32, &candle_core::Device::Cpu)?;
+        let patch = Patch::build(self.method, self.dit, &tensors)?;
+        Ok(patch.map_or(0, |patch| patch.blocks() * self.optimisation.batch * patch.prompts()))
+    }
+}
+
+/// The denoising loss of a method on random batches.
+struct DenoisingObjective<'a> {
+    batcher: Batcher<'a>,
+    batch: TrainingBatch,
+    trunk: Box<dyn TrainingTrunk>,
+}
+
+impl Objective for DenoisingObjective<'_> {
+    fn gradient(&mut self, iteration: usize, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
+        self.batcher.fill(iteration, &mut self.batch);
+        self.trunk.gradient(&self.batch, values, gradient)
+    }
+}

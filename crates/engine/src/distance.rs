@@ -1,0 +1,65 @@
+//! The stages `statistics` (a reference's mean and covariance) and `metrics` (the distance of features to it).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use manifest::stage;
+use metrics::{Gaussian, Reference, subsets};
+use rayon::prelude::*;
+use safetensors::Dtype;
+
+use crate::artifact;
+use crate::job::{EngineError, Finished, Job};
+
+/// Summarises features by mean and covariance.
+///
+/// # Errors
+/// The features are missing, too few or not finite.
+pub fn statistics(job: &Job) -> Result<Finished, EngineError> {
+    let (features, n, width) = artifact::read_features(job.input("features")?)?;
+    let gaussian = Gaussian::from_features(&features, width).map_err(anyhow::Error::from)?;
+    let bytes = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let tensors = [
+        ("mean", Dtype::F64, vec![width], bytes(gaussian.mean())),
+        ("covariance", Dtype::F64, vec![width, width], bytes(&gaussian.covariance())),
+        ("count", Dtype::F64, vec![1], bytes(&[n as f64])),
+    ];
+    artifact::write(&job.directory.join(artifact::STATISTICS), &tensors)?;
+    Ok(Finished::completed(artifact::STATISTICS))
+}
+
+/// The Frechet distance of `features` to `reference`, `stage.name`; over half-size subsets that all cells share,
+/// `stage.name.subset.K`; and the counts `samples`, `reference`.
+///
+/// # Errors
+/// An input is missing, or the two come from different extractors.
+pub fn metrics(job: &Job, stage: &stage::Metrics) -> Result<Finished, EngineError> {
+    let (features, n, width) = artifact::read_features(job.input("features")?)?;
+    let (reference, count) = read_statistics(job.input("reference")?)?;
+    let distance = |gaussian: Result<Gaussian, metrics::FeatureError>| -> Result<f64> {
+        Ok(reference.distance(&gaussian?)?)
+    };
+    let mut metrics = BTreeMap::from([
+        (stage.name.clone(), distance(Gaussian::from_features(&features, width))?),
+        ("samples".to_owned(), n as f64),
+        ("reference".to_owned(), count),
+    ]);
+    let halves = subsets::halves(n, stage.subsets, stage.seed);
+    let over: Vec<Result<f64>> =
+        halves.par_iter().map(|half| distance(Gaussian::from_subset(&features, width, half))).collect();
+    for (number, value) in over.into_iter().enumerate() {
+        metrics.insert(format!("{}.subset.{number:02}", stage.name), value?);
+    }
+    Ok(Finished { artifacts: Vec::new(), metrics, ..Finished::completed(artifact::STATISTICS) })
+}
+
+/// A reference and the number of images behind it.
+fn read_statistics(path: &Path) -> Result<(Reference, f64)> {
+    let read = |name| -> Result<Vec<f64>> {
+        let (_, bytes) = artifact::read(path, name, Dtype::F64)?;
+        Ok(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
+    };
+    let gaussian = Gaussian::from_moments(read("mean")?, &read("covariance")?)?;
+    Ok((Reference::new(gaussian)?, read("count")?[0]))
+}

@@ -1,0 +1,211 @@
+//! The stage `train_extractor` (a small CNN learns factors or labels) and the stage `features` (it looks at images).
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use candle_core::{D, DType, Device, Tensor};
+use data::{Images, Order};
+use manifest::extractor::{ExtractorConfig, Target};
+use manifest::scale::Optimisation;
+use manifest::stage;
+use models::extractor::Extractor;
+use models::weights::{self, Weights};
+
+use crate::job::{EngineError, Finished, Job, Progress};
+use crate::losses::Losses;
+use crate::trainables::Layout;
+use crate::training::{Objective, Trained, train};
+use crate::{artifact, images};
+
+/// Images that go through the network at once.
+const BATCH: usize = 100;
+
+/// What the head should say.
+enum Answers {
+    /// Factors `[n, F]`: mean squared error.
+    Factors(Vec<f32>, usize),
+    /// Labels `[n]`: cross entropy.
+    Labels(Vec<u32>, usize),
+}
+
+impl Answers {
+    fn of(images: &Images, target: Target) -> Result<Self> {
+        match target {
+            Target::Factors => {
+                let factors = images.factors.clone().context("these images have no known factors to learn")?;
+                let count = factors.len() / images.len();
+                Ok(Self::Factors(factors, count))
+            }
+            Target::Labels => {
+                let labels = images.labels.clone().context("these images have no labels to learn")?;
+                let count = labels.iter().max().map_or(0, |&last| last as usize + 1);
+                Ok(Self::Labels(labels, count))
+            }
+        }
+    }
+
+    fn outputs(&self) -> usize {
+        match self {
+            Self::Factors(_, count) | Self::Labels(_, count) => *count,
+        }
+    }
+
+    /// Mean loss of `answers` `[B, outputs]` for the images `indices`.
+    fn loss(&self, answers: &Tensor, indices: &[usize]) -> candle_core::Result<Tensor> {
+        let device = answers.device();
+        match self {
+            Self::Factors(all, count) => {
+                let rows = indices.iter().flat_map(|&i| &all[i * count..(i + 1) * count]).copied();
+                let truth = Tensor::from_iter(rows, device)?.reshape(answers.shape())?;
+                (answers - truth)?.sqr()?.mean_all()
+            }
+            Self::Labels(all, _) => {
+                let truth = Tensor::from_iter(indices.iter().map(|&i| all[i]), device)?;
+                let log_p = candle_nn::ops::log_softmax(answers, D::Minus1)?;
+                log_p.gather(&truth.unsqueeze(1)?, 1)?.mean_all()?.neg()
+            }
+        }
+    }
+}
+
+/// The loss of the network on random batches of its training images.
+struct ExtractorObjective<'a> {
+    config: &'a ExtractorConfig,
+    images: &'a Images,
+    answers: Answers,
+    order: Order,
+    layout: &'a Layout,
+    device: Device,
+    batch: usize,
+}
+
+impl Objective for ExtractorObjective<'_> {
+    fn gradient(&mut self, iteration: usize, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
+        let indices: Vec<usize> =
+            (0..self.batch).map(|place| self.order.index(iteration as u64, place, self.batch)).collect();
+        let tensors = weights::variables(&self.layout.unflatten(values), DType::F32, &self.device)?;
+        let network = Extractor::new(self.config, self.answers.outputs(), &tensors)?;
+        let features = network.features(&pixels(self.images, &indices, &self.device)?)?;
+        let loss = self.answers.loss(&network.head(&features)?, &indices)?;
+        let gradients = weights::from_tensors(&weights::gradients(&loss, &tensors)?)?;
+        gradient.copy_from_slice(&self.layout.flatten(&gradients)?);
+        let total = f64::from(loss.to_scalar::<f32>()?);
+        Ok(Losses { mse: total, total, ..Losses::default() })
+    }
+}
+
+/// Trains the extractor and judges it on images it has not seen: `r2.<factor>` or `accuracy`.
+///
+/// # Errors
+/// Those of the data and of training.
+pub fn train_extractor(job: &Job, stage: &stage::TrainExtractor) -> Result<Finished, EngineError> {
+    let images = images::open(job, &stage.data)?;
+    let device = job.tensor_device()?;
+    let held_out = images.len().checked_sub(stage.held_out).filter(|&n| n > 0 && stage.held_out > 0);
+    let split = held_out.with_context(|| format!("{} images cannot hold {} out", images.len(), stage.held_out))?;
+    let (seen, unseen) = (images.slice(0..split), images.slice(split..images.len()));
+    let answers = Answers::of(&seen, stage.extractor.target)?;
+    let outputs = answers.outputs();
+
+    let initial = models::extractor::initial_weights(&stage.extractor, outputs, stage.seed);
+    let layout = Layout::new(initial.iter().map(|(name, t)| (name.clone(), t.shape.clone(), 1.0)));
+    let Optimisation { batch, .. } = stage.optimisation;
+    let order = Order::new(seen.len(), stage.seed);
+    let mut objective = ExtractorObjective {
+        config: &stage.extractor,
+        images: &seen,
+        answers,
+        order,
+        layout: &layout,
+        device: device.clone(),
+        batch,
+    };
+    let start = layout.flatten(&initial)?;
+    let (values, curve) = match train(job, &layout, start, &stage.optimisation, 0.0, &mut objective)? {
+        Trained::Completed(state) => (state.values, state.curve),
+        Trained::Diverged(iteration, curve) => return Ok(Finished::diverged(iteration, curve)),
+    };
+    let trained = layout.unflatten(&values);
+    weights::write(&job.directory.join(artifact::WEIGHTS), &trained).map_err(anyhow::Error::from)?;
+    let network = network(&stage.extractor, &trained, &device)?;
+    let metrics = judge(&network, &unseen, &Answers::of(&unseen, stage.extractor.target)?, &device)?;
+    Ok(Finished { metrics, curve, ..Finished::completed(artifact::WEIGHTS) })
+}
+
+/// How well the head answers for unseen images: `r2.<factor>` (1 - residual / total sum of squares) and `r2.least`, or `accuracy`.
+fn judge(network: &Extractor, images: &Images, answers: &Answers, device: &Device) -> Result<BTreeMap<String, f64>> {
+    let outputs = answers.outputs();
+    let mut said: Vec<f32> = Vec::with_capacity(images.len() * outputs);
+    let all: Vec<usize> = (0..images.len()).collect();
+    for indices in all.chunks(BATCH) {
+        let features = network.features(&pixels(images, indices, device)?)?;
+        said.extend(network.head(&features)?.flatten_all()?.to_vec1::<f32>()?);
+    }
+    let rows = said.chunks_exact(outputs);
+    match answers {
+        Answers::Factors(truth, count) => {
+            let r2 = |f: usize| {
+                let column = || truth.iter().skip(f).step_by(*count).map(|&v| f64::from(v));
+                let mean = column().sum::<f64>() / images.len() as f64;
+                let spread: f64 = column().map(|v| (v - mean).powi(2)).sum();
+                let residual: f64 = rows.clone().zip(column()).map(|(row, v)| (f64::from(row[f]) - v).powi(2)).sum();
+                1.0 - residual / spread
+            };
+            let named = data::faces::FACTORS.iter().enumerate();
+            let mut metrics: BTreeMap<_, _> = named.map(|(f, name)| (format!("r2.{name}"), r2(f))).collect();
+            let least = metrics.values().copied().fold(f64::INFINITY, f64::min);
+            metrics.insert("r2.least".to_owned(), least);
+            Ok(metrics)
+        }
+        Answers::Labels(truth, _) => {
+            let best = |row: &[f32]| (0..outputs).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            let right = rows.zip(truth).filter(|(row, label)| best(row) == Some(**label as usize)).count();
+            Ok(BTreeMap::from([("accuracy".to_owned(), right as f64 / images.len() as f64)]))
+        }
+    }
+}
+
+/// Features of samples or of a dataset, `features` `[n, F]`.
+///
+/// # Errors
+/// An input is missing or of another size than the network's.
+pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineError> {
+    let images = match &stage.data {
+        Some(source) => images::open(job, source)?,
+        None => artifact::read_images(job.input("samples")?)?,
+    };
+    let device = job.tensor_device()?;
+    let trained = weights::read(job.input("extractor")?).map_err(anyhow::Error::from)?;
+    let network = network(&stage.extractor, &trained, &device)?;
+    let mut values: Vec<f32> = Vec::new();
+    let all: Vec<usize> = (0..images.len()).collect();
+    for indices in all.chunks(BATCH) {
+        if job.stopping() {
+            return Err(EngineError::Interrupted);
+        }
+        let batch = pixels(&images, indices, &device)?;
+        let features = network.features(&batch).map_err(anyhow::Error::from)?;
+        values.extend(features.flatten_all().and_then(|f| f.to_vec1::<f32>()).map_err(anyhow::Error::from)?);
+        let done = (indices[0] + indices.len()) as u64;
+        (job.progress)(Progress { done, total: images.len() as u64, unit: "images", note: String::new() });
+    }
+    artifact::write_features(&job.directory.join(artifact::FEATURES), images.len(), values)?;
+    Ok(Finished::completed(artifact::FEATURES))
+}
+
+/// The network of trained weights; the head's width is the weights'.
+fn network(config: &ExtractorConfig, trained: &Weights, device: &Device) -> Result<Extractor> {
+    let outputs = trained.get("head.bias").context("the extractor's weights have no head.bias")?.values.len();
+    let tensors = weights::constants(trained, DType::F32, device)?;
+    Extractor::new(config, outputs, &tensors).context("the weights do not fit the extractor of this scale")
+}
+
+/// Images `[B, C, side, side]` in [-1, 1].
+fn pixels(images: &Images, indices: &[usize], device: &Device) -> Result<Tensor> {
+    let elements = images.elements();
+    let mut x = vec![0.0; indices.len() * elements];
+    for (&i, out) in indices.iter().zip(x.chunks_exact_mut(elements)) {
+        images.normalised(i, false, out);
+    }
+    Ok(Tensor::from_vec(x, (indices.len(), images.channels, images.side, images.side), device)?)
+}

@@ -1,0 +1,116 @@
+//! A trained network as the sampler sees it: noise prediction at one timestep for a batch. One trunk per engine.
+
+mod fast;
+mod reference;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use diffusion::Denoiser;
+use manifest::dit::DitConfig;
+use manifest::method::Method;
+use manifest::scale::{Engine, Sampler};
+use manifest::stage;
+use models::dit::Guidance;
+use models::weights::{self, Weights};
+use patches::{PROMPTS, Patch};
+use random::{Draws, Stream};
+
+use crate::job::{EngineError, Job};
+
+/// Predicts noise for samples with labels.
+trait Trunk {
+    /// `x` `[B, C, H, W]` at timestep `t` with `labels` `[B]` to `out` `[B, O, H, W]`.
+    fn predict(&mut self, x: &[f32], t: usize, labels: &[u32], out: &mut [f32]) -> Result<()>;
+}
+
+/// A network that draws samples.
+pub struct Network {
+    dit: DitConfig,
+    /// Guidance and the null label.
+    guidance: Option<(Guidance, u32)>,
+    labels: Vec<u32>,
+    trunk: Box<dyn Trunk>,
+}
+
+impl Network {
+    /// The backbone of the job with what was trained on it, and with noise on the prompts if the stage asks for it.
+    ///
+    /// # Errors
+    /// An input is missing or does not fit the network.
+    pub fn for_sampling(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
+        let device = job.tensor_device()?;
+        let mut backbone = weights::read(job.input("backbone")?).map_err(anyhow::Error::from)?;
+        let mut trained = match stage.method {
+            Method::Pretrained(_) => Weights::new(),
+            _ => weights::read(job.input("trained")?).map_err(anyhow::Error::from)?,
+        };
+        if stage.prompt_noise > 0.0 {
+            disturb_prompts(&mut trained, stage.prompt_noise, stage.seed)?;
+        }
+        if let Method::Finetune(_) = stage.method {
+            backbone = std::mem::take(&mut trained);
+        }
+        Ok(Self::new(&stage.dit, &stage.method, &stage.sampler, (&backbone, &trained), stage.numerics.engine, &device)?)
+    }
+
+    /// The network of a method's `weights`: backbone, and the patch's tensors.
+    ///
+    /// # Errors
+    /// The weights do not fit the network.
+    pub fn new(
+        dit: &DitConfig,
+        method: &Method,
+        sampler: &Sampler,
+        weights: (&Weights, &Weights),
+        engine: Engine,
+        device: &Device,
+    ) -> Result<Self> {
+        let patch = Patch::build(method, dit, &weights::constants(weights.1, DType::F32, device)?)?;
+        let trunk: Box<dyn Trunk> = match engine {
+            Engine::Reference => Box::new(reference::ReferenceTrunk::new(dit, weights.0, patch, device)?),
+            Engine::Fast => Box::new(fast::FastTrunk::new(dit, weights.0, patch)?),
+        };
+        let guided = dit.classes.filter(|_| sampler.guidance != 1.0);
+        let guidance = guided.map(|null| {
+            (Guidance { scale: sampler.guidance, channels: sampler.guidance_channels }, null as u32)
+        });
+        Ok(Self { dit: dit.clone(), guidance, labels: Vec::new(), trunk })
+    }
+
+    /// Labels of the samples that are drawn next, `[B]`.
+    pub fn set_labels(&mut self, labels: Vec<u32>) {
+        self.labels = labels;
+    }
+
+    fn guided(&mut self, x: &[f32], t: usize, out: &mut [f32]) -> Result<()> {
+        self.trunk.predict(x, t, &self.labels, out)?;
+        if let Some((guidance, null)) = self.guidance {
+            let mut without = vec![0.0; out.len()];
+            self.trunk.predict(x, t, &vec![null; self.labels.len()], &mut without)?;
+            let (side, channels) = (self.dit.image_size, self.dit.out_channels());
+            let tensor = |v: &[f32]| Tensor::from_slice(v, (self.labels.len(), channels, side, side), &Device::Cpu);
+            let combined = guidance.combine(&tensor(out)?, &tensor(&without)?, self.dit.channels)?;
+            out.copy_from_slice(&combined.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(())
+    }
+}
+
+impl Denoiser for Network {
+    type Error = EngineError;
+
+    fn denoise(&mut self, x: &[f32], t: usize, out: &mut [f32]) -> Result<(), EngineError> {
+        Ok(self.guided(x, t, out)?)
+    }
+}
+
+/// Adds normal noise to the prompts, `strength` times their own root mean square: a change that is known to hurt.
+fn disturb_prompts(trained: &mut Weights, strength: f64, seed: u64) -> Result<()> {
+    let Some(prompts) = trained.get_mut(PROMPTS) else { anyhow::bail!("there are no prompts to put noise on") };
+    let squares: f64 = prompts.values.iter().map(|&v| f64::from(v).powi(2)).sum();
+    let std = (strength * (squares / prompts.values.len() as f64).sqrt()) as f32;
+    let mut noise = vec![0.0; prompts.values.len()];
+    Draws::new(seed, Stream::PromptNoise, 0).fill_normal(0, &mut noise);
+    prompts.values.iter_mut().zip(noise).for_each(|(value, noise)| *value += std * noise);
+    Ok(())
+}

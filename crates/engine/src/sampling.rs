@@ -1,0 +1,93 @@
+//! The stage `sample`: noise to images, in batches whose finished ones survive a kill.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use data::Images;
+use diffusion::{Denoiser, Sampler};
+use manifest::dit::DitConfig;
+use manifest::stage;
+use random::{Draws, Stream};
+use rayon::prelude::*;
+
+use crate::artifact;
+use crate::job::{EngineError, Finished, Job, Progress};
+use crate::network::Network;
+use crate::process;
+
+/// Images drawn at once. The images do not depend on it.
+const BATCH: usize = 100;
+
+/// Draws `stage.count` samples. Sample `i` is a function of (seed, i) and the weights alone.
+///
+/// # Errors
+/// An input is missing or does not fit; [`EngineError::Interrupted`] with all finished batches kept.
+pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError> {
+    let sampler = process::sampler(&stage.diffusion, &stage.sampler, &stage.dit)?;
+    let mut network = Network::for_sampling(job, stage)?;
+    let mut pixels = Vec::with_capacity(stage.count * elements(&stage.dit));
+    for first in (0..stage.count).step_by(BATCH) {
+        let count = BATCH.min(stage.count - first);
+        let file = batch_file(job.directory, first);
+        let images = match std::fs::read(&file) {
+            Ok(bytes) if bytes.len() == count * elements(&stage.dit) => bytes,
+            _ => {
+                let images = draw(job, stage, &sampler, &mut network, first, count)?;
+                models::weights::write_atomically(&file, &images).map_err(anyhow::Error::from)?;
+                images
+            }
+        };
+        pixels.extend(images);
+        let (done, total) = ((first + count) as u64, stage.count as u64);
+        (job.progress)(Progress { done, total, unit: "images", note: String::new() });
+    }
+    let (channels, side) = (stage.dit.channels, stage.dit.image_size);
+    let images = Images { channels, side, pixels, labels: None, factors: None };
+    artifact::write_images(&job.directory.join(artifact::SAMPLES), &images)?;
+    for first in (0..stage.count).step_by(BATCH) {
+        std::fs::remove_file(batch_file(job.directory, first)).context("cannot remove a finished batch")?;
+    }
+    Ok(Finished::completed(artifact::SAMPLES))
+}
+
+/// Samples `first..first + count` as bytes.
+fn draw(
+    job: &Job,
+    stage: &stage::Sample,
+    sampler: &Sampler,
+    network: &mut Network,
+    first: usize,
+    count: usize,
+) -> Result<Vec<u8>, EngineError> {
+    let elements = elements(&stage.dit);
+    network.set_labels(sample_labels(stage, first, count));
+    let mut x = vec![0.0; count * elements];
+    Draws::new(stage.seed, Stream::InitialNoise, 0).fill_normal((first * elements) as u64, &mut x);
+    let mut output = vec![0.0; sampler.outputs(x.len())];
+    for t in (0..sampler.process().len()).rev() {
+        if job.stopping() {
+            return Err(EngineError::Interrupted);
+        }
+        network.denoise(&x, sampler.process().step(t).timestep, &mut output)?;
+        let samples = x.par_chunks_mut(elements).zip(output.par_chunks(sampler.outputs(elements)));
+        samples.enumerate().for_each(|(i, (x, output))| {
+            sampler.advance(t, x, output, elements, (first + i) as u64, stage.seed);
+        });
+    }
+    Ok(Images::from_normalised(stage.dit.channels, stage.dit.image_size, &x).pixels)
+}
+
+/// Labels of samples: drawn uniformly from the classes, or the one label of an unconditional model.
+fn sample_labels(stage: &stage::Sample, first: usize, count: usize) -> Vec<u32> {
+    let draws = Draws::new(stage.seed, Stream::SampleLabel, 0);
+    let label = |i: usize| stage.dit.classes.map_or(0, |classes| draws.below(i as u64, classes as u32));
+    (first..first + count).map(label).collect()
+}
+
+fn elements(dit: &DitConfig) -> usize {
+    dit.channels * dit.image_size * dit.image_size
+}
+
+fn batch_file(directory: &Path, first: usize) -> PathBuf {
+    directory.join(format!("samples-{first:06}.u8"))
+}

@@ -1,0 +1,117 @@
+//! What the fast engine's trunks share: the manifest's shapes, the weight files' names and the patch's tensors as `kernels`
+//! knows them.
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use kernels::{Parameters, Shape};
+use manifest::dit::DitConfig;
+use models::Condition;
+use models::weights::Weights;
+use patches::Mixture;
+
+use crate::batch::TrainingBatch;
+use crate::trainables::Layout;
+
+/// A DiT's shape.
+pub fn shape(dit: &DitConfig) -> Shape {
+    Shape {
+        image_size: dit.image_size,
+        channels: dit.channels,
+        patch: dit.patch,
+        hidden: dit.hidden,
+        depth: dit.depth,
+        heads: dit.heads,
+        label_rows: dit.label_rows(),
+        out_channels: dit.out_channels(),
+    }
+}
+
+/// The trunk's parameters from named tensors.
+///
+/// # Errors
+/// A tensor is missing, unknown or of another size.
+pub fn parameters(dit: &DitConfig, weights: &Weights) -> Result<Parameters> {
+    let tensors = weights.iter().map(|(name, tensor)| (name.as_str(), tensor.values.as_slice()));
+    Parameters::from_tensors(shape(dit), tensors).context("the weights do not fit the network of this scale")
+}
+
+/// Places of all weights of a DiT in one flat buffer, in the order of [`Parameters`]: all learn but the positions.
+///
+/// # Errors
+/// The shape is unsound.
+pub fn full_layout(dit: &DitConfig) -> Result<Layout> {
+    let mut segments = Parameters::zeros(shape(dit))?.segments();
+    segments.sort_by_key(|segment| segment.range.start);
+    Ok(Layout::new(segments.into_iter().map(|segment| {
+        let learns = f64::from(segment.name != models::dit::POSITION_EMBEDDING);
+        (segment.name, segment.dimensions, learns)
+    })))
+}
+
+/// Timesteps `[B]` as the embedder reads them.
+pub fn timesteps(batch: &TrainingBatch) -> Vec<f32> {
+    batch.clean.t.iter().map(|&t| t as f32).collect()
+}
+
+/// The embeddings that a gate reads, `[R, D]` each.
+///
+/// # Errors
+/// Those of candle.
+pub fn gate_condition(condition: &kernels::Condition, hidden: usize) -> Result<Condition> {
+    let tensor = |values: &[f32]| Tensor::from_slice(values, (condition.rows(), hidden), &Device::Cpu);
+    Ok(Condition { t: tensor(condition.t_emb())?, label: tensor(condition.label())? })
+}
+
+/// A mixture's contributions as plain slices, block after block.
+pub struct Mixed {
+    kind: Kind,
+    blocks: usize,
+}
+
+enum Kind {
+    /// Weights `[L', R, N]` and prompts `[L', N, D]`, added to the tokens or put in front of them.
+    Prompts { weights: Vec<f32>, prompts: Vec<f32>, in_front: bool },
+    /// Vectors `[L', R, D]`.
+    Vectors(Vec<f32>),
+}
+
+impl Mixed {
+    /// Copies a mixture's tensors.
+    ///
+    /// # Errors
+    /// Those of candle; vectors cannot stand in front of the tokens.
+    pub fn new(mixture: &Mixture, in_front: bool) -> Result<Self> {
+        let flat = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
+        Ok(match mixture.contribution() {
+            patches::Contribution::Prompts { weights, prompts } => {
+                let kind = Kind::Prompts { weights: flat(weights)?, prompts: flat(prompts)?, in_front };
+                Self { kind, blocks: prompts.dim(0)? }
+            }
+            patches::Contribution::Vectors { vectors, .. } => {
+                anyhow::ensure!(!in_front, "a literal attention gate cannot prepend with --engine fast; use --engine reference");
+                Self { kind: Kind::Vectors(flat(vectors)?), blocks: vectors.dim(0)? }
+            }
+        })
+    }
+
+    /// What enters before each of `depth` blocks.
+    pub fn contributions(&self, depth: usize) -> Vec<kernels::Contribution<'_>> {
+        let part = |values: &'_ [f32], block: usize| {
+            let each = values.len() / self.blocks;
+            block * each..(block + 1) * each
+        };
+        let contribution = |block: usize| match &self.kind {
+            _ if block >= self.blocks => kernels::Contribution::None,
+            Kind::Prompts { weights, prompts, in_front } => {
+                let (weights, prompts) = (&weights[part(weights, block)], &prompts[part(prompts, block)]);
+                if *in_front {
+                    kernels::Contribution::Prepend { weights, prompts }
+                } else {
+                    kernels::Contribution::Weighted { weights, prompts }
+                }
+            }
+            Kind::Vectors(vectors) => kernels::Contribution::Broadcast { vectors: &vectors[part(vectors, block)] },
+        };
+        (0..depth).map(contribution).collect()
+    }
+}

@@ -1,0 +1,459 @@
+//! The backward pass of one lane: final layer, one block, embedding.
+//!
+//! `lane.dx` carries the gradient of the residual stream from one call to the next. What is not stored is made again:
+//! normalised rows from the row statistics, GELU from the pre-activation, probabilities from the softmax rows.
+
+use crate::contribution::Contribution;
+use crate::forward::{Chunk, Pass};
+use crate::gelu;
+use crate::layernorm::{self, RowStatistics};
+use crate::matrix::{Matrix, MatrixMut, multiply, product};
+use crate::parameters::{BlockWeightsMut, Offsets};
+use crate::patches;
+use crate::vector::{Kernel, add, add_scaled, dot, vectorize};
+use crate::workspace::{Lane, Learn, Pool, Scratch};
+
+/// `[d_weight += dy^T x]`, overwriting what an earlier step left where the chunk is the lane's first.
+fn weight_gradient(d_weight: &mut [f32], dy: &[f32], x: &[f32], rows: usize, first: bool) {
+    let (outputs, inputs) = (dy.len() / rows, x.len() / rows);
+    let into = MatrixMut::new(d_weight, outputs, inputs);
+    multiply(into, Matrix::new(dy, rows, outputs).t(), Matrix::new(x, rows, inputs), 1.0, !first);
+}
+
+/// `sum += each row of values`.
+struct AddRows<'a> {
+    sum: &'a mut [f32],
+    values: &'a [f32],
+}
+
+impl Kernel for AddRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for row in self.values.chunks_exact(self.sum.len()) {
+            add(self.sum, row);
+        }
+    }
+}
+
+/// Gradient of a sample's modulation, where it learns.
+type Modulation<'a> = Option<&'a mut [f32]>;
+
+/// `d_branch = dx gate` before a branch; where everything learns also the gate's and the branch bias's gradient.
+struct Gate<'a> {
+    pass: &'a Pass<'a>,
+    chunk: Chunk,
+    level: usize,
+    /// Place of the gate among the block's modulations: 2 or 5.
+    place: usize,
+    dx: &'a [f32],
+    d_branch: &'a mut [f32],
+    full: Option<FullGate<'a>>,
+}
+
+struct FullGate<'a> {
+    branch: &'a [f32],
+    bias: &'a [f32],
+    d_bias: &'a mut [f32],
+    d_modulations: &'a mut [f32],
+}
+
+impl Kernel for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut g = self;
+        let d = g.pass.shape.hidden;
+        let tokens = g.pass.tokens[g.level];
+        for s in 0..g.chunk.count {
+            let row = g.pass.rows[g.chunk.start + s] as usize;
+            let gate = &g.pass.condition.modulation(g.level, row)[g.place * d..][..d];
+            for t in s * tokens..(s + 1) * tokens {
+                let (dx, d_branch) = (&g.dx[t * d..(t + 1) * d], &mut g.d_branch[t * d..(t + 1) * d]);
+                for i in 0..d {
+                    d_branch[i] = dx[i] * gate[i];
+                }
+                if let Some(full) = &mut g.full {
+                    add(full.d_bias, d_branch);
+                    let branch = &full.branch[t * d..(t + 1) * d];
+                    let d_gate = &mut full.d_modulations[(s * 6 + g.place) * d..][..d];
+                    let bias = &full.bias[..d];
+                    for i in 0..d {
+                        d_gate[i] = dx[i].mul_add(branch[i] + bias[i], d_gate[i]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Back through modulation and LayerNorm into the residual stream's gradient; makes the normalised rows again where
+/// a weight behind them learns.
+struct Norm<'a> {
+    pass: &'a Pass<'a>,
+    chunk: Chunk,
+    /// Level of the modulation, and its place in it: 0 (attention, final layer) or 3 (MLP).
+    level: usize,
+    place: usize,
+    x: &'a [f32],
+    statistics: &'a [RowStatistics],
+    dn: &'a [f32],
+    dx: &'a mut [f32],
+    again: Option<&'a mut [f32]>,
+    d_modulations: Modulation<'a>,
+}
+
+impl Kernel for Norm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut n = self;
+        let d = n.pass.shape.hidden;
+        let tokens = n.pass.tokens[n.level];
+        let width = if n.level == n.pass.shape.depth { 2 * d } else { 6 * d };
+        for s in 0..n.chunk.count {
+            let row = n.pass.rows[n.chunk.start + s] as usize;
+            let (shift, scale) = n.pass.condition.modulation(n.level, row)[n.place * d..][..2 * d].split_at(d);
+            for t in s * tokens..(s + 1) * tokens {
+                let at = t * d..(t + 1) * d;
+                let (x, dn, statistics) = (&n.x[at.clone()], &n.dn[at.clone()], n.statistics[t]);
+                layernorm::backward(x, statistics, scale, dn, &mut n.dx[at.clone()]);
+                if let Some(again) = &mut n.again {
+                    layernorm::modulate(x, statistics, shift, scale, &mut again[at]);
+                }
+                if let Some(d_modulations) = &mut n.d_modulations {
+                    let (d_shift, d_scale) = d_modulations[s * width + n.place * d..][..2 * d].split_at_mut(d);
+                    layernorm::modulation_backward(x, statistics, dn, d_shift, d_scale);
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of a block's contribution from the gradient of its input; what a prompt replaced gets none.
+struct Leave<'a> {
+    pass: &'a Pass<'a>,
+    chunk: Chunk,
+    level: usize,
+    dx: &'a mut [f32],
+    d_weights: &'a mut [f32],
+    d_prompts: &'a mut [f32],
+}
+
+impl Kernel for Leave<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let l = self;
+        let d = l.pass.shape.hidden;
+        let tokens = l.pass.tokens[l.level];
+        for s in 0..l.chunk.count {
+            let row = l.pass.rows[l.chunk.start + s] as usize;
+            let dx = &mut l.dx[s * tokens * d..(s + 1) * tokens * d];
+            match l.pass.contributions[l.level] {
+                Contribution::None => {}
+                Contribution::Broadcast { .. } => {
+                    let sum = &mut l.d_prompts[(l.chunk.offset + s) * d..][..d];
+                    for dx in dx.chunks_exact(d) {
+                        add(sum, dx);
+                    }
+                }
+                Contribution::Weighted { weights, prompts } | Contribution::Prepend { weights, prompts } => {
+                    let n = prompts.len() / d;
+                    let d_weights = &mut l.d_weights[(l.chunk.offset + s) * n..][..n];
+                    let prompts = prompts.chunks_exact(d).zip(l.d_prompts.chunks_exact_mut(d));
+                    let rows = dx.chunks_exact(d).zip(prompts).zip(&weights[row * n..]).zip(d_weights);
+                    for (((dx, (prompt, d_prompt)), weight), d_weight) in rows {
+                        *d_weight = dot(dx, prompt);
+                        add_scaled(d_prompt, *weight, dx);
+                    }
+                    if matches!(l.pass.contributions[l.level], Contribution::Prepend { .. }) {
+                        dx[..n * d].fill(0.0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Pass<'_> {
+    fn chunks(lane: &Lane, pool: &Pool) -> impl Iterator<Item = Chunk> + use<> {
+        let (start, samples, each) = (lane.samples.start, lane.samples.len(), pool.chunk());
+        (0..samples).step_by(each).map(move |offset| Chunk {
+            start: start + offset,
+            offset,
+            count: each.min(samples - offset),
+        })
+    }
+
+    /// From the output's gradient (of the lane's samples) to `lane.dx` after the last block.
+    pub(crate) fn final_layer_backward(&self, lane: &mut Lane, pool: &Pool, learn: Learn, d_output: &[f32]) {
+        let (s, d) = (self.shape, self.shape.hidden);
+        let (at, values) = (Offsets::new(s), self.parameters.values());
+        let everything = learn == Learn::Everything;
+        let (tokens, longer) = (s.tokens(), self.tokens_before(s.depth));
+        lane.dx.fill(0.0);
+        lane.d_modulations.fill(0.0);
+        pool.with(|scratch| {
+            for chunk in Self::chunks(lane, pool) {
+                let Lane { activations, dx, share, d_modulations, samples, .. } = &mut *lane;
+                let activations = activations.as_mut().expect("a backward pass has activations");
+                let slot = activations.x_slot(s.depth);
+                let rows = chunk.count * tokens;
+                let Scratch { patches, normed, branch, again, .. } = &mut *scratch;
+                let patches = &mut patches[..rows * s.patch_out()];
+                let images = chunk.of(d_output, s.output()).chunks_exact(s.output());
+                for (image, patches) in images.zip(patches.chunks_exact_mut(tokens * s.patch_out())) {
+                    patches::patchify(s, image, patches);
+                }
+                let dn = &mut normed[..rows * d];
+                let weight = Matrix::new(&values[at.last.clone()], s.patch_out(), d);
+                product(MatrixMut::new(dn, rows, d), Matrix::new(patches, rows, s.patch_out()), weight);
+                let d_stream = &mut branch[..rows * d];
+                d_stream.fill(0.0);
+                let final_modulations = samples.len() * s.depth * 6 * d;
+                vectorize(Norm {
+                    pass: self,
+                    chunk,
+                    level: s.depth,
+                    place: 0,
+                    x: chunk.of(&activations.x[slot], tokens * d),
+                    statistics: chunk.of(&activations.x_statistics[slot], tokens),
+                    dn,
+                    dx: d_stream,
+                    again: everything.then_some(&mut again[..]),
+                    d_modulations: match everything {
+                        true => Some(chunk.of_mut(&mut d_modulations[final_modulations..], 2 * d)),
+                        false => None,
+                    },
+                });
+                // prompts in front are dropped before the output: their gradient stays zero
+                let dx = chunk.of_mut(dx, longer * d).chunks_exact_mut(longer * d);
+                for (stream, dx) in d_stream.chunks_exact(tokens * d).zip(dx) {
+                    dx[(longer - tokens) * d..].copy_from_slice(stream);
+                }
+                if everything {
+                    let (d_weight, d_bias) = share.split_at_mut(s.patch_out() * d);
+                    let d_bias = &mut d_bias[..s.patch_out()];
+                    weight_gradient(d_weight, patches, &again[..rows * d], rows, chunk.offset == 0);
+                    if chunk.offset == 0 {
+                        d_bias.fill(0.0);
+                    }
+                    vectorize(AddRows { sum: d_bias, values: patches });
+                }
+            }
+        });
+    }
+
+    /// Back through block `level` and its contribution.
+    pub(crate) fn block_backward(&self, level: usize, lane: &mut Lane, pool: &Pool, learn: Learn) {
+        let d = self.shape.hidden;
+        lane.d_prompts.fill(0.0);
+        if learn != Learn::Nothing && !lane.share.is_empty() {
+            let share = BlockWeightsMut::split(&mut lane.share, d);
+            for bias in [share.qkv_bias, share.proj_bias, share.fc1_bias, share.fc2_bias] {
+                bias.fill(0.0);
+            }
+            if learn == Learn::Attention {
+                share.fc1.fill(0.0);
+                share.fc2.fill(0.0);
+            }
+        }
+        pool.with(|scratch| {
+            for chunk in Self::chunks(lane, pool) {
+                self.mlp_backward(level, chunk, lane, scratch, learn);
+                self.attention_backward(level, chunk, lane, scratch, learn);
+            }
+        });
+        self.shorten(level, lane);
+    }
+
+    /// Back from after the block to the middle of its residual stream.
+    fn mlp_backward(&self, level: usize, chunk: Chunk, lane: &mut Lane, scratch: &mut Scratch, learn: Learn) {
+        let (d, mlp) = (self.shape.hidden, self.shape.mlp());
+        let weights = self.parameters.block(level);
+        let tokens = self.tokens[level];
+        let rows = chunk.count * tokens;
+        let first = chunk.offset == 0;
+        let Lane { activations, dx, share, d_modulations, samples, .. } = lane;
+        let activations = activations.as_ref().expect("a backward pass has activations");
+        let slot = activations.slot(level);
+        let Scratch { normed, branch, again, wide, wide_again, .. } = scratch;
+        let dx = chunk.of_mut(dx, tokens * d);
+        let (branch, dn) = (&mut branch[..rows * d], &mut normed[..rows * d]);
+        let wide = &mut wide[..rows * mlp];
+        let mut full = (learn == Learn::Everything).then(|| {
+            let d_modulations = &mut d_modulations[samples.len() * level * 6 * d..];
+            (BlockWeightsMut::split(share, d), chunk.of_mut(d_modulations, 6 * d))
+        });
+
+        vectorize(Gate {
+            pass: self,
+            chunk,
+            level,
+            place: 5,
+            dx,
+            d_branch: branch,
+            full: full.as_mut().map(|(share, d_modulations)| FullGate {
+                branch: chunk
+                    .of(&activations.branches.as_ref().expect("kept where everything learns")[1][slot], tokens * d),
+                bias: weights.fc2_bias,
+                d_bias: share.fc2_bias,
+                d_modulations,
+            }),
+        });
+        let fc2 = Matrix::new(weights.fc2, d, mlp);
+        product(MatrixMut::new(wide, rows, mlp), Matrix::new(branch, rows, d), fc2);
+        let hidden = chunk.of(&activations.hidden[slot], tokens * mlp);
+        match &mut full {
+            Some((share, _)) => {
+                let active = &mut wide_again[..rows * mlp];
+                vectorize(gelu::BackwardFull {
+                    u: hidden,
+                    bias: weights.fc1_bias,
+                    dh: wide,
+                    h: active,
+                    d_bias: share.fc1_bias,
+                });
+                weight_gradient(share.fc2, branch, active, rows, first);
+            }
+            None => vectorize(gelu::Backward { u: hidden, bias: weights.fc1_bias, dh: wide }),
+        }
+        product(MatrixMut::new(dn, rows, d), Matrix::new(wide, rows, mlp), Matrix::new(weights.fc1, mlp, d));
+        vectorize(Norm {
+            pass: self,
+            chunk,
+            level,
+            place: 3,
+            x: chunk.of(&activations.middle[slot], tokens * d),
+            statistics: chunk.of(&activations.middle_statistics[slot], tokens),
+            dn,
+            dx,
+            again: full.is_some().then_some(&mut again[..]),
+            d_modulations: full.as_mut().map(|(_, d_modulations)| &mut **d_modulations),
+        });
+        if let Some((share, _)) = &mut full {
+            weight_gradient(share.fc1, wide, &again[..rows * d], rows, first);
+        }
+    }
+
+    /// Back from the middle of the residual stream to the block's input, and to its contribution.
+    fn attention_backward(&self, level: usize, chunk: Chunk, lane: &mut Lane, scratch: &mut Scratch, learn: Learn) {
+        let (s, d) = (self.shape, self.shape.hidden);
+        let weights = self.parameters.block(level);
+        let tokens = self.tokens[level];
+        let rows = chunk.count * tokens;
+        let first = chunk.offset == 0;
+        let Lane { activations, dx, share, d_modulations, samples, d_weights, d_prompts, .. } = lane;
+        let activations = activations.as_ref().expect("a backward pass has activations");
+        let (slot, x_slot) = (activations.slot(level), activations.x_slot(level));
+        let Scratch { normed, branch, again, wide, scores, .. } = scratch;
+        let dx = chunk.of_mut(dx, tokens * d);
+        let (branch, normed) = (&mut branch[..rows * d], &mut normed[..rows * d]);
+        let d_qkv = &mut wide[..rows * 3 * d];
+        let learns = matches!(learn, Learn::Attention | Learn::Everything);
+        let mut share = learns.then(|| BlockWeightsMut::split(share, d));
+        let mut d_modulations = (learn == Learn::Everything)
+            .then(|| chunk.of_mut(&mut d_modulations[samples.len() * level * 6 * d..], 6 * d));
+
+        let full = match (&mut share, &mut d_modulations) {
+            (Some(share), Some(d_modulations)) => Some(FullGate {
+                branch: chunk
+                    .of(&activations.branches.as_ref().expect("kept where everything learns")[0][slot], tokens * d),
+                bias: weights.proj_bias,
+                d_bias: &mut *share.proj_bias,
+                d_modulations,
+            }),
+            _ => None,
+        };
+        vectorize(Gate { pass: self, chunk, level, place: 2, dx, d_branch: branch, full });
+        let attention = chunk.of(&activations.attention[slot], tokens * d);
+        let d_attention = &mut *normed;
+        let proj = Matrix::new(weights.proj, d, d);
+        product(MatrixMut::new(d_attention, rows, d), Matrix::new(branch, rows, d), proj);
+        if let Some(share) = &mut share {
+            weight_gradient(share.proj, branch, attention, rows, first);
+            if learn == Learn::Attention {
+                vectorize(AddRows { sum: share.proj_bias, values: branch });
+            }
+        }
+
+        let qkv = chunk.of(&activations.qkv[slot], tokens * 3 * d);
+        let softmax = chunk.of(&activations.softmax[slot], tokens * s.heads);
+        for sample in 0..chunk.count {
+            let (narrow, three) = (sample * tokens * d..(sample + 1) * tokens * d, 3 * tokens * d);
+            self.heads(level).backward(
+                &qkv[sample * three..(sample + 1) * three],
+                &attention[narrow.clone()],
+                &softmax[sample * tokens * s.heads..(sample + 1) * tokens * s.heads],
+                &d_attention[narrow],
+                &mut d_qkv[sample * three..(sample + 1) * three],
+                scores,
+            );
+        }
+
+        let dn = &mut *normed;
+        product(MatrixMut::new(dn, rows, d), Matrix::new(d_qkv, rows, 3 * d), Matrix::new(weights.qkv, 3 * d, d));
+        vectorize(Norm {
+            pass: self,
+            chunk,
+            level,
+            place: 0,
+            x: chunk.of(&activations.x[x_slot], tokens * d),
+            statistics: chunk.of(&activations.x_statistics[x_slot], tokens),
+            dn,
+            dx,
+            again: learns.then_some(&mut again[..]),
+            d_modulations,
+        });
+        if let Some(share) = &mut share {
+            weight_gradient(share.qkv, d_qkv, &again[..rows * d], rows, first);
+            vectorize(AddRows { sum: share.qkv_bias, values: d_qkv });
+        }
+        vectorize(Leave { pass: self, chunk, level, dx, d_weights, d_prompts });
+    }
+
+    /// Where prompts were put in front before this block, `lane.dx` goes back to the shorter sequences.
+    fn shorten(&self, level: usize, lane: &mut Lane) {
+        let d = self.shape.hidden;
+        let (before, inside) = (self.tokens_before(level), self.tokens[level]);
+        if before != inside {
+            for sample in 0..lane.samples.len() {
+                let start = (sample * inside + inside - before) * d;
+                lane.dx.copy_within(start..start + before * d, sample * before * d);
+            }
+        }
+    }
+
+    /// From `lane.dx` before the first block to the patch embedding and the images.
+    pub(crate) fn embedding_backward(&self, lane: &mut Lane, pool: &Pool, learn: Learn, images: Option<&mut [f32]>) {
+        let (s, d, width) = (self.shape, self.shape.hidden, self.shape.patch_in());
+        let each = s.tokens();
+        if learn == Learn::Everything {
+            let rows = lane.samples.len() * each;
+            let (d_weight, d_bias) = lane.share.split_at_mut(d * width);
+            let d_bias = &mut d_bias[..d];
+            weight_gradient(d_weight, &lane.dx[..rows * d], &lane.patches, rows, true);
+            d_bias.fill(0.0);
+            vectorize(AddRows { sum: d_bias, values: &lane.dx[..rows * d] });
+        }
+        let Some(images) = images else { return };
+        let weight = Matrix::new(&self.parameters.values()[Offsets::new(s).embed], d, width);
+        pool.with(|scratch| {
+            for chunk in Self::chunks(lane, pool) {
+                let rows = chunk.count * each;
+                let patches = &mut scratch.patches[..rows * width];
+                let dx = Matrix::new(chunk.of(&lane.dx, each * d), rows, d);
+                product(MatrixMut::new(patches, rows, width), dx, weight);
+                let images = chunk.of_mut(images, s.image()).chunks_exact_mut(s.image());
+                for (patches, image) in patches.chunks_exact(each * width).zip(images) {
+                    patches::scatter(s, patches, image);
+                }
+            }
+        });
+    }
+}

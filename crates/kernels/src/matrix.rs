@@ -1,0 +1,155 @@
+//! Matrix products over strided views, on one thread, by the library `gemm`.
+//!
+//! An entry of a product is summed in the order of the inner index whatever the number of rows and columns, so a
+//! sample's result does not depend on the samples beside it; see `products_do_not_depend_on_their_neighbours`.
+
+/// A matrix that is read: entry `(i, j)` lies at `i * row_stride + j * column_stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+/// A matrix that is written.
+pub(crate) struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major, without gaps.
+    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, columns)
+    }
+
+    /// Row-major, rows `row_stride` apart.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(fits(data.len(), rows, columns, row_stride), "a matrix must lie inside its slice");
+        Self { data, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+}
+
+impl<'a> MatrixMut<'a> {
+    /// Row-major, without gaps.
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, columns)
+    }
+
+    /// Row-major, rows `row_stride` apart.
+    pub(crate) fn strided(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(fits(data.len(), rows, columns, row_stride), "a matrix must lie inside its slice");
+        assert!(columns <= row_stride, "rows that are written must not overlap");
+        Self { data, rows, columns, row_stride }
+    }
+}
+
+fn fits(length: usize, rows: usize, columns: usize, row_stride: usize) -> bool {
+    rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= length
+}
+
+/// `out = a b`.
+pub(crate) fn product(out: MatrixMut, a: Matrix, b: Matrix) {
+    multiply(out, a, b, 1.0, false);
+}
+
+/// `out += a b`.
+pub(crate) fn add_product(out: MatrixMut, a: Matrix, b: Matrix) {
+    multiply(out, a, b, 1.0, true);
+}
+
+/// `out = scale a b`, or `out += scale a b`.
+pub(crate) fn multiply(out: MatrixMut, a: Matrix, b: Matrix, scale: f32, accumulate: bool) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    assert!(out.rows == m && out.columns == n && b.rows == k, "matrix product: shapes do not fit");
+    // SAFETY: every view was checked to lie inside its slice when it was made, and `out` is borrowed mutably.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.data.as_mut_ptr(),
+            1,
+            out.row_stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn product_of_strided_and_transposed_views() {
+        let (m, k, n) = (5, 7, 3);
+        let (a, b) = (numbers(m * 10, 1), numbers(n * k, 2));
+        let mut out = vec![1.0; m * 4];
+        let into = MatrixMut::strided(&mut out, m, n, 4);
+        multiply(into, Matrix::strided(&a, m, k, 10), Matrix::new(&b, n, k).t(), 0.5, true);
+        for i in 0..m {
+            for j in 0..n {
+                let want: f64 = (0..k).map(|l| f64::from(a[i * 10 + l]) * f64::from(b[j * k + l])).sum();
+                assert!((f64::from(out[i * 4 + j]) - (1.0 + 0.5 * want)).abs() < 1e-6);
+            }
+            assert_eq!(out[i * 4 + 3], 1.0, "the gap between rows is left alone");
+        }
+    }
+
+    #[test]
+    fn products_do_not_depend_on_their_neighbours() {
+        for (k, n) in [(64, 192), (256, 64), (384, 1152), (1536, 384)] {
+            let (a, b) = (numbers(320 * k, 3), numbers(n * k, 4));
+            let rows = |count: usize, b_t: bool| {
+                let mut out = vec![0.0; count * n];
+                let b = if b_t { Matrix::new(&b, n, k).t() } else { Matrix::new(&b, k, n) };
+                product(MatrixMut::new(&mut out, count, n), Matrix::new(&a[..count * k], count, k), b);
+                out
+            };
+            for b_t in [true, false] {
+                let all = rows(320, b_t);
+                for count in [16, 64, 80, 128, 256] {
+                    assert_eq!(rows(count, b_t), all[..count * n], "{count} rows of {k} x {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "shapes do not fit")]
+    fn unequal_inner_sizes_are_refused() {
+        let (a, b, mut out) = ([0.0; 6], [0.0; 6], [0.0; 4]);
+        product(MatrixMut::new(&mut out, 2, 2), Matrix::new(&a, 2, 3), Matrix::new(&b, 2, 2));
+    }
+}

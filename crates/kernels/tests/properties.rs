@@ -1,0 +1,303 @@
+//! Properties that goldens cannot show: gradients against finite differences, the same bits for every number of
+//! threads and every batch.
+
+use kernels::{
+    Condition, Contribution, ContributionGradient, Inputs, Learn, OutsideGradients, Parameters, Plan, Shape, Workspace,
+};
+
+const SHAPE: Shape =
+    Shape { image_size: 8, channels: 3, patch: 2, hidden: 48, depth: 3, heads: 3, label_rows: 5, out_channels: 6 };
+
+fn numbers(count: usize, seed: u64, scale: f32) -> Vec<f32> {
+    let draws = random::Draws::new(seed, random::Stream::Factors, 0);
+    (0..count).map(|i| scale * draws.normal(i as u64)).collect()
+}
+
+/// One problem: weights, a batch, and prompts for every block.
+struct Problem {
+    parameters: Parameters,
+    condition: Condition,
+    rows: Vec<u32>,
+    images: Vec<f32>,
+    d_output: Vec<f32>,
+    weights: Vec<f32>,
+    prompts: Vec<f32>,
+    vectors: Vec<f32>,
+    batch: usize,
+}
+
+const FRONT: usize = 5;
+
+impl Problem {
+    fn new(batch: usize) -> Self {
+        let (t, d) = (SHAPE.tokens(), SHAPE.hidden);
+        let mut parameters = Parameters::zeros(SHAPE).unwrap();
+        let values = numbers(parameters.values().len(), 1, 0.12);
+        parameters.values_mut().copy_from_slice(&values);
+        let mut condition = Condition::new(SHAPE, batch);
+        let times: Vec<f32> = (0..batch).map(|i| (i * 137 % 1000) as f32).collect();
+        let labels: Vec<u32> = (0..batch).map(|i| (i % SHAPE.label_rows) as u32).collect();
+        condition.compute(&parameters, &times, &labels);
+        Self {
+            parameters,
+            condition,
+            rows: (0..batch as u32).collect(),
+            images: numbers(batch * SHAPE.image(), 2, 1.0),
+            d_output: numbers(batch * SHAPE.output(), 3, 1.0),
+            // away from 0: LayerNorm bends sharply where a prepended prompt's weight changes sign
+            weights: numbers(batch * t, 4, 0.5).iter().map(|w| 0.4 + w.abs()).collect(),
+            prompts: numbers(t * d, 5, 0.5),
+            vectors: numbers(batch * d, 6, 0.5),
+            batch,
+        }
+    }
+
+    fn weighted(&self) -> Contribution<'_> {
+        Contribution::Weighted { weights: &self.weights, prompts: &self.prompts }
+    }
+
+    fn prepend(&self) -> Contribution<'_> {
+        Contribution::Prepend {
+            weights: &self.weights[..self.batch * FRONT],
+            prompts: &self.prompts[..FRONT * SHAPE.hidden],
+        }
+    }
+
+    fn broadcast(&self) -> Contribution<'_> {
+        Contribution::Broadcast { vectors: &self.vectors }
+    }
+
+    fn inputs<'a>(&'a self, contributions: &'a [Contribution<'a>]) -> Inputs<'a> {
+        Inputs { parameters: &self.parameters, condition: &self.condition, rows: &self.rows, contributions }
+    }
+
+    fn workspace(&self, learn: Learn) -> Workspace {
+        Workspace::new(Plan { shape: SHAPE, batch: self.batch, learn, prepended: FRONT, image_gradient: true })
+    }
+
+    fn output(&self, contributions: &[Contribution]) -> Vec<f32> {
+        let mut output = vec![f32::NAN; self.batch * SHAPE.output()];
+        let mut workspace = Workspace::new(Plan::sampling(SHAPE, self.batch, FRONT));
+        workspace.forward(&self.inputs(contributions), &self.images, &mut output);
+        output
+    }
+
+    /// `sum(output d_output)`.
+    fn loss(&self, contributions: &[Contribution]) -> f64 {
+        let output = self.output(contributions);
+        output.iter().zip(&self.d_output).map(|(o, w)| f64::from(*o) * f64::from(*w)).sum()
+    }
+}
+
+/// Fourth-order differences of the whole network in single precision, along the gradient plus a random vector of its
+/// length, against `gradient . direction`; `loss` is given how far to move each value.
+fn assert_slope(what: &str, gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
+    let norm = |a: &[f32]| a.iter().map(|a| f64::from(*a).powi(2)).sum::<f64>().sqrt();
+    let random = numbers(gradient.len(), 7, 1.0);
+    let unit = |a: &[f32], i: usize| f64::from(a[i]) / norm(a);
+    let direction: Vec<f64> = (0..gradient.len()).map(|i| unit(gradient, i) + unit(&random, i)).collect();
+    let want: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
+    let h = 0.04;
+    let along = |h: f64| loss(&direction.iter().map(|d| (d * h) as f32).collect::<Vec<_>>());
+    let ours = (8.0 * (along(h) - along(-h)) - (along(2.0 * h) - along(-2.0 * h))) / (12.0 * h);
+    assert!((ours - want).abs() < 2e-3 * want.abs() + 3e-4, "{what}: differences give {ours}, the gradient {want}");
+}
+
+fn moved(values: &[f32], by: &[f32]) -> Vec<f32> {
+    values.iter().zip(by).map(|(v, by)| v + by).collect()
+}
+
+#[test]
+fn weights_and_prompts_match_finite_differences() {
+    let problem = Problem::new(3);
+    let d = SHAPE.hidden;
+    for prepend in [false, true] {
+        let contribution = if prepend { problem.prepend() } else { problem.weighted() };
+        let n = if prepend { FRONT } else { SHAPE.tokens() };
+        // the second block only: prepended prompts then lengthen the sequence in the middle of the trunk
+        for blocks in [vec![1], vec![0, 2], vec![0, 1, 2]] {
+            let has = |block: usize| blocks.contains(&block);
+            let contributions: Vec<Contribution> =
+                (0..3).map(|block| if has(block) { contribution } else { Contribution::None }).collect();
+            let mut workspace = problem.workspace(Learn::Contributions { from: 0 });
+            let mut output = vec![0.0; problem.batch * SHAPE.output()];
+            workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
+            workspace.backward(&problem.inputs(&contributions), &problem.d_output);
+            for block in &blocks {
+                let ContributionGradient::Prompts { weights, prompts } = &workspace.gradients().contributions[*block]
+                else {
+                    panic!("block {block} has prompts");
+                };
+                let name = format!("prepend {prepend}, blocks {blocks:?}, block {block}");
+                let with = |weights: &[f32], prompts: &[f32]| {
+                    let mut changed = contributions.clone();
+                    changed[*block] = match prepend {
+                        true => Contribution::Prepend { weights, prompts },
+                        false => Contribution::Weighted { weights, prompts },
+                    };
+                    problem.loss(&changed)
+                };
+                let (w, p) = (&problem.weights[..problem.batch * n], &problem.prompts[..n * d]);
+                assert_slope(&format!("{name} weights"), weights, |by| with(&moved(w, by), p));
+                assert_slope(&format!("{name} prompts"), prompts, |by| with(w, &moved(p, by)));
+            }
+            let images = workspace.gradients().images.clone().unwrap();
+            assert_slope("images", &images, |by| {
+                let images = moved(&problem.images, by);
+                Problem { images, ..Problem::new(3) }.loss(&contributions)
+            });
+        }
+    }
+}
+
+#[test]
+fn broadcast_vectors_match_finite_differences() {
+    let problem = Problem::new(3);
+    let contributions = [problem.broadcast(), Contribution::None, problem.broadcast()];
+    let mut workspace = problem.workspace(Learn::Contributions { from: 0 });
+    let mut output = vec![0.0; problem.batch * SHAPE.output()];
+    workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
+    workspace.backward(&problem.inputs(&contributions), &problem.d_output);
+    for block in [0, 2] {
+        let ContributionGradient::Vectors(gradient) = &workspace.gradients().contributions[block] else {
+            panic!("block {block} has vectors");
+        };
+        assert_slope("vectors", gradient, |by| {
+            let vectors = moved(&problem.vectors, by);
+            let mut changed = contributions;
+            changed[block] = Contribution::Broadcast { vectors: &vectors };
+            problem.loss(&changed)
+        });
+    }
+}
+
+/// Everything that a step leaves behind, as bits.
+fn step(problem: &Problem, contributions: &[Contribution], threads: usize) -> Vec<u32> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        let mut workspace = problem.workspace(Learn::Everything);
+        let mut output = vec![0.0; problem.batch * SHAPE.output()];
+        let inputs = problem.inputs(contributions);
+        for _ in 0..2 {
+            workspace.forward(&inputs, &problem.images, &mut output);
+            workspace.backward(&inputs, &problem.d_output);
+            workspace.condition_backward(&inputs, OutsideGradients::default());
+        }
+        let gradients = workspace.gradients();
+        let mut all = output;
+        all.extend(gradients.images.as_ref().unwrap());
+        all.extend(gradients.parameters.as_ref().unwrap().values());
+        for gradient in &gradients.contributions {
+            match gradient {
+                ContributionGradient::None => {}
+                ContributionGradient::Prompts { weights, prompts } => all.extend(weights.iter().chain(prompts)),
+                ContributionGradient::Vectors(vectors) => all.extend(vectors),
+            }
+        }
+        assert!(all.iter().all(|v| v.is_finite()));
+        all.iter().map(|v| v.to_bits()).collect()
+    })
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    // 37 samples: lanes of two and three, so that shares are added up unevenly
+    let problem = Problem::new(37);
+    for contribution in [problem.weighted(), problem.prepend(), problem.broadcast()] {
+        let contributions = [contribution, contribution, Contribution::None];
+        let one = step(&problem, &contributions, 1);
+        for threads in [2, 3] {
+            assert!(step(&problem, &contributions, threads) == one, "{threads} threads, {contribution:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_the_batch() {
+    let many = Problem::new(37);
+    let all = many.output(&[many.weighted(); 3]);
+    for batch in [1, 2, 5, 16, 20] {
+        let few = Problem::new(batch);
+        // the same samples: draws are functions of their index
+        assert_eq!(few.images, many.images[..few.images.len()]);
+        let some = few.output(&[few.weighted(); 3]);
+        assert!(some == all[..some.len()], "the first {batch} of 37");
+    }
+}
+
+#[test]
+fn samples_that_share_a_row_equal_samples_with_their_own() {
+    let mut problem = Problem::new(6);
+    let (t, d) = (SHAPE.tokens(), SHAPE.hidden);
+    problem.condition.compute(&problem.parameters, &[400.0; 6], &[1, 2, 1, 2, 1, 2]);
+    let both = problem.weights[..2 * t].to_vec();
+    problem.weights = [&both[..], &both, &both].concat();
+    let own = problem.output(&[problem.weighted(); 3]);
+
+    let mut condition = Condition::new(SHAPE, 2);
+    condition.compute(&problem.parameters, &[400.0; 2], &[1, 2]);
+    let shared = Contribution::Weighted { weights: &both, prompts: &problem.prompts[..t * d] };
+    let inputs = Inputs {
+        parameters: &problem.parameters,
+        condition: &condition,
+        rows: &[0, 1, 0, 1, 0, 1],
+        contributions: &[shared; 3],
+    };
+    let mut output = vec![0.0; own.len()];
+    Workspace::new(Plan::sampling(SHAPE, 6, 0)).forward(&inputs, &problem.images, &mut output);
+    assert!(own == output);
+}
+
+#[test]
+fn the_backward_pass_stops_at_the_first_prompted_block_with_the_same_gradients() {
+    let problem = Problem::new(4);
+    let contributions = [Contribution::None, Contribution::None, problem.weighted()];
+    let gradient = |learn, image_gradient| {
+        let plan = Plan { shape: SHAPE, batch: 4, learn, prepended: 0, image_gradient };
+        let mut workspace = Workspace::new(plan);
+        let mut output = vec![0.0; 4 * SHAPE.output()];
+        workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
+        workspace.backward(&problem.inputs(&contributions), &problem.d_output);
+        (output, workspace.gradients().contributions.clone())
+    };
+    let short = gradient(Learn::Contributions { from: 2 }, false);
+    assert!(short == gradient(Learn::Contributions { from: 0 }, true));
+    assert!(short == gradient(Learn::Everything, true));
+}
+
+#[test]
+fn gradients_from_outside_reach_the_embedders() {
+    let problem = Problem::new(5);
+    let contributions = [Contribution::None; 3];
+    let mut workspace = problem.workspace(Learn::Everything);
+    let mut output = vec![0.0; 5 * SHAPE.output()];
+    let inputs = problem.inputs(&contributions);
+    workspace.forward(&inputs, &problem.images, &mut output);
+    workspace.backward(&inputs, &problem.d_output);
+    let ones = vec![1.0; 5 * SHAPE.hidden];
+    let mut label = |outside| {
+        workspace.condition_backward(&inputs, outside);
+        let parameters = workspace.gradients().parameters.as_ref().unwrap();
+        let tensor = |name| parameters.tensor(name).unwrap().to_vec();
+        (tensor("y_embedder.embedding_table.weight"), tensor("t_embedder.mlp.2.bias"))
+    };
+    let none = label(OutsideGradients::default());
+    let with = label(OutsideGradients { label: Some(&ones), t_emb: Some(&ones) });
+    // labels 0..5 are used once each; the bias adds up over the batch
+    let apart = |a: &[f32], b: &[f32], by: f32| a.iter().zip(b).all(|(a, b)| (a - b - by).abs() < 1e-3);
+    assert!(apart(&with.0, &none.0, 1.0) && apart(&with.1, &none.1, 5.0));
+}
+
+#[test]
+#[should_panic(expected = "one contribution per block")]
+fn a_missing_contribution_is_refused() {
+    let problem = Problem::new(1);
+    problem.output(&[Contribution::None; 2]);
+}
+
+#[test]
+#[should_panic(expected = "Weighted: weights [R, T], prompts [T, D]")]
+fn prompts_of_another_size_are_refused() {
+    let problem = Problem::new(2);
+    problem.output(&[Contribution::Weighted { weights: &problem.weights, prompts: &problem.prompts[1..] }; 3]);
+}

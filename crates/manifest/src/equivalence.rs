@@ -1,0 +1,182 @@
+//! Which methods, though written differently, cannot train differently: they are brought to one canonical form, so that
+//! they share one chain of stages.
+
+use crate::gate::{Gate, GateInput, KeptWeights, Selection, SelectionGradient, Soft, TopK};
+use crate::method::{Balance, Dmp, ImportanceFormula, LoadFormula, Method, Position};
+
+impl Method {
+    /// The form in which it is run. Two methods with the same form train to the same bits (with common random numbers).
+    ///
+    /// - The load loss has no gradient where it counts (Eq. 11), and is zero where all prompts are kept: its coefficient
+    ///   becomes 0 (Table 4(e); difference 1 in `presets/official-code.yaml`).
+    /// - A loss with coefficient 0 has no formula.
+    /// - The gate's input `as_released` is `t_plus_c` with `add` and `t` with `prepend` (difference 4).
+    /// - A softmax over the kept logits has a gradient of its own, so `gradient` says nothing; over all logits it is `soft`.
+    pub fn canonical(&self) -> Self {
+        match self {
+            Self::Pretrained(_) | Self::Finetune(_) | Self::PromptTuning(_) => self.clone(),
+            Self::Dmp(dmp) => {
+                let selection = canonical_selection(&dmp.gate.selection);
+                let input = match (dmp.gate.input, &dmp.prompts.position) {
+                    (GateInput::AsReleased, Position::Add(_)) => GateInput::TPlusC,
+                    (GateInput::AsReleased, Position::Prepend(_)) => GateInput::T,
+                    (input, _) => input,
+                };
+                let balance = canonical_balance(&dmp.balance, &selection);
+                let gate = Gate { selection, input, ..dmp.gate.clone() };
+                Self::Dmp(Dmp { prompts: dmp.prompts.clone(), gate, balance })
+            }
+        }
+    }
+}
+
+fn canonical_selection(selection: &Selection) -> Selection {
+    match selection {
+        Selection::TopK(TopK { keep: 1.0, weights: KeptWeights::Softmax, .. }) => Selection::Soft(Soft {}),
+        Selection::TopK(TopK { keep, weights: KeptWeights::Softmax, .. }) => {
+            Selection::TopK(TopK { keep: *keep, weights: KeptWeights::Softmax, gradient: SelectionGradient::None })
+        }
+        other => other.clone(),
+    }
+}
+
+fn canonical_balance(balance: &Balance, selection: &Selection) -> Balance {
+    let keeps_all = match selection {
+        Selection::Soft(_) => true,
+        Selection::TopK(top_k) => top_k.keep == 1.0,
+    };
+    let load = match balance.load_formula {
+        LoadFormula::Smooth if !keeps_all => balance.load,
+        LoadFormula::Smooth | LoadFormula::Count => 0.0,
+    };
+    Balance {
+        importance: balance.importance,
+        importance_formula: if balance.importance == 0.0 {
+            ImportanceFormula::Paper
+        } else {
+            balance.importance_formula
+        },
+        load,
+        load_formula: if load == 0.0 { LoadFormula::Count } else { balance.load_formula },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::{Architecture, BlockAwareness, GateNoise};
+    use crate::method::{Add, Depth, Init, Prepend, Prompts, Zero};
+
+    fn dmp() -> Dmp {
+        Dmp {
+            prompts: Prompts { position: Position::Add(Add {}), depth: Depth::All, init: Init::Zero(Zero {}) },
+            gate: Gate {
+                architecture: Architecture::Linear,
+                selection: Selection::Soft(Soft {}),
+                prompts_per_block: BlockAwareness::Distinct,
+                input: GateInput::T,
+                noise: GateNoise::None,
+                learning_rate_factor: 1.0,
+            },
+            balance: Balance {
+                importance: 1.0,
+                importance_formula: ImportanceFormula::Paper,
+                load: 1.0,
+                load_formula: LoadFormula::Count,
+            },
+        }
+    }
+
+    fn canonical(change: impl Fn(&mut Dmp)) -> Method {
+        let mut changed = dmp();
+        change(&mut changed);
+        Method::Dmp(changed).canonical()
+    }
+
+    fn top_k(keep: f64, weights: KeptWeights, gradient: SelectionGradient) -> Selection {
+        Selection::TopK(TopK { keep, weights, gradient })
+    }
+
+    #[test]
+    fn the_count_of_unused_prompts_never_trains_anything() {
+        let one = canonical(|_| {});
+        assert_eq!(canonical(|d| d.balance.load = 0.0), one);
+        assert_eq!(canonical(|d| d.balance.load = 2.0), one);
+        let hard = |d: &mut Dmp| d.gate.selection = top_k(0.75, KeptWeights::One, SelectionGradient::StraightThrough);
+        let hard_with_load = |d: &mut Dmp| {
+            hard(d);
+            d.balance.load = 2.0;
+        };
+        assert_eq!(canonical(hard_with_load), canonical(hard));
+    }
+
+    #[test]
+    fn the_smooth_load_trains_only_where_prompts_are_left_out() {
+        let smooth = |load: f64, keep: f64| {
+            canonical(|d| {
+                d.balance.load_formula = LoadFormula::Smooth;
+                d.balance.load = load;
+                d.gate.selection = top_k(keep, KeptWeights::One, SelectionGradient::None);
+            })
+        };
+        assert_eq!(smooth(1.0, 1.0), smooth(2.0, 1.0));
+        assert_ne!(smooth(1.0, 0.75), smooth(2.0, 0.75));
+        assert_eq!(canonical(|d| d.balance.load_formula = LoadFormula::Smooth), canonical(|_| {}));
+    }
+
+    #[test]
+    fn a_loss_without_weight_has_no_formula() {
+        let without = |formula| {
+            canonical(|d| {
+                d.balance.importance = 0.0;
+                d.balance.importance_formula = formula;
+            })
+        };
+        assert_eq!(without(ImportanceFormula::OfficialCode), without(ImportanceFormula::Paper));
+        assert_ne!(without(ImportanceFormula::Paper), canonical(|_| {}));
+        assert_ne!(canonical(|d| d.balance.importance_formula = ImportanceFormula::OfficialCode), canonical(|_| {}));
+    }
+
+    #[test]
+    fn the_released_gate_input_depends_on_the_position() {
+        let prepend = |d: &mut Dmp| d.prompts.position = Position::Prepend(Prepend { per_256_tokens: 50 });
+        let with = |input, prepended: bool| {
+            canonical(|d| {
+                d.gate.input = input;
+                if prepended {
+                    prepend(d);
+                }
+            })
+        };
+        assert_eq!(with(GateInput::AsReleased, false), with(GateInput::TPlusC, false));
+        assert_eq!(with(GateInput::AsReleased, true), with(GateInput::T, true));
+        assert_ne!(with(GateInput::T, false), with(GateInput::TPlusC, false));
+    }
+
+    #[test]
+    fn a_softmax_over_kept_logits_needs_no_other_gradient() {
+        let with = |keep, weights, gradient| canonical(|d| d.gate.selection = top_k(keep, weights, gradient));
+        use KeptWeights::{One, Softmax};
+        use SelectionGradient::{None, StraightThrough};
+        assert_eq!(with(0.75, Softmax, None), with(0.75, Softmax, StraightThrough));
+        assert_eq!(with(1.0, Softmax, StraightThrough), canonical(|_| {}));
+        assert_ne!(with(0.75, One, None), with(0.75, One, StraightThrough));
+        assert_ne!(with(0.75, One, None), with(0.75, Softmax, None));
+        assert_ne!(with(1.0, One, None), canonical(|_| {}));
+    }
+
+    #[test]
+    fn nothing_else_is_touched() {
+        assert_eq!(canonical(|d| d.balance.load = 0.0), {
+            let mut same = dmp();
+            same.balance.load = 0.0;
+            Method::Dmp(same)
+        });
+        for depth in [Depth::First, Depth::Half] {
+            assert_ne!(canonical(|d| d.prompts.depth = depth), canonical(|_| {}));
+        }
+        assert_ne!(canonical(|d| d.gate.prompts_per_block = BlockAwareness::Uniform), canonical(|_| {}));
+        assert_ne!(canonical(|d| d.gate.noise = GateNoise::Learned), canonical(|_| {}));
+        assert_ne!(canonical(|d| d.gate.learning_rate_factor = 10.0), canonical(|_| {}));
+    }
+}

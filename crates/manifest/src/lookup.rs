@@ -1,0 +1,156 @@
+//! Finds data and weight files, and hashes what is in them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use crate::digest::Digest;
+use crate::plan::Input;
+use crate::problem::{Missing, MissingReason, Place};
+use crate::scale::Weights;
+
+/// Hashes a file's content; `store` puts a cache by size, modification time and inode behind it.
+pub type HashFile = dyn Fn(&Path) -> io::Result<Digest> + Send + Sync;
+
+/// Where files are looked for, and how they are hashed.
+pub(crate) struct Lookup<'a> {
+    pub(crate) folders: &'a [PathBuf],
+    pub(crate) hash: &'a HashFile,
+}
+
+impl Lookup<'_> {
+    /// A dataset's file or folder as a stage's input. A path that is absolute is taken as it is.
+    pub(crate) fn input(&self, wanted: &str, place: &Place) -> Result<Input, Box<Missing>> {
+        let path = self.find(wanted, place)?;
+        let unreadable = |error: io::Error| MissingReason::Unreadable { path: path.clone(), reason: error.to_string() };
+        let sha256 = self.digest(&path).map_err(|error| missing(wanted, place, unreadable(error)))?;
+        Ok(Input::File { sha256, path })
+    }
+
+    /// A weight file as a stage's input. Its content must be the pinned one.
+    pub(crate) fn weights(&self, weights: &Weights, place: &Place) -> Result<Input, Box<Missing>> {
+        let input = self.input(&weights.file, place)?;
+        match (&input, weights.sha256) {
+            (Input::File { sha256, path }, Some(pinned)) if *sha256 != pinned => Err(missing(
+                &weights.file,
+                place,
+                MissingReason::WrongContent { path: path.clone(), pinned, found: *sha256 },
+            )),
+            _ => Ok(input),
+        }
+    }
+
+    fn find(&self, wanted: &str, place: &Place) -> Result<PathBuf, Box<Missing>> {
+        let candidates: Vec<PathBuf> = self.folders.iter().map(|folder| folder.join(wanted)).collect();
+        match candidates.iter().find(|path| path.exists()) {
+            Some(path) => Ok(path.clone()),
+            None => {
+                let mut tried = candidates;
+                tried.dedup(); // an absolute path replaces the folder it is joined to
+                Err(missing(wanted, place, MissingReason::NotFound(tried)))
+            }
+        }
+    }
+
+    /// Of a file its hash; of a folder the hash of its sorted relative names and its files' hashes, dotfiles left out.
+    fn digest(&self, path: &Path) -> io::Result<Digest> {
+        if !path.is_dir() {
+            return (self.hash)(path);
+        }
+        let mut files = Vec::new();
+        list(path, "", &mut files)?;
+        if files.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the folder holds no file"));
+        }
+        files.sort();
+        let mut listing = String::new();
+        for (name, file) in &files {
+            listing.push_str(&format!("{}  {name}\n", (self.hash)(file)?));
+        }
+        Ok(Digest::of(listing.as_bytes()))
+    }
+}
+
+fn missing(wanted: &str, place: &Place, reason: MissingReason) -> Box<Missing> {
+    Box::new(Missing { place: place.clone(), wanted: wanted.to_owned(), reason })
+}
+
+/// All files below a folder with their names relative to it. Links to folders are not followed.
+fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if is_hidden(&name) {
+            continue;
+        }
+        let name = format!("{prefix}{}", name.to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            list(&entry.path(), &format!("{name}/"), files)?;
+        } else if entry.path().is_file() {
+            files.push((name, entry.path()));
+        }
+    }
+    Ok(())
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(folder: &Path) -> io::Result<Digest> {
+        Lookup { folders: &[], hash: &Digest::of_file }.digest(folder)
+    }
+
+    #[test]
+    fn a_folder_is_its_names_and_contents_without_dotfiles() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert!(digest(folder.path()).unwrap_err().to_string().contains("no file"));
+        fs::create_dir(at("b")).unwrap();
+        fs::write(at("b/1.png"), "one").unwrap();
+        fs::write(at("a.png"), "two").unwrap();
+        let first = digest(folder.path()).unwrap();
+        let listing = format!("{}  a.png\n{}  b/1.png\n", Digest::of(b"two"), Digest::of(b"one"));
+        assert_eq!(first, Digest::of(listing.as_bytes()));
+
+        fs::write(at(".DS_Store"), "stray").unwrap();
+        assert_eq!(digest(folder.path()).unwrap(), first);
+        fs::rename(at("a.png"), at("c.png")).unwrap();
+        assert_ne!(digest(folder.path()).unwrap(), first);
+    }
+
+    #[test]
+    fn the_first_folder_that_has_it_wins_and_all_are_named_if_none_has() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folders = [one.path().to_owned(), two.path().to_owned()];
+        let lookup = Lookup { folders: &folders, hash: &Digest::of_file };
+        let missing = lookup.input("x.gz", &Place::Nowhere).unwrap_err().to_string();
+        for folder in &folders {
+            assert!(missing.contains(&folder.join("x.gz").display().to_string()), "{missing}");
+        }
+        fs::write(two.path().join("x.gz"), "x").unwrap();
+        let expected = Input::File { sha256: Digest::of(b"x"), path: two.path().join("x.gz") };
+        assert_eq!(lookup.input("x.gz", &Place::Nowhere), Ok(expected));
+        fs::write(one.path().join("x.gz"), "y").unwrap();
+        let Ok(Input::File { sha256, .. }) = lookup.input("x.gz", &Place::Nowhere) else { panic!() };
+        assert_eq!(sha256, Digest::of(b"y"));
+    }
+
+    #[test]
+    fn weights_with_another_content_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("w"), "tampered").unwrap();
+        let folders = [folder.path().to_owned()];
+        let lookup = Lookup { folders: &folders, hash: &Digest::of_file };
+        let pinned = Weights { file: "w".into(), sha256: Some(Digest::of(b"genuine")) };
+        let error = lookup.weights(&pinned, &Place::Nowhere).unwrap_err().to_string();
+        assert!(error.contains("is not the file that is pinned"), "{error}");
+        assert!(error.contains(&Digest::of(b"genuine").to_string()), "{error}");
+        let right = Weights { sha256: Some(Digest::of(b"tampered")), ..pinned };
+        assert!(lookup.weights(&right, &Place::Nowhere).is_ok());
+    }
+}

@@ -1,0 +1,122 @@
+//! The manifest of an artifact, as written: a starting point and what each cell changes.
+
+use indexmap::IndexMap;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// One table or figure (`experiments/table4.yaml`).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Its name, that of the file.
+    pub artifact: String,
+    /// Its title.
+    pub title: String,
+    /// Where the paper prints it, and at which settings.
+    pub paper: Paper,
+    /// What every cell starts from.
+    pub method: Start,
+    /// What all cells are compared with.
+    pub baseline: Cell,
+    /// Groups of cells, in the order of the report.
+    pub groups: IndexMap<String, Group>,
+}
+
+/// The artifact in the paper.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Paper {
+    /// Table, figure or section.
+    #[serde(rename = "where")]
+    pub place: String,
+    /// The backbone there.
+    pub backbone: String,
+    /// The dataset there.
+    pub dataset: String,
+    /// Iterations of further training there.
+    #[schemars(range(min = 1))]
+    pub further_iterations: usize,
+}
+
+/// What every cell starts from.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// The method.
+    pub kind: MethodKind,
+    /// Name of the preset (`experiments/presets/*.yaml`) that gives its fields.
+    pub preset: String,
+}
+
+/// A kind of [`crate::method::Method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodKind {
+    /// The backbone as it is.
+    Pretrained,
+    /// Full fine-tuning.
+    Finetune,
+    /// Prompts without a gate.
+    PromptTuning,
+    /// Diffusion Model Patching.
+    Dmp,
+}
+
+/// Cells that vary one thing.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its title.
+    pub title: String,
+    /// Its cells by label.
+    pub cells: IndexMap<String, Cell>,
+}
+
+/// One configuration.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Its title; the label if absent.
+    pub title: Option<String>,
+    /// Id of the claim it stands for (`experiments/claims/*.yaml`).
+    pub claim: Option<String>,
+    /// Another method; its fields come from the preset.
+    pub method: Option<Choice>,
+    /// What it changes: dotted paths below `method`, and values. Where a value chooses another `kind`, fields that it
+    /// leaves out come from the preset.
+    #[serde(default)]
+    pub set: IndexMap<String, Anything>,
+}
+
+/// Another method.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// Which.
+    pub kind: MethodKind,
+}
+
+/// A value whose type depends on its path: it is checked after it has been set.
+#[derive(Clone, Debug)]
+pub struct Anything;
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+impl JsonSchema for Anything {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Anything".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!(true)
+    }
+}

@@ -1,0 +1,83 @@
+//! The networks that a scale names: their recipes, and their weights or the stages that train them.
+
+use crate::chain::ChainInputs;
+use crate::extractor::ExtractorConfig;
+use crate::files::{Files, Loaded};
+use crate::gather::{Gather, Network, Training};
+use crate::problem::{Error, Problems};
+use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe};
+use crate::scale::{Extractor, Scale};
+use crate::validate::Checked;
+
+/// The recipes that a scale names, checked together with it.
+pub(crate) struct Networks {
+    pub(crate) backbone: Loaded<BackboneRecipe>,
+    extractor: Option<Loaded<ExtractorRecipe>>,
+}
+
+impl Networks {
+    pub(crate) fn load(files: &Files, scale: &Loaded<Scale>) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let backbone = problems.keep(backbone(files, scale))?;
+        let extractor = match &scale.value.extractor {
+            Extractor::Cnn(network) => problems.keep(extractor(files, scale, &network.recipe))?,
+            Extractor::Inception(_) => None,
+        };
+        let Some(backbone) = backbone else { return Err(problems.into_error()) };
+        let config = extractor.as_ref().map(|extractor| &extractor.value.extractor);
+        Checked { node: &scale.node, problems: &mut problems }.scale(&scale.value, &backbone.value, config);
+        problems.finish(Self { backbone, extractor })
+    }
+
+    /// Looks up everything that the scale's chains read.
+    pub(crate) fn gather(&self, scale: &Loaded<Scale>, gather: &mut Gather<'_>) -> ChainInputs {
+        let numerics = &scale.value.numerics;
+        let backbone = match &scale.value.backbone.weights {
+            Some(weights) => Network::shipped(weights, &scale.node.place_of("backbone.weights.file"), gather),
+            None => {
+                let Loaded { node, value, .. } = &self.backbone;
+                Network::Trained(Training::backbone(value, node, numerics, gather).into())
+            }
+        };
+        let weights = match &scale.value.extractor {
+            Extractor::Cnn(network) => network.weights.as_ref(),
+            Extractor::Inception(inception) => Some(&inception.weights),
+        };
+        let extractor = match (weights, &self.extractor) {
+            (None, Some(Loaded { node, value, .. })) => {
+                Network::Trained(Training::extractor(value, node, numerics, gather).into())
+            }
+            (None, None) => Network::Missing,
+            (Some(weights), _) => Network::shipped(weights, &scale.node.place_of("extractor.weights.file"), gather),
+        };
+        ChainInputs::gather(scale, &self.backbone, backbone, extractor, gather)
+    }
+
+    /// The extractor's network.
+    pub(crate) fn extractor(&self, scale: &Loaded<Scale>) -> Result<&ExtractorConfig, Error> {
+        let recipe = self.extractor.as_ref().ok_or_else(|| Error::Unsupported {
+            place: scale.node.place_of("extractor"),
+            what: "the Inception extractor".to_owned(),
+            instead: "use `extractor: {kind: cnn, recipe: ...}`".to_owned(),
+        })?;
+        Ok(&recipe.value.extractor)
+    }
+}
+
+fn backbone(files: &Files, scale: &Loaded<Scale>) -> Result<Loaded<BackboneRecipe>, Error> {
+    let place = scale.node.place_of("backbone.recipe");
+    let Loaded { file, node, value } = files.recipe(&scale.value.backbone.recipe, &place, &[])?;
+    match value {
+        Recipe::Backbone(value) => Ok(Loaded { file, node, value }),
+        Recipe::Extractor(_) => Err(Error::at(&place, format!("`{file}` is the recipe of an extractor, no backbone"))),
+    }
+}
+
+fn extractor(files: &Files, scale: &Loaded<Scale>, name: &str) -> Result<Loaded<ExtractorRecipe>, Error> {
+    let place = scale.node.place_of("extractor.recipe");
+    let Loaded { file, node, value } = files.recipe(name, &place, &[])?;
+    match value {
+        Recipe::Extractor(value) => Ok(Loaded { file, node, value }),
+        Recipe::Backbone(_) => Err(Error::at(&place, format!("`{file}` is the recipe of a backbone, no extractor"))),
+    }
+}

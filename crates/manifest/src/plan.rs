@@ -1,0 +1,313 @@
+//! A plan: every cell of an artifact at a scale, as chains of stages, each stage with its key.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::canonical;
+use crate::claim::{Claim, Direction};
+use crate::digest::{Digest, Key};
+use crate::dit::DitConfig;
+use crate::manifest::Paper;
+use crate::method::Method;
+use crate::scale::{Diffusion, Scale};
+use crate::stage::Stage;
+
+/// What will be run for one artifact at one scale, or for one recipe. Everything that decides a result is in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the artifact (`table4`) or of the recipe (`tiny-backbone`).
+    pub artifact: String,
+    /// Its title.
+    pub title: String,
+    /// The manifest, relative to the root.
+    pub file: PathBuf,
+    /// The cells of an artifact; `None` for a recipe.
+    pub table: Option<Table>,
+    /// Every stage once, inputs before those who need them.
+    pub stages: Vec<PlannedStage>,
+}
+
+/// The cells of an artifact and what they are compared with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Where the paper prints it, and at which settings.
+    pub paper: Paper,
+    /// Name of the scale (`tiny`).
+    pub scale_name: String,
+    /// The scale, with overrides.
+    pub scale: Scale,
+    /// Overrides, as typed.
+    pub overrides: Vec<String>,
+    /// Preset that the cells start from (`paper`).
+    pub preset: String,
+    /// Training seeds.
+    pub seeds: Vec<u64>,
+    /// The network.
+    pub dit: DitConfig,
+    /// The diffusion process.
+    pub diffusion: Diffusion,
+    /// Groups in order, the baseline not among them.
+    pub groups: Vec<PlannedGroup>,
+    /// The baseline first, then all cells in the order of the manifest.
+    pub cells: Vec<PlannedCell>,
+    /// The first cell that changes nothing: the method as the manifest names it.
+    pub default_cell: Option<String>,
+    /// The default cell's patch, sampled with noise on its prompts: a change known to hurt.
+    pub positive_control: Option<PlannedCell>,
+    /// Comparisons of two cells, in the order of the cells.
+    pub contrasts: Vec<Contrast>,
+    /// Features and statistics of the reference images.
+    pub reference: Reference,
+}
+
+/// A group of cells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedGroup {
+    /// Its name in the manifest (`b`).
+    pub id: String,
+    /// Its title.
+    pub title: String,
+}
+
+/// One configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// `group/label`, or `baseline`.
+    pub id: String,
+    /// Its group; `None` for the baseline and the positive control.
+    pub group: Option<String>,
+    /// Its title.
+    pub title: String,
+    /// What the paper says about it.
+    pub claim: Option<Claim>,
+    /// The method as written, every field explicit.
+    pub written: Method,
+    /// The method as run: [`Method::canonical`].
+    pub method: Method,
+    /// One run per seed.
+    pub runs: Vec<CellRun>,
+    /// The first earlier cell with the same chains.
+    pub same_run_as: Option<String>,
+    /// That cell, if the two are written differently but cannot train differently.
+    pub identical_by_construction: Option<String>,
+}
+
+/// A cell at one seed: the keys of its chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellRun {
+    /// Seed of the training; the sampling seed is the scale's plus this.
+    pub seed: u64,
+    /// Training, unless the method trains nothing.
+    pub train: Option<Key>,
+    /// Sampling.
+    pub sample: Key,
+    /// Features of the samples.
+    pub features: Key,
+    /// The distance to the reference.
+    pub metrics: Key,
+    /// The gate's weights, for methods with a gate.
+    pub activation: Option<Key>,
+}
+
+/// Two cells that the paper compares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contrast {
+    /// Id of the cell.
+    pub cell: String,
+    /// Id of the cell it is compared with.
+    pub against: String,
+    /// Whether the paper's value of `cell` is lower or higher than that of `against`.
+    pub expected: Direction,
+    /// The paper's difference `cell - against`, where both values are printed.
+    pub paper_gap: Option<f64>,
+}
+
+/// Features and statistics of the reference images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Features of the images.
+    pub features: Key,
+    /// Their mean and covariance.
+    pub statistics: Key,
+}
+
+/// A stage and its inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedStage {
+    /// `sha256("<kind>/v<version>" + canonical parameters + the inputs' keys)`.
+    pub key: Key,
+    /// What is done.
+    pub stage: Stage,
+    /// Inputs by name (the stage's documentation lists them).
+    pub inputs: BTreeMap<String, Input>,
+}
+
+/// What a stage reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// The artifact of another stage.
+    Stage(Key),
+    /// A file or folder; its content is in the key, its path is not.
+    File {
+        /// Content: of a file its SHA-256, of a folder that of its sorted names and files' SHA-256s.
+        sha256: Digest,
+        /// Where it was found.
+        path: PathBuf,
+    },
+}
+
+impl PlannedStage {
+    /// Computes the key. An error if a parameter is not finite.
+    pub fn new(stage: Stage, inputs: BTreeMap<String, Input>) -> Result<Self, canonical::NotCanonical> {
+        let mut preimage = stage.version();
+        preimage.push('\n');
+        preimage.push_str(&canonical::to_json(&stage)?);
+        for (name, input) in &inputs {
+            match input {
+                Input::Stage(key) => preimage.push_str(&format!("\n{name}=stage:{key}")),
+                Input::File { sha256, .. } => preimage.push_str(&format!("\n{name}=file:{sha256}")),
+            }
+        }
+        Ok(Self { key: Key::of(&preimage), stage, inputs })
+    }
+
+    /// Keys of the stages that must be done first.
+    pub fn dependencies(&self) -> impl Iterator<Item = Key> {
+        self.inputs.values().filter_map(|input| match input {
+            Input::Stage(key) => Some(*key),
+            Input::File { .. } => None,
+        })
+    }
+}
+
+impl Plan {
+    /// The stage with a key.
+    pub fn stage(&self, key: Key) -> Option<&PlannedStage> {
+        self.stages.iter().find(|stage| stage.key == key)
+    }
+}
+
+impl Table {
+    /// The cell with an id, the positive control included.
+    pub fn cell(&self, id: &str) -> Option<&PlannedCell> {
+        self.cells.iter().chain(&self.positive_control).find(|cell| cell.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Faces, Source};
+    use crate::method::{Finetune, Pretrained};
+    use crate::scale::{
+        DeviceKind, Dtype, Engine, GuidanceChannels, Numerics, Optimisation, Sampler, SamplerKind, Schedule,
+    };
+    use crate::stage::{Metrics, Sample, Statistics, Train};
+
+    fn numerics() -> Numerics {
+        Numerics { engine: Engine::Reference, device: DeviceKind::Cpu, dtype: Dtype::F32 }
+    }
+
+    fn dit() -> DitConfig {
+        DitConfig {
+            image_size: 24,
+            channels: 3,
+            patch: 3,
+            hidden: 64,
+            depth: 4,
+            heads: 4,
+            classes: None,
+            label_dropout: 0.0,
+            learn_sigma: true,
+        }
+    }
+
+    fn diffusion() -> Diffusion {
+        Diffusion { schedule: Schedule::Cosine, timesteps: 1000 }
+    }
+
+    fn train(seed: u64, learning_rate: f64) -> Stage {
+        Stage::Train(Train {
+            dit: dit(),
+            method: Method::Finetune(Finetune {}),
+            data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
+            diffusion: diffusion(),
+            optimisation: Optimisation {
+                iterations: 300,
+                batch: 32,
+                learning_rate,
+                final_learning_rate: learning_rate,
+                warmup_iterations: 0,
+                weight_decay: 0.0,
+                horizontal_flip: true,
+            },
+            seed,
+            numerics: numerics(),
+        })
+    }
+
+    fn file(content: &str, path: &str) -> BTreeMap<String, Input> {
+        let file = Input::File { sha256: Digest::of(content.as_bytes()), path: path.into() };
+        BTreeMap::from([("backbone".to_owned(), file)])
+    }
+
+    fn key(stage: Stage, inputs: BTreeMap<String, Input>) -> Key {
+        PlannedStage::new(stage, inputs).unwrap().key
+    }
+
+    /// Keys of records that exist: a change here makes everything run again, so it must be meant (raise a version).
+    /// Computed by other means: Python's `json.dumps(sort_keys=True)` and `hashlib`.
+    #[test]
+    fn known_keys_stand() {
+        let trained = key(train(0, 1e-3), file("weights", "a"));
+        assert_eq!(trained.to_string(), "c96261b1e58f6b354674b9d28af6e3275027f4125f8abfd163dd30c329190dae");
+        let sample = Stage::Sample(Sample {
+            dit: dit(),
+            method: Method::Pretrained(Pretrained {}),
+            diffusion: diffusion(),
+            sampler: Sampler {
+                kind: SamplerKind::Ddpm,
+                steps: 50,
+                clip_x0: true,
+                guidance: 1.0,
+                guidance_channels: GuidanceChannels::All,
+            },
+            count: 1000,
+            seed: u64::MAX,
+            prompt_noise: 0.0,
+            numerics: numerics(),
+        });
+        let sampled = key(sample, file("weights", "a"));
+        assert_eq!(sampled.to_string(), "c9beda176effb882c8732c514c10efd260a60fe0d38aa03d61947b96748e09c9");
+        let features = BTreeMap::from([("features".to_owned(), Input::Stage(sampled))]);
+        let statistics = key(Stage::Statistics(Statistics {}), features);
+        assert_eq!(statistics.to_string(), "27006ba4b5709bce3378e7272573a6e3ac3b53d5ad8fd000bc2f538964786161");
+    }
+
+    #[test]
+    fn the_text_that_is_hashed_can_be_written_by_hand() {
+        let metrics = Stage::Metrics(Metrics { name: "fd_cnn".to_owned(), subsets: 8, seed: 0 });
+        let inputs = ["features", "reference"].map(|name| (name.to_owned(), file(name, "x")["backbone"].clone()));
+        let (features, reference) = (Digest::of(b"features"), Digest::of(b"reference"));
+        let text = format!(
+            "metrics/v1\n{{\"name\":\"fd_cnn\",\"seed\":0,\"stage\":\"metrics\",\"subsets\":8}}\n\
+             features=file:{features}\nreference=file:{reference}"
+        );
+        assert_eq!(key(metrics, inputs.into()).to_string(), Digest::of(text.as_bytes()).to_string());
+    }
+
+    #[test]
+    fn a_key_depends_on_parameters_and_contents_but_on_no_path() {
+        let one = key(train(0, 1e-3), file("weights", "a"));
+        assert_eq!(one, key(train(0, 1e-3), file("weights", "elsewhere/b")));
+        assert_ne!(one, key(train(1, 1e-3), file("weights", "a")));
+        assert_ne!(one, key(train(0, 2e-3), file("weights", "a")));
+        assert_ne!(one, key(train(0, 1e-3), file("other weights", "a")));
+        let stage = BTreeMap::from([("backbone".to_owned(), Input::Stage(one))]);
+        assert_ne!(one, key(train(0, 1e-3), stage));
+        assert!(PlannedStage::new(train(0, f64::NAN), BTreeMap::new()).is_err());
+    }
+}

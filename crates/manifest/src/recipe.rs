@@ -1,0 +1,91 @@
+//! How weights are trained: the recipe of a backbone or of a feature extractor.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::dit::DitConfig;
+use crate::extractor::ExtractorConfig;
+use crate::scale::{Diffusion, Numerics, Optimisation, Weights};
+
+/// `experiments/*-backbone.yaml` and `experiments/*-extractor.yaml`; its name is that of the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "recipe", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Recipe {
+    /// A diffusion transformer from scratch.
+    Backbone(BackboneRecipe),
+    /// A feature extractor from scratch.
+    Extractor(ExtractorRecipe),
+}
+
+/// A diffusion transformer from scratch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackboneRecipe {
+    /// What it is.
+    pub title: String,
+    /// What the network sees.
+    pub space: Space,
+    /// The network.
+    pub dit: DitConfig,
+    /// Training images.
+    pub data: Dataset,
+    /// The diffusion process; further training and sampling use the same.
+    pub diffusion: Diffusion,
+    /// Iterations, batch, learning rate.
+    pub optimisation: Optimisation,
+    /// Half-life of the average of the weights that is kept, in iterations; 0 keeps the last weights.
+    #[schemars(range(min = 0.0))]
+    pub ema_halflife_iterations: f64,
+    /// Seed of weights, order, timesteps and noise.
+    pub seed: u64,
+    /// Engine, device, precision.
+    pub numerics: Numerics,
+}
+
+/// What the diffusion transformer sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Space {
+    /// Pixels in [-1, 1].
+    Pixels(Pixels),
+    /// Latents of an autoencoder.
+    Latents(Latents),
+}
+
+/// Pixels in [-1, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pixels {}
+
+/// Latents of an autoencoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Latents {
+    /// Side of an image over that of its latent.
+    #[schemars(range(min = 1, max = 1024))]
+    pub downsampling: usize,
+    /// Weights of the autoencoder.
+    pub autoencoder: Weights,
+}
+
+/// A feature extractor from scratch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractorRecipe {
+    /// What it is.
+    pub title: String,
+    /// The network.
+    pub extractor: ExtractorConfig,
+    /// Training images.
+    pub data: Dataset,
+    /// Images after the training ones on which it is judged.
+    #[schemars(range(min = 1))]
+    pub held_out: usize,
+    /// Iterations, batch, learning rate.
+    pub optimisation: Optimisation,
+    /// Seed of weights and order.
+    pub seed: u64,
+    /// Engine, device, precision.
+    pub numerics: Numerics,
+}

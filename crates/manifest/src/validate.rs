@@ -1,0 +1,208 @@
+//! Conditions that tie several values together; what concerns one value alone is in its type's schema.
+
+use crate::claim::Claim;
+use crate::dataset::Dataset;
+use crate::dit::DitConfig;
+use crate::extractor::{ExtractorConfig, Target};
+use crate::gate::{Gate, Selection};
+use crate::method::{Method, Position, Prompts};
+use crate::problem::{Place, Problems, allowed};
+use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
+use crate::scale::{Optimisation, Scale};
+use crate::tree::Node;
+
+/// A checked file: notes problems at the place of a dotted path.
+pub(crate) struct Checked<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) problems: &'a mut Problems,
+}
+
+impl Checked<'_> {
+    fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.add(&self.node.place_of(path), format!("`{path}` {}", message()));
+        }
+    }
+
+    /// A diffusion transformer: heads divide the width, patches divide the image, the sine-cosine table needs `D % 4 = 0`.
+    fn dit(&mut self, dit: &DitConfig) {
+        let DitConfig { hidden, heads, patch, image_size, .. } = *dit;
+        self.require(hidden % heads == 0, "dit.heads", || {
+            format!("must divide the width: {hidden} is no multiple of {heads}")
+        });
+        self.require(image_size % patch == 0, "dit.patch", || {
+            format!("must divide the image: {image_size} is no multiple of {patch}")
+        });
+        self.require(hidden % 4 == 0, "dit.hidden", || {
+            format!("must be a multiple of 4 (position table), found `{hidden}`")
+        });
+        self.require(dit.classes.is_some() || dit.label_dropout == 0.0, "dit.label_dropout", || {
+            "must be 0 without classes: there is no label to drop".to_owned()
+        });
+    }
+
+    fn optimisation(&mut self, optimisation: &Optimisation) {
+        let Optimisation { iterations, warmup_iterations, .. } = *optimisation;
+        self.require(warmup_iterations <= iterations, "optimisation.warmup_iterations", || {
+            format!("must be at most the iterations ({iterations}), found `{warmup_iterations}`")
+        });
+    }
+
+    fn batch(&mut self, path: &str, batch: usize, data: &Dataset) {
+        if let Some(count) = data.count() {
+            self.require(batch <= count, path, || {
+                format!("must be at most the number of images ({count}), found `{batch}`")
+            });
+        }
+    }
+
+    pub(crate) fn backbone(&mut self, recipe: &BackboneRecipe) {
+        let BackboneRecipe { dit, data, optimisation, .. } = recipe;
+        self.dit(dit);
+        self.optimisation(optimisation);
+        self.batch("optimisation.batch", optimisation.batch, data);
+        self.images("data", data, recipe);
+    }
+
+    /// Images are what the backbone sees: their side (over that of a latent), their channels, their labels.
+    fn images(&mut self, path: &str, data: &Dataset, recipe: &BackboneRecipe) {
+        let dit = &recipe.dit;
+        let (side, channels) = match &recipe.space {
+            Space::Pixels(_) => (dit.image_size, Some(dit.channels)),
+            Space::Latents(latents) => (dit.image_size * latents.downsampling, None),
+        };
+        let found = data.image_size();
+        let at = format!("{path}.image_size");
+        self.require(found == side, &at, || format!("must be {side}, which the backbone sees, found `{found}`"));
+        if let Some(channels) = channels {
+            self.channels(path, data, channels, "backbone");
+        }
+        self.require(dit.classes.is_none() || data.has_labels(), path, || {
+            "has no labels, but the backbone is class-conditional".to_owned()
+        });
+    }
+
+    fn channels(&mut self, path: &str, data: &Dataset, channels: usize, whose: &str) {
+        let found = data.channels();
+        self.require(found == channels, path, || {
+            format!("has images with {found} channels, but the {whose} has {channels}")
+        });
+    }
+
+    pub(crate) fn extractor(&mut self, recipe: &ExtractorRecipe) {
+        let ExtractorRecipe { extractor, data, held_out, optimisation, .. } = recipe;
+        self.optimisation(optimisation);
+        self.batch("optimisation.batch", optimisation.batch, data);
+        let ExtractorConfig { image_size, widths, target, .. } = extractor;
+        let halvings = widths.len() as u32 - 1;
+        self.require(image_size.checked_shr(halvings).unwrap_or(0) >= 1, "extractor.widths", || {
+            format!("halves a side of {image_size} {halvings} times: nothing is left")
+        });
+        let found = data.image_size();
+        self.require(found == *image_size, "data.image_size", || {
+            format!("must be {image_size}, which the extractor sees, found `{found}`")
+        });
+        self.channels("data", data, extractor.channels, "extractor");
+        match target {
+            Target::Factors => self.require(matches!(data, Dataset::Faces(_)), "extractor.target", || {
+                "can be `factors` for procedural images only; use `labels`".to_owned()
+            }),
+            Target::Labels => self.require(data.has_labels(), "extractor.target", || {
+                "can be `labels` for labelled images only; use `factors`".to_owned()
+            }),
+        }
+        let count = data.count();
+        self.require(count.is_none_or(|count| count.checked_add(*held_out).is_some()), "held_out", || {
+            "is too large".to_owned()
+        });
+    }
+
+    /// A scale with the recipes it names.
+    pub(crate) fn scale(&mut self, scale: &Scale, backbone: &BackboneRecipe, extractor: Option<&ExtractorConfig>) {
+        self.images("data", &scale.data, backbone);
+        self.batch("train.batch", scale.train.batch, &scale.data);
+        let rate = scale.train.learning_rate * scale.train.learning_rate_multiplier;
+        self.require(rate.is_finite(), "train.learning_rate_multiplier", || {
+            "makes the learning rate infinite".to_owned()
+        });
+
+        let sampler = &scale.sample.sampler;
+        let timesteps = backbone.diffusion.timesteps;
+        self.require(sampler.steps <= timesteps, "sample.sampler.steps", || {
+            format!("must be at most the process's length ({timesteps}), found `{}`", sampler.steps)
+        });
+        let guidable = backbone.dit.classes.is_some() && backbone.dit.label_dropout > 0.0;
+        self.require(sampler.guidance == 1.0 || guidable, "sample.sampler.guidance", || {
+            "must be 1: the backbone has no null label to be guided away from".to_owned()
+        });
+        let shown = scale.evaluation.activation_timesteps;
+        self.require(shown <= timesteps, "evaluation.activation_timesteps", || {
+            format!("must be at most the process's length ({timesteps}), found `{shown}`")
+        });
+
+        let (reference, data) = (scale.evaluation.reference.image_size(), scale.data.image_size());
+        self.require(reference == data, "evaluation.reference.image_size", || {
+            format!("must be {data}, the side of the samples, found `{reference}`")
+        });
+        if let Some(extractor) = extractor {
+            self.require(extractor.image_size == data, "extractor.recipe", || {
+                format!("sees images of side {}, but the samples have {data}", extractor.image_size)
+            });
+            self.channels("data", &scale.data, extractor.channels, "extractor");
+            self.channels("evaluation.reference", &scale.evaluation.reference, extractor.channels, "extractor");
+        }
+    }
+
+    /// A method on a backbone with `tokens` image tokens: at least one prompt exists, and at least one is kept.
+    pub(crate) fn method(&mut self, method: &Method, tokens: usize) {
+        let (prompts, gate) = match method {
+            Method::Pretrained(_) | Method::Finetune(_) => return,
+            Method::PromptTuning(tuning) => (&tuning.prompts, None),
+            Method::Dmp(dmp) => (&dmp.prompts, Some(&dmp.gate)),
+        };
+        let Prompts { position, .. } = prompts;
+        let count = position.prompts(tokens);
+        if let Position::Prepend(prepend) = position {
+            self.require(count >= 1, "prompts.position.per_256_tokens", || {
+                format!("leaves no prompt: round({tokens} tokens * {} / 256) = 0", prepend.per_256_tokens)
+            });
+        }
+        if let Some(Gate { selection: Selection::TopK(top_k), .. }) = gate {
+            self.require(top_k.kept(count) >= 1 || count == 0, "gate.selection.keep", || {
+                format!("keeps no prompt: floor({} * {count}) = 0", top_k.keep)
+            });
+        }
+    }
+}
+
+/// Names of groups and cells are parts of paths and commands.
+pub(crate) fn name(name: &str, place: &Place, problems: &mut Problems) {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.is_empty() || !name.chars().all(fits) {
+        problems.add(place, format!("the name `{name}` must be made of lowercase letters, digits and underscores"));
+    }
+}
+
+/// Claims with where they were written: ids are unique, contrasts name claims and agree with the printed values.
+pub(crate) fn claims(claims: &[(Claim, Node)], problems: &mut Problems) {
+    for (i, (claim, node)) in claims.iter().enumerate() {
+        if let Some((_, first)) = claims[..i].iter().find(|(other, _)| other.id == claim.id) {
+            let first = first.place_of("id");
+            problems.add(&node.place_of("id"), format!("duplicate claim `{}`; it is first at {first}", claim.id));
+        }
+        let contrasts = node.descend("contrasts");
+        for (against, expected) in &claim.contrasts {
+            let Some((other, _)) = claims.iter().find(|(other, _)| other.id == *against) else {
+                let hint = allowed(against, claims.iter().map(|(claim, _)| claim.id.as_str()));
+                problems.add(&contrasts.place_of_key(against), format!("unknown claim `{against}`{hint}"));
+                continue;
+            };
+            if let (Some(a), Some(b)) = (claim.value, other.value)
+                && !expected.holds(a - b)
+            {
+                let message = format!("`{}` ({a}) is not {expected} than `{against}` ({b})", claim.id);
+                problems.add(&contrasts.place_of_key(against), message);
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Names and shapes of a DiT's tensors, in the order of the reference's state dict.
+
+use manifest::dit::DitConfig;
+
+/// Channels of the sinusoidal timestep features.
+pub const TIMESTEP_FEATURES: usize = 256;
+
+/// Width of an MLP over that of the trunk.
+pub const MLP_RATIO: usize = 4;
+
+/// The one tensor that is stored but never trained.
+pub const POSITION_EMBEDDING: &str = "pos_embed";
+
+/// Names and shapes of all tensors, in state-dict order.
+pub fn named_shapes(config: &DitConfig) -> Vec<(String, Vec<usize>)> {
+    let d = config.hidden;
+    let patch = config.patch * config.patch;
+    let mut shapes = Vec::new();
+    let mut tensor = |name: &str, shape: &[usize]| shapes.push((name.to_owned(), shape.to_vec()));
+
+    tensor(POSITION_EMBEDDING, &[1, config.tokens(), d]);
+    tensor("x_embedder.proj.weight", &[d, config.channels, config.patch, config.patch]);
+    tensor("x_embedder.proj.bias", &[d]);
+    tensor("t_embedder.mlp.0.weight", &[d, TIMESTEP_FEATURES]);
+    tensor("t_embedder.mlp.0.bias", &[d]);
+    tensor("t_embedder.mlp.2.weight", &[d, d]);
+    tensor("t_embedder.mlp.2.bias", &[d]);
+    tensor("y_embedder.embedding_table.weight", &[config.label_rows(), d]);
+    for block in 0..config.depth {
+        let mut linear = |name: &str, out: usize, inputs: usize| {
+            tensor(&format!("blocks.{block}.{name}.weight"), &[out, inputs]);
+            tensor(&format!("blocks.{block}.{name}.bias"), &[out]);
+        };
+        linear("attn.qkv", 3 * d, d);
+        linear("attn.proj", d, d);
+        linear("mlp.fc1", MLP_RATIO * d, d);
+        linear("mlp.fc2", d, MLP_RATIO * d);
+        linear("adaLN_modulation.1", 6 * d, d);
+    }
+    tensor("final_layer.linear.weight", &[patch * config.out_channels(), d]);
+    tensor("final_layer.linear.bias", &[patch * config.out_channels()]);
+    tensor("final_layer.adaLN_modulation.1.weight", &[2 * d, d]);
+    tensor("final_layer.adaLN_modulation.1.bias", &[2 * d]);
+    shapes
+}
+
+/// Number of elements of all tensors.
+pub fn elements(shapes: &[(String, Vec<usize>)]) -> usize {
+    shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+}

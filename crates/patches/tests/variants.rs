@@ -1,0 +1,270 @@
+//! What each variant is by definition: counts, ties, block awareness, inputs, attention to the letter, bad tensors.
+
+use candle_core::{DType, Device, Tensor};
+use manifest::dit::DitConfig;
+use manifest::gate::{
+    Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
+};
+use manifest::method::{
+    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Normal, Position, Prepend,
+    Pretrained, PromptTuning, Prompts, Zero,
+};
+use models::weights::{Tensors, Weights, constants};
+use models::{Condition, Hooks};
+use patches::{Contribution, Initial, PROMPTS, Patch, Trainable, initial_weights, trainable};
+use serde_json::Value;
+
+const KEYS: &str = include_str!("../../goldens/files/model_keys.json");
+
+fn dit(hidden: usize, depth: usize, image_size: usize) -> DitConfig {
+    DitConfig {
+        image_size,
+        channels: 4,
+        patch: 2,
+        hidden,
+        depth,
+        heads: 4,
+        classes: Some(1000),
+        label_dropout: 0.1,
+        learn_sigma: true,
+    }
+}
+
+fn prompts() -> Prompts {
+    Prompts { position: Position::Add(Add {}), depth: Depth::All, init: Init::Zero(Zero {}) }
+}
+
+fn dmp() -> Dmp {
+    Dmp {
+        prompts: prompts(),
+        gate: Gate {
+            architecture: Architecture::Linear,
+            selection: Selection::Soft(Soft {}),
+            prompts_per_block: BlockAwareness::Distinct,
+            input: GateInput::T,
+            noise: GateNoise::None,
+            learning_rate_factor: 10.0,
+        },
+        balance: Balance {
+            importance: 1.0,
+            importance_formula: ImportanceFormula::Paper,
+            load: 1.0,
+            load_formula: LoadFormula::Count,
+        },
+    }
+}
+
+fn count(tensors: &[Trainable]) -> usize {
+    tensors.iter().map(Trainable::elements).sum()
+}
+
+/// Tensor number `i` holds `sin(k + i)`, `k = 0, 1, ..`.
+fn waves(method: &Method, dit: &DitConfig) -> Tensors {
+    let wave = |(i, tensor): (usize, Trainable)| {
+        let values = (0..tensor.elements()).map(|k| ((k + i) as f32).sin()).collect();
+        (tensor.name, models::weights::Tensor { shape: tensor.shape, values })
+    };
+    let weights: Weights = trainable(method, dit).into_iter().enumerate().map(wave).collect();
+    constants(&weights, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn condition(width: usize) -> Condition {
+    let row = |scale: f32| (0..2 * width).map(|i| (scale * i as f32).cos()).collect::<Vec<_>>();
+    let tensor = |scale| Tensor::from_vec(row(scale), (2, width), &Device::Cpu).unwrap();
+    Condition { t: tensor(1.0), label: tensor(0.7) }
+}
+
+fn weights(method: &Dmp, dit: &DitConfig, tensors: &Tensors, noise: Option<&Tensor>) -> Vec<Vec<Vec<f32>>> {
+    let patch = Patch::build(&Method::Dmp(method.clone()), dit, tensors).unwrap().unwrap();
+    patch.mix(&condition(dit.hidden), noise).unwrap().weights().unwrap().to_vec3().unwrap()
+}
+
+#[test]
+fn goldens_names_shapes_and_counts() {
+    let keys: Value = serde_json::from_str(KEYS).unwrap();
+    let released = Gate { noise: GateNoise::Learned, ..dmp().gate };
+    let mut checked = 0;
+    for (name, entry) in keys.as_object().unwrap() {
+        let parts: Vec<&str> = name.split(':').collect();
+        let config = match parts[0] {
+            "DiT-B/2" => dit(768, 12, 32),
+            "DiT-L/2" => dit(1024, 24, 32),
+            "DiT-XL/2" => dit(1152, 28, 32),
+            other => panic!("no size {other}"),
+        };
+        let config = DitConfig { classes: (parts[1] == "cond").then_some(1000), ..config };
+        let method = match parts[2] {
+            "FT" => Method::Finetune(Finetune {}),
+            "PT" => Method::PromptTuning(PromptTuning { prompts: prompts() }),
+            "linear" => Method::Dmp(Dmp { gate: released.clone(), ..dmp() }),
+            other => panic!("no method {other}"),
+        };
+        let tensors = trainable(&method, &config);
+        assert_eq!(count(&tensors) as u64, entry["trainable_in_code"].as_u64().unwrap(), "{name}");
+        let theirs = entry["tensors"].as_object().unwrap();
+        assert_eq!(tensors.len(), theirs.len() - usize::from(parts[2] == "FT"), "{name}: all but pos_embed");
+        for tensor in tensors {
+            assert_eq!(serde_json::to_value(&tensor.shape).unwrap(), theirs[&tensor.name], "{name}: {}", tensor.name);
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, 18);
+}
+
+#[test]
+fn the_paper_counts_its_parameters_without_noise() {
+    for (hidden, depth, expected) in [(768, 12, 2_556_416), (1024, 24, 6_554_112), (1152, 28, 8_552_960)] {
+        assert_eq!(count(&trainable(&Method::Dmp(dmp()), &dit(hidden, depth, 32))), expected);
+    }
+    assert_eq!(trainable(&Method::Pretrained(Pretrained {}), &dit(8, 2, 8)), []);
+}
+
+#[test]
+fn prompts_scale_with_tokens_and_blocks_with_depth() {
+    let shape = |position, depth, config: &DitConfig| {
+        let prompts = Prompts { position, depth, init: Init::Zero(Zero {}) };
+        trainable(&Method::PromptTuning(PromptTuning { prompts }), config)[0].shape.clone()
+    };
+    let front = |per_256_tokens| Position::Prepend(Prepend { per_256_tokens });
+    let config = dit(8, 5, 16); // 64 tokens
+    assert_eq!(shape(Position::Add(Add {}), Depth::All, &config), [5, 64, 8]);
+    assert_eq!(shape(front(50), Depth::Half, &config), [2, 13, 8]);
+    assert_eq!(shape(front(50), Depth::First, &dit(8, 5, 32)), [1, 50, 8]);
+    assert_eq!(shape(front(16), Depth::Half, &dit(8, 1, 8)), [1, 1, 8]);
+}
+
+#[test]
+fn ties_go_to_the_lowest_prompts() {
+    let config = dit(8, 2, 6); // 9 tokens
+    let top = |keep, kept| TopK { keep, weights: kept, gradient: SelectionGradient::StraightThrough };
+    let gated = |top| Dmp { gate: Gate { selection: Selection::TopK(top), ..dmp().gate }, ..dmp() };
+    let method = gated(top(0.75, KeptWeights::One));
+    let start = initial_weights(&trainable(&Method::Dmp(method.clone()), &config), &Weights::new(), 0);
+    let start = constants(&start, DType::F32, &Device::Cpu).unwrap();
+    // floor(0.75 * 9) = 6.
+    let expected = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0];
+    assert!(weights(&method, &config, &start, None).iter().flatten().all(|row| row == &expected));
+    let one = weights(&gated(top(0.01, KeptWeights::Softmax)), &config, &start, None);
+    assert!(one.iter().flatten().all(|row| row[0] == 1.0 && row[1..].iter().all(|&w| w == 0.0)), "at least one is kept");
+
+    let tensors = waves(&Method::Dmp(method.clone()), &config);
+    for row in weights(&gated(top(0.75, KeptWeights::Softmax)), &config, &tensors, None).iter().flatten() {
+        assert_eq!(row.iter().filter(|&&w| w > 0.0).count(), 6);
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_uniform_gate_does_not_tell_blocks_apart() {
+    let config = dit(8, 3, 6);
+    for architecture in [Architecture::Linear, Architecture::AttentionLiteral] {
+        for (awareness, same) in [(BlockAwareness::Uniform, true), (BlockAwareness::Distinct, false)] {
+            let gate = Gate { architecture, prompts_per_block: awareness, noise: GateNoise::Learned, ..dmp().gate };
+            let method = Dmp { gate, ..dmp() };
+            let tensors = waves(&Method::Dmp(method.clone()), &config);
+            let patch = Patch::build(&Method::Dmp(method), &config, &tensors).unwrap().unwrap();
+            let noise = Tensor::arange(0_f32, 54.0, &Device::Cpu).unwrap().sin().unwrap().reshape((3, 2, 9)).unwrap();
+            let mixture = patch.mix(&condition(8), Some(&noise)).unwrap();
+            let enters = match mixture.contribution() {
+                Contribution::Prompts { weights, .. } => weights.to_vec3::<f32>().unwrap(),
+                Contribution::Vectors { vectors, .. } => vectors.to_vec3::<f32>().unwrap(),
+            };
+            assert_eq!(enters[0] == enters[1] && enters[1] == enters[2], same, "{architecture:?}, {awareness:?}");
+        }
+    }
+}
+
+#[test]
+fn the_released_gate_reads_the_label_where_prompts_are_added() {
+    let config = dit(8, 2, 6);
+    let front = Position::Prepend(Prepend { per_256_tokens: 256 });
+    for (position, like) in [(Position::Add(Add {}), GateInput::TPlusC), (front, GateInput::T)] {
+        let with = |input| {
+            let prompts = Prompts { position: position.clone(), ..prompts() };
+            let method = Dmp { prompts, gate: Gate { input, ..dmp().gate }, ..dmp() };
+            weights(&method, &config, &waves(&Method::Dmp(method.clone()), &config), None)
+        };
+        assert_eq!(with(GateInput::AsReleased), with(like));
+        assert_ne!(with(GateInput::T), with(GateInput::TPlusC));
+    }
+}
+
+#[test]
+fn noise_acts_in_training_only_and_where_the_gate_has_it() {
+    let config = dit(8, 2, 6);
+    let noise = Tensor::ones((2, 2, 9), DType::F32, &Device::Cpu).unwrap();
+    let noise = (noise.cumsum(2).unwrap() / 9.0).unwrap();
+    for (kind, moves) in [(GateNoise::None, false), (GateNoise::Learned, true)] {
+        let method = Dmp { gate: Gate { noise: kind, ..dmp().gate }, ..dmp() };
+        let tensors = waves(&Method::Dmp(method.clone()), &config);
+        let (calm, noisy) =
+            (weights(&method, &config, &tensors, None), weights(&method, &config, &tensors, Some(&noise)));
+        assert_eq!(calm != noisy, moves, "{kind:?}");
+    }
+}
+
+#[test]
+fn attention_to_the_letter_adds_one_vector_to_every_token() {
+    let config = dit(8, 2, 6);
+    let gate = Gate { architecture: Architecture::AttentionLiteral, ..dmp().gate };
+    let method = Method::Dmp(Dmp { gate, ..dmp() });
+    let mut tensors = waves(&method, &config);
+    let condition = condition(8);
+    let x = Tensor::zeros((2, 9, 8), DType::F32, &Device::Cpu).unwrap();
+    let entered = |tensors: &Tensors, block| {
+        let patch = Patch::build(&method, &config, tensors).unwrap().unwrap();
+        let mixture = patch.mix(&condition, None).unwrap();
+        assert!(mixture.weights().unwrap().to_vec3::<f32>().unwrap().iter().flatten().flatten().all(|&w| w == 1.0));
+        mixture.before_block(block, x.clone()).unwrap().to_vec3::<f32>().unwrap()
+    };
+    let (v, o) = (&tensors["gate.v.weight"], &tensors["gate.o.weight"]);
+    for block in 0..2 {
+        let index = Tensor::full(block as f32, (2, 1), &Device::Cpu).unwrap();
+        let seen = Tensor::cat(&[&condition.t, &index], 1).unwrap();
+        let expected = seen.matmul(&v.t().unwrap()).unwrap().matmul(&o.t().unwrap()).unwrap().to_vec2::<f32>().unwrap();
+        for (tokens, expected) in entered(&tensors, block).iter().zip(expected) {
+            for (a, b) in tokens.iter().flat_map(|token| token.iter().zip(&expected)) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
+    }
+    let before = entered(&tensors, 1);
+    let prompts = (&tensors[PROMPTS] + 1.0).unwrap();
+    tensors.insert(PROMPTS.to_owned(), prompts);
+    assert_eq!(before, entered(&tensors, 1), "prompts drop out");
+
+    let start = trainable(&method, &config);
+    let zero: Vec<_> = start.iter().filter(|t| t.initial == Initial::Zero).map(|t| t.name.as_str()).collect();
+    assert_eq!(zero, [PROMPTS, "gate.o.weight"]);
+}
+
+#[test]
+fn initial_values_are_those_asked_for() {
+    let config = dit(16, 4, 16);
+    let method = Method::Dmp(Dmp { prompts: Prompts { init: Init::Normal(Normal { std: 0.3 }), ..prompts() }, ..dmp() });
+    let start = initial_weights(&trainable(&method, &config), &Weights::new(), 1);
+    let values = &start[PROMPTS].values;
+    let deviation = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
+    assert!((deviation / 0.3 - 1.0).abs() < 4.0 / (2.0 * values.len() as f32).sqrt(), "{deviation}");
+    assert!(start["gate.weight"].values.iter().all(|&v| v == 0.0));
+
+    let backbone = models::dit::initial_weights(&config, 7);
+    let tuned = initial_weights(&trainable(&Method::Finetune(Finetune {}), &config), &backbone, 1);
+    assert_eq!(tuned.len(), backbone.len() - 1);
+    assert!(tuned.iter().all(|(name, tensor)| tensor == &backbone[name]));
+}
+
+#[test]
+fn other_tensors_are_refused_with_all_faults() {
+    let config = dit(8, 2, 6);
+    let method = Method::Dmp(dmp());
+    let mut tensors = waves(&method, &config);
+    tensors.insert("w_noise".to_owned(), tensors[PROMPTS].clone());
+    tensors.insert("gate.bias".to_owned(), tensors[PROMPTS].clone());
+    tensors.remove("gate.weight");
+    let message = Patch::build(&method, &config, &tensors).unwrap_err().to_string();
+    for part in ["missing gate.weight [9, 9]", "gate.bias has shape [2, 9, 8], expected [9]", "unexpected w_noise"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(Patch::build(&Method::Finetune(Finetune {}), &config, &tensors).unwrap().is_none());
+}

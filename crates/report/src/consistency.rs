@@ -1,0 +1,89 @@
+//! Extractors, sample counts, references, seeds and numerics are never mixed in one table.
+
+use std::collections::BTreeMap;
+
+use manifest::stage::Stage;
+use serde::Serialize;
+use store::{Record, Tree};
+
+use crate::error::Error;
+use crate::observed::{Cell, State, name, record};
+
+/// Checks the records behind every measured run against each other.
+///
+/// # Errors
+/// [`Error::Mixed`] names the first two records that must not stand beside each other.
+pub(crate) fn check(cells: &[Cell], tree: &Tree) -> Result<(), Error> {
+    let mut seen: BTreeMap<String, (String, String)> = BTreeMap::new();
+    let measured = cells.iter().flat_map(|cell| &cell.runs).filter(|run| matches!(run.state, State::Measured(_)));
+    for run in measured {
+        let keys = run.keys;
+        // Causes before their consequences: another device gives another reference, too.
+        let chain = [
+            keys.train.map(|key| (key, "train")),
+            Some((keys.sample, "sample")),
+            Some((keys.features, "features")),
+            Some((keys.metrics, "metrics")),
+        ];
+        for (key, kind) in chain.into_iter().flatten() {
+            // Intermediate results may have been cleared away; then the next ones vouch for them by their inputs' keys.
+            let Some(record) = record(tree, key, kind)? else { continue };
+            for (what, value) in facts(&record, keys.seed)? {
+                match seen.get(&what) {
+                    None => _ = seen.insert(what, (name(key, kind), value)),
+                    Some((first, first_value)) if *first_value != value => {
+                        let (first, first_value) = (first.clone(), first_value.clone());
+                        return Err(Error::Mixed { what, first, first_value, second: name(key, kind), second_value: value });
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What records of one table must have in common, by name.
+fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, Error> {
+    let stage = stage(record)?;
+    let input = |role: &str| record.inputs.get(role).map_or("none".to_owned(), json);
+    let mut facts = vec![("the version of ".to_owned() + &record.kind, record.version.clone())];
+    let mut add = |what: &str, value: String| facts.push((what.to_owned(), value));
+    match &stage {
+        Stage::Metrics(metrics) => {
+            add("the metric", metrics.name.clone());
+            add("the subsets", format!("{} from seed {}", metrics.subsets, metrics.seed));
+            add("the reference", input("reference"));
+        }
+        Stage::Features(features) => {
+            add("the extractor", format!("{} {}", json(&features.extractor), input("extractor")));
+            add("the numerics of features", json(&features.numerics));
+        }
+        Stage::Sample(sample) => {
+            add("the number of samples", sample.count.to_string());
+            add("the sampler", json(&sample.sampler));
+            add("the diffusion process", json(&sample.diffusion));
+            add("the backbone", input("backbone"));
+            add("the numerics of sampling", json(&sample.numerics));
+            add(&format!("the sampling seed beside training seed {training_seed}"), sample.seed.to_string());
+        }
+        Stage::Train(train) => {
+            add("the training settings", json(&train.optimisation));
+            add("the training images", json(&train.data));
+            add("the numerics of training", json(&train.numerics));
+        }
+        Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Statistics(_) | Stage::Activation(_) => {}
+    }
+    Ok(facts)
+}
+
+/// The stage that a record is of.
+pub(crate) fn stage(record: &Record) -> Result<Stage, Error> {
+    serde_json::from_value(record.params.clone())
+        .map_err(|error| Error::Lacks { record: name(record.key, &record.kind), what: format!("parameters ({error})") })
+}
+
+/// Compact JSON.
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("parameters have a JSON form")
+}

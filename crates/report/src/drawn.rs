@@ -1,0 +1,334 @@
+//! The figures of a report, from its records and artifacts.
+
+use std::fs;
+use std::path::Path;
+
+use manifest::digest::Key;
+use manifest::method::{Depth, Method};
+use manifest::plan::{CellRun, Plan, PlannedCell, Table};
+use metrics::Verdict;
+use safetensors::{Dtype, SafeTensors};
+use store::{Store, frames};
+
+use crate::error::Error;
+use crate::figures::{activation, curves, depth, forest, png, samples};
+use crate::frames as tables;
+use crate::judged::{ALPHA, CONFIDENCE, Control, Judged, JudgedCell, POWER};
+use crate::observed::record;
+
+/// One figure of the report.
+pub(crate) struct Drawn {
+    /// Name of its file.
+    pub(crate) file: String,
+    /// Title in the page.
+    pub(crate) title: String,
+    /// What it shows and how to read it.
+    pub(crate) caption: String,
+    /// The file's contents.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether the page shows it.
+    pub(crate) shown: bool,
+}
+
+/// What the figures are drawn from.
+pub(crate) struct Sources<'a, 'p> {
+    /// The plan.
+    pub(crate) plan: &'a Plan,
+    /// Its table.
+    pub(crate) table: &'a Table,
+    /// The results.
+    pub(crate) store: &'a Store,
+    /// What is said about the cells.
+    pub(crate) judged: &'a Judged<'p>,
+    /// Name of the metric.
+    pub(crate) metric: &'a str,
+    /// What an interval means.
+    pub(crate) interval: &'a str,
+}
+
+/// Draws what the records allow; a figure without records is left out.
+pub(crate) fn all(sources: &Sources) -> Result<Vec<Drawn>, Error> {
+    let figures = [sources.forest()?, sources.depth()?, sources.activation()?, sources.curves()?];
+    let mut drawn: Vec<Drawn> = figures.into_iter().flatten().collect();
+    drawn.extend(sources.samples()?);
+    Ok(drawn)
+}
+
+/// The median of the smallest differences that the table's comparisons with the baseline could have detected, with the
+/// smallest and the largest.
+pub(crate) fn detectable(judged: &Judged) -> Option<(f64, f64, f64)> {
+    let distinct = judged.cells.iter().filter(|cell| cell.cell.planned.same_run_as.is_none());
+    let differences = distinct.filter_map(|cell| cell.to_baseline.as_ref()?.difference());
+    let mut sizes: Vec<f64> = differences.map(|difference| difference.detectable(ALPHA, POWER)).collect();
+    sizes.sort_by(f64::total_cmp);
+    Some((*sizes.first()?, sizes[sizes.len() / 2], *sizes.last()?))
+}
+
+impl Sources<'_, '_> {
+    fn cells(&self) -> impl Iterator<Item = &JudgedCell<'_>> {
+        self.judged.cells.iter()
+    }
+
+    fn default_cell(&self) -> Option<&PlannedCell> {
+        self.table.default_cell.as_ref().and_then(|id| self.table.cell(id))
+    }
+
+    fn group_title(&self, cell: &PlannedCell) -> String {
+        let group = self.table.groups.iter().find(|group| Some(&group.id) == cell.group.as_ref());
+        group.map(tables::group_title).unwrap_or_default()
+    }
+
+    fn forest(&self) -> Result<Option<Drawn>, Error> {
+        let mut rows: Vec<forest::Row> = Vec::new();
+        for cell in self.cells().skip(1) {
+            let Some(comparison) = &cell.to_baseline else { continue };
+            let difference = comparison.difference();
+            let note = match comparison.verdict {
+                Some(Verdict::NotRun | Verdict::Diverged) => tables::state(&cell.cell),
+                _ => tables::verdict(comparison, self.judged).unwrap_or_default(),
+            };
+            let same = cell.cell.planned.same_run_as.as_ref().map(|id| format!(" (= {id})")).unwrap_or_default();
+            rows.push(forest::Row {
+                group: self.group_title(cell.cell.planned),
+                label: format!("{}{same}", cell.cell.planned.title),
+                difference: difference.map(|d| d.estimate),
+                interval: difference.map(|d| d.interval(CONFIDENCE)),
+                note,
+                mark: match comparison.verdict {
+                    Some(Verdict::Reproduced | Verdict::DirectionHolds) => forest::Mark::Holds,
+                    Some(Verdict::DirectionContradicted) => forest::Mark::Contradicted,
+                    _ => forest::Mark::Open,
+                },
+            });
+        }
+        if let Control::Shows(difference) | Control::Silent(difference) = self.judged.control {
+            let shows = matches!(self.judged.control, Control::Shows(_));
+            rows.push(forest::Row {
+                group: format!("Positive control, against {}", self.table.default_cell.as_deref().unwrap_or("the default")),
+                label: "noise on the prompts".to_owned(),
+                difference: Some(difference.estimate),
+                interval: Some(difference.interval(CONFIDENCE)),
+                note: if shows { "shows" } else { "does not show" }.to_owned(),
+                mark: forest::Mark::Control,
+            });
+        }
+        if rows.iter().all(|row| row.difference.is_none()) {
+            return Ok(None);
+        }
+        let subtitle = match detectable(self.judged) {
+            Some(_) => format!("{}; grey band: below the median smallest detectable difference", self.interval),
+            None => self.interval.to_owned(),
+        };
+        let detectable = detectable(self.judged).map(|(_, median, _)| median);
+        let figure = forest::Forest { metric: self.metric, interval: &subtitle, rows: &rows, detectable };
+        let text = forest::draw(&figure).map_err(failed("differences"))?;
+        let caption = "Blue: the paper's direction, zero outside the interval; orange: the other direction; grey: neither. An \
+                       arrow head at the edge points to a value beyond the axis.";
+        Ok(Some(Drawn::svg("differences", "Differences to the baseline", caption, text)))
+    }
+
+    /// The cells that differ from the default in nothing but their depth.
+    fn depth(&self) -> Result<Option<Drawn>, Error> {
+        let Some(Method::Dmp(base)) = self.default_cell().map(|cell| &cell.written) else { return Ok(None) };
+        let blocks = self.table.dit.depth;
+        let mut points = Vec::new();
+        for (depth, name, count) in
+            [(Depth::First, "first", 1), (Depth::Half, "half", (blocks / 2).max(1)), (Depth::All, "all", blocks)]
+        {
+            let mut method = base.clone();
+            method.prompts.depth = depth;
+            let same = |cell: &&JudgedCell| cell.cell.planned.written == Method::Dmp(method.clone());
+            let alike: Vec<&JudgedCell> = self.cells().filter(same).collect();
+            let Some(cell) = alike.first() else { continue };
+            let difference = cell.to_baseline.as_ref().and_then(|comparison| comparison.difference());
+            let mean = cell.summary.map(|summary| summary.mean);
+            points.push(depth::Point {
+                label: format!("{name} ({count})"),
+                mean,
+                interval: mean.zip(difference).map(|(mean, d)| (mean - d.half_width(CONFIDENCE), mean + d.half_width(CONFIDENCE))),
+                paper: alike.iter().find_map(|cell| cell.cell.planned.claim.as_ref()?.value),
+            });
+        }
+        if points.len() < 2 || points.iter().all(|point| point.mean.is_none()) {
+            return Ok(None);
+        }
+        let baseline = &self.judged.cells[0];
+        let printed = baseline.cell.planned.claim.as_ref().and_then(|claim| claim.value);
+        let baseline = (baseline.summary.map(|summary| summary.mean), printed);
+        let figure = depth::Depths { metric: self.metric, interval: self.interval, baseline, points: &points };
+        let text = depth::draw(&figure).map_err(failed("depth"))?;
+        let caption = "Mean over training seeds; the bars are the intervals of the paired differences to the baseline, put \
+                       around the means. The paper prints two of its four values only.";
+        Ok(Some(Drawn::svg("depth", "Prompt depth (the paper's Figure 4)", caption, text)))
+    }
+
+    fn activation(&self) -> Result<Option<Drawn>, Error> {
+        let Some(cell) = self.default_cell() else { return Ok(None) };
+        let recorded = |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key, "activation")));
+        let Some((key, seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
+        let path = self.store.open_artifact(key, "activation", "activation.safetensors")?;
+        let bytes = read(&path)?;
+        let tensors = open(&bytes, &path)?;
+        let (shape, weights) = tensor(&tensors, &path, "weights", Dtype::F32)?;
+        let (_, timesteps) = tensor(&tensors, &path, "timesteps", Dtype::I64)?;
+        let weights: Vec<f32> = weights.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let timesteps: Vec<i64> = timesteps.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
+        let &[steps, blocks, prompts] = shape.as_slice() else { return Err(odd(&path, "`weights` has not three axes")) };
+        if steps != timesteps.len() || steps * blocks * prompts == 0 {
+            return Err(odd(&path, "`weights` and `timesteps` do not fit"));
+        }
+        let title = format!("{}, training seed {seed}", cell.id);
+        let figure =
+            activation::Activation { title: &title, timesteps: &timesteps, blocks, prompts, weights: &weights };
+        let text = activation::draw(&figure).map_err(failed("activation"))?;
+        let caption = format!(
+            "The gate's weight of every prompt at {steps} timesteps. The paper finds many prompts active at high t and few at \
+             low t. The colours span the weights that occur, however close they are: read the bar."
+        );
+        Ok(Some(Drawn::svg("activation", "Prompt activation (the paper's Figure 5)", &caption, text)))
+    }
+
+    /// Losses of the first seed at which the default cell has a curve.
+    fn curves(&self) -> Result<Option<Drawn>, Error> {
+        let Some(default) = self.default_cell() else { return Ok(None) };
+        let curved = |run: &CellRun| {
+            let curve = run.train.map(|key| self.curve(key, "default")).transpose()?.flatten();
+            Ok(curve.map(|curve| (run.seed, curve)))
+        };
+        let Some((seed, curve)) = first(&default.runs, curved)? else { return Ok(None) };
+        let mut groups: Vec<(String, Vec<curves::Curve>)> = Vec::new();
+        for cell in self.table.cells.iter().filter(|cell| cell.same_run_as.is_none() && cell.id != default.id) {
+            let train = cell.runs.iter().find(|run| run.seed == seed).and_then(|run| run.train);
+            let Some(curve) = train.map(|key| self.curve(key, &cell.title)).transpose()?.flatten() else { continue };
+            let title = self.group_title(cell);
+            match groups.iter_mut().find(|(group, _)| *group == title) {
+                Some((_, members)) => members.push(curve),
+                None => groups.push((title, vec![curve])),
+            }
+        }
+        let subtitle = format!("training seed {seed}, default: {}", default.id);
+        let figure = curves::Curves { subtitle: &subtitle, default: &curve, groups: &groups };
+        let text = curves::draw(&figure).map_err(failed("losses"))?;
+        let caption = "Above: the losses as they are. Below, by group: each cell's loss minus the default's on the same batches, \
+                       timesteps and noise. A cross marks where a curve leaves the panel.";
+        Ok(Some(Drawn::svg("losses", "Training losses", caption, text)))
+    }
+
+    /// The curve of a training; `None` without a record or if it trained no iteration.
+    fn curve(&self, key: Key, label: &str) -> Result<Option<curves::Curve>, Error> {
+        let tree = self.store.tree();
+        let Some(found) = record(tree, key, "train")? else { return Ok(None) };
+        if !found.artifacts.contains_key("curve.parquet") {
+            return Ok(None);
+        }
+        let frame = frames::curve_frame(tree, key, "train")?;
+        let iterations: Vec<Option<u64>> = frame.column("iteration")?.u64()?.iter().collect();
+        let names: Vec<Option<&str>> = frame.column("series")?.str()?.iter().collect();
+        let values: Vec<Option<f64>> = frame.column("value")?.f64()?.iter().collect();
+        let series = |name: &str| -> Vec<(f64, f64)> {
+            let rows = iterations.iter().zip(&names).zip(&values);
+            let of_name = rows.filter(|((_, other), _)| **other == Some(name));
+            of_name.filter_map(|((iteration, _), value)| Some(((*iteration)? as f64, (*value)?))).collect()
+        };
+        let all = curves::LOSSES.map(|(name, _)| series(name));
+        let iterations = all[0].iter().map(|(iteration, _)| *iteration).collect();
+        let losses = all.map(|points| points.into_iter().map(|(_, value)| value).collect());
+        Ok(Some(curves::Curve { label: label.to_owned(), iterations, losses }))
+    }
+
+    /// Baseline, prompt tuning and the default method from the same noise, at the first seed at which all have samples.
+    fn samples(&self) -> Result<Vec<Drawn>, Error> {
+        let tuned = self.table.cells.iter().find(|cell| matches!(cell.method, Method::PromptTuning(_)));
+        let chosen: Vec<&PlannedCell> =
+            self.table.cells.first().into_iter().chain(tuned).chain(self.default_cell()).collect();
+        let run = |cell: &PlannedCell, seed: u64| cell.runs.iter().find(|run| run.seed == seed).map(|run| run.sample);
+        let complete = |seed: &u64| {
+            chosen.iter().all(|cell| run(cell, *seed).is_some_and(|key| self.has(key, "sample")))
+        };
+        let Some(seed) = self.table.seeds.iter().copied().find(complete) else { return Ok(Vec::new()) };
+        let mut rows = Vec::new();
+        let mut side = 0;
+        for cell in &chosen {
+            let Some(key) = run(cell, seed) else { continue };
+            let path = self.store.open_artifact(key, "sample", "samples.safetensors")?;
+            let bytes = read(&path)?;
+            let (shape, pixels) = tensor(&open(&bytes, &path)?, &path, "samples", Dtype::U8)?;
+            let &[_, channels @ (1 | 3), height, width] = shape.as_slice() else {
+                return Err(odd(&path, "`samples` are not images of one or three channels"));
+            };
+            if height != width || height == 0 || (side != 0 && side != width) {
+                return Err(odd(&path, "`samples` are not square images of one size"));
+            }
+            side = width;
+            let images = pixels.chunks_exact(channels * side * side).take(COLUMNS);
+            let images = images.map(|planes| samples::image(planes, channels, side)).collect();
+            rows.push((cell.title.clone(), images));
+        }
+        let sampling = self.table.scale.sample.seed.wrapping_add(seed);
+        let subtitle = format!("training seed {seed}, sampling seed {sampling}, samples 0 to {}", COLUMNS - 1);
+        let grid = samples::Grid { subtitle: &subtitle, side, columns: COLUMNS, rows: &rows };
+        let text = samples::draw(&grid).map_err(failed("samples"))?;
+        let (width, height, rgb) = samples::enlarged(&grid);
+        let caption = "The first samples, not chosen. Images of one column start from the same noise.";
+        let title = "Samples";
+        Ok(vec![
+            Drawn::svg("samples", title, caption, text),
+            Drawn {
+                file: "samples.png".to_owned(),
+                title: title.to_owned(),
+                caption: String::new(),
+                bytes: png((width, height), &rgb),
+                shown: false,
+            },
+        ])
+    }
+
+    fn has(&self, key: Key, kind: &str) -> bool {
+        matches!(record(self.store.tree(), key, kind), Ok(Some(_))) && self.plan.stage(key).is_some()
+    }
+}
+
+/// Images in a row.
+const COLUMNS: usize = 12;
+
+impl Drawn {
+    fn svg(name: &str, title: &str, caption: &str, text: String) -> Self {
+        let (file, title, caption) = (format!("{name}.svg"), title.to_owned(), caption.to_owned());
+        Self { file, title, caption, bytes: text.into_bytes(), shown: true }
+    }
+}
+
+/// The first that `of` finds.
+fn first<T, U>(items: &[T], of: impl Fn(&T) -> Result<Option<U>, Error>) -> Result<Option<U>, Error> {
+    items.iter().find_map(|item| of(item).transpose()).transpose()
+}
+
+fn failed<E: ToString>(name: &'static str) -> impl Fn(E) -> Error {
+    move |error| Error::Figure { name, reason: error.to_string() }
+}
+
+fn odd(path: &Path, reason: &str) -> Error {
+    Error::Artifact { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|error| odd(path, &format!("cannot read: {error}")))
+}
+
+fn open<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>, Error> {
+    SafeTensors::deserialize(bytes).map_err(|error| odd(path, &format!("not a safetensors file: {error}")))
+}
+
+/// Shape and bytes of a tensor.
+fn tensor<'a>(
+    tensors: &SafeTensors<'a>,
+    path: &Path,
+    name: &str,
+    dtype: Dtype,
+) -> Result<(Vec<usize>, &'a [u8]), Error> {
+    let tensor = tensors.tensor(name).map_err(|error| odd(path, &error.to_string()))?;
+    if tensor.dtype() != dtype {
+        return Err(odd(path, &format!("`{name}` has type {:?}, not {dtype:?}", tensor.dtype())));
+    }
+    Ok((tensor.shape().to_vec(), tensor.data()))
+}

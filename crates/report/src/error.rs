@@ -1,0 +1,66 @@
+//! Why a report cannot be written.
+
+use std::path::PathBuf;
+
+/// Why a report cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A plan of a recipe: it has no cells.
+    #[error("{0} is a recipe: it has no cells to report on\n  `runner show` shows what its stages have left")]
+    NoTable(String),
+    /// Records that must not stand in one column or be subtracted from each other.
+    #[error(
+        "{first} and {second} cannot be compared: they differ in {what} ({first_value} and {second_value})\n  \
+         `runner show` prints either record; run both cells with the same scale, engine and device"
+    )]
+    Mixed {
+        /// What differs.
+        what: String,
+        /// One record.
+        first: String,
+        /// What it has.
+        first_value: String,
+        /// The other record.
+        second: String,
+        /// What that has.
+        second_value: String,
+    },
+    /// A record without the number that it is there for.
+    #[error("{record} has no usable {what}\n  it was written by another version: discard its stage and run the cell again")]
+    Lacks {
+        /// The record.
+        record: String,
+        /// What it lacks.
+        what: String,
+    },
+    /// An artifact that is not what its stage promises.
+    #[error("{}: {reason}\n  discard its stage and run the cell again", path.display())]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The results tree could not be read, or a file could not be written.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// A figure could not be drawn.
+    #[error("figure {name}: {reason}")]
+    Figure {
+        /// Its name.
+        name: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// A table could not be made.
+    #[error("cannot make a table: {0}")]
+    Table(#[from] polars::error::PolarsError),
+    /// A folder could not be made.
+    #[error("{}: cannot create: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}

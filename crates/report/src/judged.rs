@@ -1,0 +1,216 @@
+//! Differences between cells, and what they say about the paper's.
+
+use manifest::claim::Direction;
+use manifest::plan::Table;
+use manifest::scale::Extractor;
+use metrics::{Difference, Outcome, Summary, Verdict};
+
+use crate::error::Error;
+use crate::observed::{Cell, Measured, name};
+
+/// Confidence of every interval.
+pub(crate) const CONFIDENCE: f64 = 0.95;
+/// The protocol's smallest detectable difference: two-sided level and power.
+pub(crate) const ALPHA: f64 = 0.05;
+/// See [`ALPHA`].
+pub(crate) const POWER: f64 = 0.8;
+/// Share of the samples in a subset.
+const SHARE: f64 = 0.5;
+
+/// Everything that is said about a table.
+pub(crate) struct Judged<'p> {
+    /// The baseline first; the positive control is not among them.
+    pub(crate) cells: Vec<JudgedCell<'p>>,
+    /// Comparisons of two cells, neither of them the baseline.
+    pub(crate) contrasts: Vec<Comparison>,
+    /// The positive control.
+    pub(crate) control: Control,
+    /// Whether the sizes of differences can be compared with the paper's.
+    pub(crate) paper_scale: bool,
+}
+
+/// A cell with its mean and its difference to the baseline.
+pub(crate) struct JudgedCell<'p> {
+    /// The cell and its runs.
+    pub(crate) cell: Cell<'p>,
+    /// Over training seeds.
+    pub(crate) summary: Option<Summary>,
+    /// Against the baseline; `None` for the baseline itself.
+    pub(crate) to_baseline: Option<Comparison>,
+}
+
+/// Two cells beside each other.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Comparison {
+    /// Id of the cell.
+    pub(crate) cell: String,
+    /// Id of the cell that is subtracted.
+    pub(crate) against: String,
+    /// Which side of it the paper puts the cell on.
+    pub(crate) expected: Option<Direction>,
+    /// The values that the paper prints for both.
+    pub(crate) printed: Option<(f64, f64)>,
+    /// What was measured.
+    pub(crate) outcome: Outcome,
+    /// What that says; `None` where the paper claims nothing, or where verdicts are withheld.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+impl Comparison {
+    /// The paper's difference.
+    pub(crate) fn paper_gap(&self) -> Option<f64> {
+        self.printed.map(|(cell, against)| cell - against)
+    }
+
+    /// The measured difference.
+    pub(crate) fn difference(&self) -> Option<Difference> {
+        match self.outcome {
+            Outcome::Measured(difference) => Some(difference),
+            Outcome::Identical | Outcome::Diverged | Outcome::NotRun => None,
+        }
+    }
+}
+
+/// What became of the positive control, a change that is known to hurt.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Control {
+    /// The table's method has no prompts to disturb.
+    Absent,
+    /// No record of it, or of the cell it disturbs.
+    NotRun,
+    /// Worse than the undisturbed cell, and the interval excludes zero.
+    Shows(Difference),
+    /// Not so: the protocol cannot see what it should.
+    Silent(Difference),
+    /// The cell it disturbs diverged.
+    Diverged,
+}
+
+impl Control {
+    /// Whether verdicts may be given.
+    pub(crate) fn permits_verdicts(&self) -> bool {
+        matches!(self, Self::Absent | Self::Shows(_))
+    }
+}
+
+/// Compares every cell with the baseline and with those that the paper compares it with.
+///
+/// # Errors
+/// [`Error::Lacks`] where a single seed has no subsets to estimate an error from.
+pub(crate) fn judge<'p>(table: &'p Table, mut cells: Vec<Cell<'p>>) -> Result<Judged<'p>, Error> {
+    let control = match &table.positive_control {
+        None => Control::Absent,
+        Some(_) => {
+            let disturbed = cells.pop().expect("the control is the last cell");
+            let plain = table.default_cell.as_ref().and_then(|id| cells.iter().find(|cell| cell.planned.id == *id));
+            match plain.map(|plain| outcome(&disturbed, plain)).transpose()? {
+                Some(Outcome::Measured(difference)) if difference.interval(CONFIDENCE).0 > 0.0 => {
+                    Control::Shows(difference)
+                }
+                Some(Outcome::Measured(difference)) => Control::Silent(difference),
+                Some(Outcome::Diverged) => Control::Diverged,
+                Some(Outcome::NotRun | Outcome::Identical) | None => Control::NotRun,
+            }
+        }
+    };
+    let paper_scale = is_paper_scale(table);
+    let judge = Judge { table, cells: &cells, paper_scale, withheld: !control.permits_verdicts() };
+    let (mut comparisons, mut contrasts) = (Vec::new(), Vec::new());
+    for cell in &cells[1..] {
+        comparisons.push(judge.to_baseline(cell)?);
+    }
+    for planned in table.contrasts.iter().filter(|contrast| contrast.against != cells[0].planned.id) {
+        contrasts.push(judge.comparison(&planned.cell, &planned.against, Some(planned.expected))?);
+    }
+    let mut to_baseline = std::iter::once(None).chain(comparisons.into_iter().map(Some));
+    let cells = cells.into_iter().map(|cell| {
+        let values: Vec<f64> = cell.measured().map(|(_, measured)| measured.value).collect();
+        JudgedCell { summary: Summary::of(&values), to_baseline: to_baseline.next().flatten(), cell }
+    });
+    Ok(Judged { cells: cells.collect(), contrasts, control, paper_scale })
+}
+
+/// The paper's own size, extractor and settings, with nothing overridden.
+fn is_paper_scale(table: &Table) -> bool {
+    let scale = &table.scale;
+    let inception = matches!(scale.extractor, Extractor::Inception(_));
+    let settings = scale.train.iterations == table.paper.further_iterations && scale.train.learning_rate_multiplier == 1.0;
+    table.scale_name == "paper" && inception && settings && table.overrides.is_empty()
+}
+
+struct Judge<'a, 'p> {
+    table: &'a Table,
+    cells: &'a [Cell<'p>],
+    paper_scale: bool,
+    withheld: bool,
+}
+
+impl Judge<'_, '_> {
+    fn cell(&self, id: &str) -> Option<&Cell<'_>> {
+        self.cells.iter().find(|cell| cell.planned.id == id)
+    }
+
+    /// A cell against the baseline: as the claims say, or by the printed values.
+    fn to_baseline(&self, cell: &Cell) -> Result<Comparison, Error> {
+        let baseline = &self.cells[0].planned.id;
+        let claimed = self.table.contrasts.iter().find(|c| c.cell == cell.planned.id && c.against == *baseline);
+        self.comparison(&cell.planned.id, baseline, claimed.map(|contrast| contrast.expected))
+    }
+
+    fn comparison(&self, cell: &str, against: &str, expected: Option<Direction>) -> Result<Comparison, Error> {
+        let printed = |id: &str| self.cell(id).and_then(|cell| cell.planned.claim.as_ref()?.value);
+        let printed = printed(cell).zip(printed(against));
+        let outcome = match (self.cell(cell), self.cell(against)) {
+            (Some(a), Some(b)) => outcome(a, b)?,
+            _ => Outcome::NotRun,
+        };
+        let gap = printed.map(|(a, b)| a - b);
+        let sign = expected.map(|expected| match expected {
+            Direction::Lower => -1.0,
+            Direction::Higher => 1.0,
+        });
+        // Without two printed values there is a direction but no size to reproduce.
+        let claimed = gap.or(sign);
+        let sized = self.paper_scale && gap.is_some();
+        let verdict = claimed.map(|claimed| metrics::verdict(claimed, &outcome, CONFIDENCE, sized));
+        let verdict = verdict.filter(|verdict| !self.withheld || !needs_control(*verdict));
+        Ok(Comparison { cell: cell.to_owned(), against: against.to_owned(), expected, printed, outcome, verdict })
+    }
+}
+
+/// Whether a verdict rests on a measured difference.
+pub(crate) fn needs_control(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Reproduced | Verdict::DirectionHolds | Verdict::DirectionContradicted | Verdict::Inconclusive => true,
+        Verdict::IdenticalByConstruction | Verdict::Diverged | Verdict::NotRun => false,
+    }
+}
+
+/// The paired difference `a - b` over the seeds that both have measured.
+fn outcome(a: &Cell, b: &Cell) -> Result<Outcome, Error> {
+    if a.is_same_run_as(b) {
+        return Ok(Outcome::Identical);
+    }
+    if a.diverged().chain(b.diverged()).next().is_some() {
+        return Ok(Outcome::Diverged);
+    }
+    let other = |seed: u64| b.measured().find(|(other, _)| *other == seed).map(|(_, measured)| measured);
+    let pairs: Vec<(u64, &Measured, &Measured)> =
+        a.measured().filter_map(|(seed, measured)| Some((seed, measured, other(seed)?))).collect();
+    let difference = match pairs.as_slice() {
+        [] => return Ok(Outcome::NotRun),
+        [(seed, a_only, b_only)] => {
+            let both = a_only.subsets.len() == b_only.subsets.len();
+            let (x, y) = (&a_only.subsets, &b_only.subsets);
+            both.then(|| Difference::over_subsets(a_only.value, b_only.value, x, y, SHARE)).flatten().ok_or_else(|| {
+                let run = a.runs.iter().find(|run| run.keys.seed == *seed).expect("just measured");
+                Error::Lacks { record: name(run.keys.metrics, "metrics"), what: "subsets of its samples".to_owned() }
+            })?
+        }
+        _ => {
+            let values = |pick: fn(&(u64, &Measured, &Measured)) -> f64| pairs.iter().map(pick).collect::<Vec<f64>>();
+            Difference::over_seeds(&values(|pair| pair.1.value), &values(|pair| pair.2.value)).expect("two seeds or more")
+        }
+    };
+    Ok(Outcome::Measured(difference))
+}

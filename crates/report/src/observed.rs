@@ -1,0 +1,123 @@
+//! What the records say about every cell at every seed.
+
+use manifest::digest::Key;
+use manifest::plan::{CellRun, Plan, PlannedCell, Table};
+use manifest::stage::Stage;
+use store::{Outcome, Record, StoreError, Tree};
+
+use crate::error::Error;
+
+/// A cell and what its runs have left.
+pub(crate) struct Cell<'p> {
+    /// The cell.
+    pub(crate) planned: &'p PlannedCell,
+    /// One run per seed, in the order of the plan.
+    pub(crate) runs: Vec<Run<'p>>,
+}
+
+/// A cell at one seed.
+pub(crate) struct Run<'p> {
+    /// Its keys.
+    pub(crate) keys: &'p CellRun,
+    /// How far it is.
+    pub(crate) state: State,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum State {
+    /// It has its distance.
+    Measured(Measured),
+    /// Its loss was not finite.
+    Diverged {
+        /// The first such iteration.
+        iteration: usize,
+    },
+    /// No record says anything.
+    NotRun,
+}
+
+/// The distance of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measured {
+    /// Over all samples.
+    pub(crate) value: f64,
+    /// Over half-size subsets that all cells share.
+    pub(crate) subsets: Vec<f64>,
+    /// Number of real images behind the reference, where the record says so.
+    pub(crate) reference: Option<f64>,
+}
+
+impl Cell<'_> {
+    /// Seeds and distances of the runs that have one.
+    pub(crate) fn measured(&self) -> impl Iterator<Item = (u64, &Measured)> {
+        self.runs.iter().filter_map(|run| match &run.state {
+            State::Measured(measured) => Some((run.keys.seed, measured)),
+            State::Diverged { .. } | State::NotRun => None,
+        })
+    }
+
+    /// Seeds and iterations of the runs that diverged.
+    pub(crate) fn diverged(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.runs.iter().filter_map(|run| match run.state {
+            State::Diverged { iteration } => Some((run.keys.seed, iteration)),
+            State::Measured(_) | State::NotRun => None,
+        })
+    }
+
+    /// Whether two cells are one and the same set of runs.
+    pub(crate) fn is_same_run_as(&self, other: &Cell) -> bool {
+        let keys = |cell: &Cell| cell.runs.iter().map(|run| run.keys.metrics).collect::<Vec<Key>>();
+        keys(self) == keys(other)
+    }
+}
+
+/// All cells of a table: the baseline first, the positive control last (if there is one).
+pub(crate) fn cells<'p>(plan: &'p Plan, table: &'p Table, tree: &Tree) -> Result<Vec<Cell<'p>>, Error> {
+    let observe = |planned: &'p PlannedCell| {
+        let runs = planned.runs.iter().map(|keys| Ok(Run { keys, state: state(plan, keys, tree)? }));
+        Ok(Cell { planned, runs: runs.collect::<Result<_, Error>>()? })
+    };
+    table.cells.iter().chain(&table.positive_control).map(observe).collect()
+}
+
+/// The record of a stage; `None` if it has not been run.
+pub(crate) fn record(tree: &Tree, key: Key, kind: &str) -> Result<Option<Record>, StoreError> {
+    match tree.record(key, kind) {
+        Ok(record) => Ok(Some(record)),
+        Err(StoreError::NotDone { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How messages call a record.
+pub(crate) fn name(key: Key, kind: &str) -> String {
+    format!("{kind} {}", key.short())
+}
+
+fn state(plan: &Plan, keys: &CellRun, tree: &Tree) -> Result<State, Error> {
+    if let Some(train) = keys.train
+        && let Some(record) = record(tree, train, "train")?
+        && let Outcome::Diverged { iteration } = record.outcome
+    {
+        return Ok(State::Diverged { iteration });
+    }
+    let Some(record) = record(tree, keys.metrics, "metrics")? else { return Ok(State::NotRun) };
+    let lacks = |what: &str| Error::Lacks { record: name(keys.metrics, "metrics"), what: what.to_owned() };
+    let Some(metric) = plan.stage(keys.metrics).and_then(|planned| match &planned.stage {
+        Stage::Metrics(stage) => Some(stage.name.as_str()),
+        _ => None,
+    }) else {
+        return Err(lacks("parameters"));
+    };
+    let value = *record.metrics.get(metric).ok_or_else(|| lacks(metric))?;
+    let prefix = format!("{metric}.subset.");
+    let numbered = record.metrics.iter().filter_map(|(name, value)| {
+        let number = name.strip_prefix(&prefix)?.parse::<usize>().ok()?;
+        Some((number, *value))
+    });
+    let mut numbered: Vec<(usize, f64)> = numbered.collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    let subsets = numbered.into_iter().map(|(_, value)| value).collect();
+    Ok(State::Measured(Measured { value, subsets, reference: record.metrics.get("reference").copied() }))
+}

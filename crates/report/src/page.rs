@@ -1,0 +1,398 @@
+//! The report's page in Markdown: what was measured, how far it can be trusted, and how to do it again.
+
+use std::path::Path;
+
+use manifest::digest::Key;
+use manifest::method::Method;
+use manifest::plan::{CellRun, Plan, Table};
+use metrics::{Difference, Spread};
+use polars::prelude::DataFrame;
+use store::{Record, Tree};
+
+use crate::drawn::{self, Drawn};
+use crate::judged::{Comparison, Control, Judged, needs_control};
+use crate::markdown::{Align, Values, code, escape, table};
+use crate::protocol;
+use crate::provenance;
+use crate::readings;
+
+/// Everything that the page shows.
+pub(crate) struct Page<'a, 'p> {
+    /// The plan.
+    pub(crate) plan: &'a Plan,
+    /// Its table.
+    pub(crate) table: &'a Table,
+    /// What is said about the cells.
+    pub(crate) judged: &'a Judged<'p>,
+    /// Name of the metric.
+    pub(crate) metric: &'a str,
+    /// One row per cell.
+    pub(crate) cells: &'a DataFrame,
+    /// One row per comparison of two cells.
+    pub(crate) contrasts: &'a DataFrame,
+    /// The paper's gaps.
+    pub(crate) gaps: &'a DataFrame,
+    /// The figures.
+    pub(crate) figures: &'a [Drawn],
+    /// All records behind the table.
+    pub(crate) records: &'a [Record],
+    /// The published records, relative to the page.
+    pub(crate) published: &'a Tree,
+}
+
+/// Marks intervals that hold the sampling error only.
+const SAMPLING_ONLY: &str = "†";
+
+/// What an interval means in this table.
+pub(crate) fn interval(judged: &Judged) -> String {
+    let differences: Vec<Difference> = differences(judged).collect();
+    let seeds = differences.iter().filter(|d| d.spread == Spread::TrainingSeeds).map(|d| d.degrees + 1).max();
+    match seeds {
+        Some(seeds) => format!("95% t intervals of paired differences over {seeds} training seeds"),
+        None => "95% intervals of the sampling error alone: one training seed".to_owned(),
+    }
+}
+
+fn differences(judged: &Judged) -> impl Iterator<Item = Difference> {
+    let to_baseline = judged.cells.iter().filter_map(|cell| cell.to_baseline.as_ref());
+    to_baseline.chain(&judged.contrasts).filter_map(Comparison::difference)
+}
+
+impl Page<'_, '_> {
+    /// The whole page.
+    pub(crate) fn render(&self) -> String {
+        let sections = [
+            self.head(),
+            self.trust(),
+            self.results(),
+            self.figures(),
+            self.gaps(),
+            self.readings(),
+            self.again(),
+            provenance::section(self.records),
+        ];
+        let sections: Vec<String> = sections.into_iter().filter(|section| !section.is_empty()).collect();
+        sections.join("\n")
+    }
+
+    fn head(&self) -> String {
+        let paper = &self.table.paper;
+        format!(
+            "# {}\n\n{} of the paper ({} on {}, {} further iterations), run again at scale {}: {}.\n",
+            escape(&self.plan.title),
+            escape(&paper.place),
+            escape(&paper.backbone),
+            escape(&paper.dataset),
+            paper.further_iterations,
+            code(&self.table.scale_name),
+            escape(self.table.scale.title.trim_end_matches('.')),
+        )
+    }
+
+    /// Protocol, detectable difference, positive control, the meaning of verdicts.
+    fn trust(&self) -> String {
+        let mut lines = vec![format!("**Protocol.** {}.", protocol::line(self.plan, self.table, self.judged))];
+        lines.push(match drawn::detectable(self.judged) {
+            Some((least, median, most)) => format!(
+                "**Smallest detectable difference** (two-sided 5%, power 80%): {} in {}, the median over the comparisons with the \
+                 baseline; from {} to {}. A smaller true difference would mostly go unseen here.",
+                self.number(median),
+                code(self.metric),
+                self.number(least),
+                self.number(most)
+            ),
+            None => "**Smallest detectable difference:** unknown, nothing has been compared yet.".to_owned(),
+        });
+        lines.push(self.control());
+        lines.push(self.verdicts());
+        lines.join("\n\n") + "\n"
+    }
+
+    fn control(&self) -> String {
+        let default = code(self.table.default_cell.as_deref().unwrap_or("the default cell"));
+        let noise = self.table.scale.evaluation.positive_control_noise;
+        let what = format!("noise on the prompts of {default}, {noise} of their root mean square, must make it worse");
+        let shown = |difference: &Difference| self.signed_interval(Some(*difference));
+        match &self.judged.control {
+            Control::Absent => "**Positive control:** none, since the table's method has no prompts to disturb.".to_owned(),
+            Control::Shows(difference) => format!("**Positive control** ({what}): it shows, {}.", shown(difference)),
+            Control::Silent(difference) => format!(
+                "**Positive control ({what}): IT DOES NOT SHOW, {}. This protocol cannot see a change that is known to hurt; all \
+                 verdicts are withheld.**",
+                shown(difference)
+            ),
+            Control::Diverged => {
+                format!("**Positive control ({what}): {default} diverged, so it says nothing; all verdicts are withheld.**")
+            }
+            Control::NotRun => format!("**Positive control ({what}): not run yet; until then all verdicts are withheld.**"),
+        }
+    }
+
+    fn verdicts(&self) -> String {
+        let size = match self.judged.paper_scale {
+            true => "*reproduced*: moreover the paper's difference lies in the interval",
+            false => "*reproduced* is said at the paper's own scale only: here sizes are not comparable, directions are",
+        };
+        let judged = self.judged.cells.iter().filter_map(|cell| cell.to_baseline.as_ref());
+        let count = judged.chain(&self.judged.contrasts).filter(|c| c.verdict.is_some_and(needs_control)).count();
+        let interval = match differences(self.judged).any(|d| d.spread == Spread::TrainingSeeds) {
+            true => "the 95% t interval of the paired difference over training seeds",
+            false => {
+                "the 95% interval from half-size subsets of the samples of one training seed: it holds the sampling error and \
+                 no more, not what another training would give"
+            }
+        };
+        let marked = if self.uses_both() { format!(" ({SAMPLING_ONLY}: one common seed only, sampling error alone)") } else { String::new() };
+        format!(
+            "**Verdicts** compare a difference with {interval}{marked}. *direction holds*: the paper's sign, zero outside the interval; \
+             *direction contradicted*: the other sign, zero outside; *inconclusive*: zero inside; *identical by construction*: the \
+             two cells are written differently but cannot train differently; {size}. Lower is better. The {count} verdicts are not \
+             corrected for their number: about one in twenty would show by chance where nothing differs."
+        )
+    }
+
+    /// Whether some intervals are over training seeds and some over subsets.
+    fn uses_both(&self) -> bool {
+        let any = |spread: Spread| differences(self.judged).any(|difference| difference.spread == spread);
+        any(Spread::TrainingSeeds) && any(Spread::Subsampling)
+    }
+
+    /// The table itself.
+    fn results(&self) -> String {
+        let ours = format!("{}, mean ± sd (seeds)", self.metric);
+        let columns = [
+            ("Cell", Align::Left),
+            ("Paper", Align::Right),
+            (ours.as_str(), Align::Right),
+            ("Minus baseline [95%]", Align::Right),
+            ("Paper's", Align::Right),
+            ("Verdict", Align::Left),
+            ("Minus other cell [95%]", Align::Right),
+            ("Paper's", Align::Right),
+            ("Verdict", Align::Left),
+        ];
+        let (cells, contrasts) = (Values(self.cells), Values(self.contrasts));
+        let mut rows = Vec::new();
+        let mut group = None;
+        for row in 0..cells.rows() {
+            let id = cells.text("cell", row).unwrap_or_default();
+            let this_group = cells.text("group", row);
+            if this_group != group {
+                let mut heading = vec![String::new(); columns.len()];
+                heading[0] = format!("**{}**", escape(&cells.text("group_title", row).unwrap_or_default()));
+                rows.push(heading);
+                group = this_group;
+            }
+            let mut line = vec![self.label(&cells, row), paper_value(cells.number("paper", row)), self.ours(&cells, row)];
+            line.extend(self.comparison(&cells, row, None));
+            let own: Vec<usize> =
+                (0..contrasts.rows()).filter(|&other| contrasts.text("cell", other).as_ref() == Some(&id)).collect();
+            match own.first() {
+                Some(&first) => line.extend(self.comparison(&contrasts, first, contrasts.text("against", first))),
+                None => line.extend([String::new(), String::new(), String::new()]),
+            }
+            rows.push(line);
+            for &other in own.iter().skip(1) {
+                let mut line = vec![String::new(); 6];
+                line.extend(self.comparison(&contrasts, other, contrasts.text("against", other)));
+                rows.push(line);
+            }
+        }
+        format!("## Results\n\n{}", table(&columns, &rows))
+    }
+
+    fn label(&self, cells: &Values, row: usize) -> String {
+        let id = cells.text("cell", row).unwrap_or_default();
+        let title = cells.text("title", row).unwrap_or_default();
+        let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
+        let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
+        match cells.text("same_run_as", row) {
+            Some(other) => format!("{name} (same run as {})", code(&other)),
+            None => name,
+        }
+    }
+
+    fn ours(&self, cells: &Values, row: usize) -> String {
+        let state = cells.text("state", row).unwrap_or_default();
+        let Some(mean) = cells.number("mean", row) else { return state };
+        let seeds = cells.number("training_seeds", row).unwrap_or_default();
+        let sd = cells.number("standard_deviation", row);
+        let sd = sd.map_or(String::new(), |sd| format!(" ± {}", self.number(sd)));
+        let note = if state == "measured" { String::new() } else { format!(", {state}") };
+        format!("{}{sd} ({seeds}){note}", self.number(mean))
+    }
+
+    /// Ours, the paper's, the verdict.
+    fn comparison(&self, values: &Values, row: usize, against: Option<String>) -> [String; 3] {
+        let paper = values.number("paper_difference", row).map_or(String::new(), |gap| format!("{gap:+.2}"));
+        let verdict = values.text("verdict", row).unwrap_or_default();
+        let interval = values.number("low", row).zip(values.number("high", row));
+        let ours = match (values.number("difference", row), interval) {
+            (Some(difference), Some((low, high))) => {
+                let only = values.text("interval_over", row).is_some_and(|over| over != "training seeds");
+                let mark = if only && self.uses_both() { SAMPLING_ONLY } else { "" };
+                format!("{} [{}, {}]{mark}", self.signed(difference), self.signed(low), self.signed(high))
+            }
+            (Some(_), None) => "0".to_owned(),
+            (None, _) => String::new(),
+        };
+        let against = against.map_or(String::new(), |other| format!("{}: ", code(&other)));
+        let ours = if ours.is_empty() && verdict.is_empty() { ours } else { format!("{against}{ours}") };
+        [ours, paper, emphasis(&verdict)]
+    }
+
+    fn figures(&self) -> String {
+        let shown: Vec<&Drawn> = self.figures.iter().filter(|figure| figure.shown).collect();
+        if shown.is_empty() {
+            return String::new();
+        }
+        let mut text = "## Figures\n".to_owned();
+        for figure in shown {
+            let link = format!("{}/{}", self.plan.artifact, figure.file);
+            let title = escape(&figure.title);
+            text.push_str(&format!("\n### {title}\n\n{}\n\n![{title}]({link})\n", escape(&figure.caption)));
+        }
+        text
+    }
+
+    /// The paper's own gaps against what FID is known to scatter.
+    fn gaps(&self) -> String {
+        let gaps = Values(self.gaps);
+        if gaps.rows() == 0 {
+            return String::new();
+        }
+        let classes: Vec<String> = (0..gaps.rows()).filter_map(|row| gaps.text("noise", row)).collect();
+        let count = |class: &str| classes.iter().filter(|other| *other == class).count();
+        let columns = [
+            ("Cell", Align::Left),
+            ("Against", Align::Left),
+            ("Paper", Align::Right),
+            ("Paper", Align::Right),
+            ("Gap", Align::Right),
+            ("Relative", Align::Right),
+            ("To the noise of FID", Align::Left),
+        ];
+        let rows: Vec<Vec<String>> = (0..gaps.rows())
+            .map(|row| {
+                let id = |column| code(&gaps.text(column, row).unwrap_or_default());
+                let number = |column| gaps.number(column, row).unwrap_or_default();
+                vec![
+                    id("cell"),
+                    id("against"),
+                    paper_value(gaps.number("paper", row)),
+                    paper_value(gaps.number("paper_against", row)),
+                    format!("{:+.2}", number("gap")),
+                    format!("{:+.1}%", 100.0 * number("relative")),
+                    gaps.text("noise", row).unwrap_or_default(),
+                ]
+            })
+            .collect();
+        format!(
+            "## The paper's own gaps\n\nThe paper prints one run each. FID is known to scatter by 1 to 2% from seeds alone: of its {} \
+             gaps here, {} lie within 1% (within the noise), {} between 1 and 2% (borderline), {} beyond.\n\n{}",
+            gaps.rows(),
+            count("within the known noise"),
+            count("borderline"),
+            count("beyond the known noise"),
+            table(&columns, &rows)
+        )
+    }
+
+    fn readings(&self) -> String {
+        let readings = readings::of(self.table);
+        if readings.is_empty() {
+            return String::new();
+        }
+        let gated = |method: &Method| matches!(method, Method::Dmp(_));
+        let patched = self.table.cells.iter().filter(|cell| gated(&cell.written)).count();
+        let mut text = "## Readings\n\nThe paper leaves these open, or its released code does otherwise; each is a key of the \
+                        manifest that can be set.\n\n"
+            .to_owned();
+        for (reading, cells) in readings {
+            let cells = match cells.len() {
+                1..=4 => cells.iter().map(|cell| code(cell)).collect::<Vec<_>>().join(", "),
+                some if some == patched => "all cells with a gate".to_owned(),
+                some => format!("{some} cells, {} among them", code(&cells[0])),
+            };
+            text.push_str(&format!("- {} ({cells})\n", escape(&reading)));
+        }
+        text
+    }
+
+    /// Records and commands, a row per cell.
+    fn again(&self) -> String {
+        let columns = [("Cell", Align::Left), ("Records by training seed", Align::Left), ("Run it again", Align::Left)];
+        let mut rows = Vec::new();
+        let control = self.table.positive_control.iter();
+        for cell in self.table.cells.iter().chain(control) {
+            let links: Vec<String> = cell.runs.iter().map(|run| self.link(run)).collect();
+            let command = match &cell.group {
+                None if cell.id != self.table.cells[0].id => "with its default cell".to_owned(),
+                _ => code(&protocol::command(self.plan, self.table, &cell.id)),
+            };
+            rows.push(vec![code(&cell.id), links.join(" "), command]);
+        }
+        format!(
+            "## Records and commands\n\n`runner reproduce {}` runs what is missing of the whole table. Numbers with all their digits: \
+             [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({a}/cells.csv), [contrasts.csv]({a}/contrasts.csv).\n\n{}",
+            self.plan.artifact,
+            table(&columns, &rows),
+            a = self.plan.artifact,
+        )
+    }
+
+    /// The record of a run: its distance, or else its diverged training.
+    fn link(&self, run: &CellRun) -> String {
+        let has = |key: Key, kind: &str| self.records.iter().any(|record| record.key == key && record.kind == kind);
+        let link = |key: Key, kind: &str| {
+            let path = self.published.dir(key, kind).join(Record::FILE);
+            format!("[{}]({})", run.seed, web(&path))
+        };
+        match run.train {
+            _ if has(run.metrics, "metrics") => link(run.metrics, "metrics"),
+            Some(train) if has(train, "train") => link(train, "train"),
+            _ => format!("{}: none", run.seed),
+        }
+    }
+
+    fn signed_interval(&self, difference: Option<Difference>) -> String {
+        let Some(difference) = difference else { return String::new() };
+        let (low, high) = difference.interval(crate::judged::CONFIDENCE);
+        format!("{} [{}, {}] in {}", self.signed(difference.estimate), self.signed(low), self.signed(high), code(self.metric))
+    }
+
+    /// A number with as many decimals as the table's intervals deserve.
+    fn number(&self, value: f64) -> String {
+        format!("{value:.*}", self.decimals())
+    }
+
+    fn signed(&self, value: f64) -> String {
+        format!("{value:+.*}", self.decimals())
+    }
+
+    /// Decimals that give the median interval two significant digits.
+    fn decimals(&self) -> usize {
+        let mut widths: Vec<f64> =
+            differences(self.judged).map(|d| d.half_width(crate::judged::CONFIDENCE)).filter(|w| *w > 0.0).collect();
+        widths.sort_by(f64::total_cmp);
+        widths.get(widths.len() / 2).map_or(2, |median| (1.0 - median.log10().floor()).clamp(1.0, 6.0) as usize)
+    }
+}
+
+/// A value as the paper prints it.
+fn paper_value(value: Option<f64>) -> String {
+    value.map_or(String::new(), |value| format!("{value:.2}"))
+}
+
+/// What a reader must not overlook.
+fn emphasis(verdict: &str) -> String {
+    match verdict {
+        "direction contradicted" | "withheld" => format!("**{verdict}**"),
+        _ => verdict.to_owned(),
+    }
+}
+
+/// A relative path as a link has it.
+fn web(path: &Path) -> String {
+    path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
+}

@@ -1,0 +1,135 @@
+//! How a table was measured, in one line: whoever has the same line has comparable numbers.
+
+use manifest::dataset::Dataset;
+use manifest::digest::Key;
+use manifest::plan::{Input, Plan, Table};
+use manifest::scale::{DeviceKind, Dtype, Engine, Extractor, SamplerKind};
+use manifest::stage::Stage;
+
+use crate::judged::Judged;
+use crate::markdown::{code, escape};
+
+/// Name of the metric: `fd_<extractor>`, or `fid`.
+pub(crate) fn metric(plan: &Plan, table: &Table) -> String {
+    let run = table.cells.first().and_then(|cell| cell.runs.first());
+    match run.and_then(|run| plan.stage(run.metrics)).map(|planned| &planned.stage) {
+        Some(Stage::Metrics(metrics)) => metrics.name.clone(),
+        _ => "distance".to_owned(),
+    }
+}
+
+/// The protocol line: Markdown.
+pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
+    let scale = &table.scale;
+    let (train, sample) = (&scale.train, &scale.sample);
+    let mut parts = vec![
+        format!("scale {}", code(&table.scale_name)),
+        format!("images: {}", dataset(&scale.data)),
+        format!(
+            "backbone {} ({})",
+            code(&scale.backbone.recipe),
+            input(plan, first_key(table, |run| run.sample), "backbone")
+        ),
+        format!("preset {}", code(&table.preset)),
+        format!("{} further iterations", train.iterations),
+        format!("batch {}", train.batch),
+        format!("AdamW, learning rate {:e} x {}", train.learning_rate, train.learning_rate_multiplier),
+        format!(
+            "{} with {} of {} steps{}{}",
+            match sample.sampler.kind {
+                SamplerKind::Ddpm => "DDPM",
+                SamplerKind::Ddim => "DDIM",
+            },
+            sample.sampler.steps,
+            table.diffusion.timesteps,
+            if sample.sampler.clip_x0 { ", x0 clipped" } else { "" },
+            if sample.sampler.guidance == 1.0 { String::new() } else { format!(", guidance {}", sample.sampler.guidance) }
+        ),
+        format!("{} samples per run", sample.count),
+        format!("reference: {}", reference(table, judged)),
+        format!(
+            "metric {} ({})",
+            code(&metric(plan, table)),
+            match &scale.extractor {
+                Extractor::Cnn(network) => format!(
+                    "features of {}, {}",
+                    code(&network.recipe),
+                    input(plan, first_key(table, |run| run.features), "extractor")
+                ),
+                Extractor::Inception(_) =>
+                    format!("Inception v3, {}", input(plan, first_key(table, |run| run.features), "extractor")),
+            }
+        ),
+        format!("training seeds {}", list(&table.seeds)),
+        format!("sampling seeds {} + training seed", sample.seed),
+        format!(
+            "engine {}, {}, {}",
+            match scale.numerics.engine {
+                Engine::Reference => "reference",
+                Engine::Fast => "fast",
+            },
+            match scale.numerics.device {
+                DeviceKind::Cpu => "cpu",
+                DeviceKind::Cuda => "cuda",
+            },
+            match scale.numerics.dtype {
+                Dtype::F32 => "f32",
+            }
+        ),
+    ];
+    if !table.overrides.is_empty() {
+        let overrides: Vec<String> = table.overrides.iter().map(|text| code(text)).collect();
+        parts.push(format!("**with overrides** {}", overrides.join(", ")));
+    }
+    parts.join(" · ")
+}
+
+/// Numbers in a list.
+pub(crate) fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The command that runs a cell again.
+pub(crate) fn command(plan: &Plan, table: &Table, cell: &str) -> String {
+    let mut command = format!("runner run {} --cell {cell} --scale {}", plan.file.display(), table.scale_name);
+    for text in &table.overrides {
+        command.push_str(&format!(" --set '{text}'"));
+    }
+    if table.seeds != table.scale.seeds {
+        command.push_str(&format!(" --seeds {}", list(&table.seeds).replace(' ', "")));
+    }
+    command
+}
+
+fn first_key(table: &Table, of: fn(&manifest::plan::CellRun) -> Key) -> Option<Key> {
+    table.cells.first().and_then(|cell| cell.runs.first()).map(of)
+}
+
+/// Where an input comes from, by content.
+fn input(plan: &Plan, key: Option<Key>, role: &str) -> String {
+    match key.and_then(|key| plan.stage(key)).and_then(|planned| planned.inputs.get(role)) {
+        Some(Input::File { sha256, .. }) => format!("sha256 {}", code(&sha256.short())),
+        Some(Input::Stage(key)) => format!("trained by stage {}", code(&key.short())),
+        None => "unknown".to_owned(),
+    }
+}
+
+fn reference(table: &Table, judged: &Judged) -> String {
+    let counted = judged.cells.iter().flat_map(|cell| cell.cell.measured()).find_map(|(_, measured)| measured.reference);
+    let images = dataset(&table.scale.evaluation.reference);
+    counted.map_or(images.clone(), |count| format!("{count} real images ({images})"))
+}
+
+fn dataset(dataset: &Dataset) -> String {
+    match dataset {
+        Dataset::Faces(faces) => {
+            let last = faces.first + faces.count as u64 - 1;
+            format!("faces {} to {last} at {s} x {s}", faces.first, s = faces.image_size)
+        }
+        Dataset::Idx(idx) => {
+            let last = idx.first + idx.count as u64 - 1;
+            format!("{} {} to {last} at {s} x {s}", escape(&idx.images), idx.first, s = idx.image_size)
+        }
+        Dataset::ImageFolder(folder) => format!("{} at {s} x {s}", escape(&folder.folder), s = folder.image_size),
+    }
+}

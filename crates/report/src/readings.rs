@@ -1,0 +1,121 @@
+//! Where the paper leaves something open, or the released code does otherwise: which reading each cell uses.
+
+use manifest::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, TopK};
+use manifest::method::{Balance, Depth, Dmp, ImportanceFormula, LoadFormula, Method, Position, Prompts};
+use manifest::plan::Table;
+
+/// A reading and the cells that use it, in the order in which they first appear.
+pub(crate) fn of(table: &Table) -> Vec<(String, Vec<String>)> {
+    let mut readings: Vec<(String, Vec<String>)> = Vec::new();
+    let tokens = table.dit.tokens();
+    for cell in &table.cells {
+        for reading in of_method(&cell.written, tokens, table.dit.depth) {
+            match readings.iter_mut().find(|(known, _)| *known == reading) {
+                Some((_, cells)) => cells.push(cell.id.clone()),
+                None => readings.push((reading, vec![cell.id.clone()])),
+            }
+        }
+    }
+    readings
+}
+
+fn of_method(method: &Method, tokens: usize, blocks: usize) -> Vec<String> {
+    match method {
+        Method::Pretrained(_) | Method::Finetune(_) => Vec::new(),
+        Method::PromptTuning(tuning) => of_prompts(&tuning.prompts, tokens, blocks),
+        Method::Dmp(Dmp { prompts, gate, balance }) => {
+            let mut readings = of_prompts(prompts, tokens, blocks);
+            readings.extend(of_gate(gate));
+            readings.extend(of_balance(balance));
+            readings
+        }
+    }
+}
+
+fn of_prompts(prompts: &Prompts, tokens: usize, blocks: usize) -> Vec<String> {
+    let mut readings = Vec::new();
+    if let Position::Prepend(prepend) = &prompts.position {
+        let (count, of_256) = (prompts.position.prompts(tokens), prepend.per_256_tokens);
+        readings.push(format!(
+            "Prepended prompts: {count} beside {tokens} image tokens, the share of the paper's {of_256} beside 256."
+        ));
+    }
+    if prompts.depth == Depth::Half && !blocks.is_multiple_of(2) {
+        readings.push(format!("First half of {blocks} blocks: rounded down, at least one."));
+    }
+    readings
+}
+
+fn of_gate(gate: &Gate) -> Vec<String> {
+    let mut readings = Vec::new();
+    let mut say = |text: &str| readings.push(text.to_owned());
+    match gate.architecture {
+        Architecture::Linear => {}
+        Architecture::AttentionLiteral => say(
+            "Attention gate to the letter: prompts are the query, the timestep embedding is the one key and value. A softmax \
+             over one key is 1, so every token receives W_o W_v t and the prompts drop out.",
+        ),
+        Architecture::AttentionOverPrompts => say(
+            "Attention gate over the prompts: scores q(prompt) . k(t), a softmax over the prompts, used as their weights.",
+        ),
+    }
+    match &gate.selection {
+        Selection::Soft(_) => {}
+        Selection::TopK(TopK { weights: KeptWeights::One, gradient, .. }) => match gradient {
+            SelectionGradient::None => {
+                say("Hard selection, weight 1: the gate gets no gradient. Ties go to the lowest index.");
+            }
+            SelectionGradient::StraightThrough => say(
+                "Hard selection, weight 1: a constant has no gradient, so the gate learns straight through the softmax \
+                 probabilities. Ties go to the lowest index.",
+            ),
+        },
+        Selection::TopK(TopK { weights: KeptWeights::Softmax, .. }) => {
+            say("Hard selection as in the released code: a softmax over the kept logits, not weight 1.");
+        }
+    }
+    match gate.input {
+        GateInput::T => say("The gate reads the timestep embedding t (the released code: t + label, where prompts are added)."),
+        GateInput::TPlusC => say("The gate reads the sum of timestep and label embedding."),
+        GateInput::AsReleased => {
+            say("The gate reads t + label where prompts are added and t where they are prepended, as in the released code.");
+        }
+    }
+    match gate.noise {
+        GateNoise::None => say("No noise on the gate's logits (the released code adds learned noise in training)."),
+        GateNoise::Learned => say("Learned noise on the gate's logits in training, as in the released code."),
+    }
+    if gate.learning_rate_factor == 1.0 {
+        say("One learning rate for prompts and gate (the released code gives the gate ten times the prompts').");
+    } else {
+        readings.push(format!("The gate learns {} times as fast as the prompts.", gate.learning_rate_factor));
+    }
+    readings
+}
+
+fn of_balance(balance: &Balance) -> Vec<String> {
+    let mut readings = Vec::new();
+    if balance.importance > 0.0 {
+        readings.push(match balance.importance_formula {
+            ImportanceFormula::Paper => {
+                "Importance loss (Eq. 12-13) per sample, then averaged: the paper does not say what the batch axis does."
+                    .to_owned()
+            }
+            ImportanceFormula::OfficialCode => {
+                "Importance loss as in the released code: one variance over all samples and prompts.".to_owned()
+            }
+        });
+    }
+    if balance.load > 0.0 {
+        readings.push(match balance.load_formula {
+            LoadFormula::Count => {
+                "Load loss (Eq. 11) is a count: it has no gradient, and its coefficient cannot change the training.".to_owned()
+            }
+            LoadFormula::Smooth => {
+                "Load loss as in the released code: the smooth probability of being kept; zero where all prompts are kept."
+                    .to_owned()
+            }
+        });
+    }
+    readings
+}

@@ -1,0 +1,292 @@
+//! Reports from results trees that are written through the store.
+
+mod fixture;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fixture::{Bench, finished, full, metric, plan};
+use report::{Error, Row};
+use store::Outcome;
+
+fn row<'r>(rows: &'r [Row], cell: &str) -> &'r Row {
+    rows.iter().find(|row| row.cell == cell).unwrap()
+}
+
+fn verdict(rows: &[Row], cell: &str) -> String {
+    row(rows, cell).verdict.clone().unwrap_or_default()
+}
+
+fn contrast(rows: &[Row], cell: &str, against: &str) -> String {
+    let row = row(rows, cell);
+    row.contrasts.iter().find(|(other, _)| other == against).map(|(_, verdict)| verdict.clone()).unwrap_or_default()
+}
+
+/// The line of the results table that begins with a cell's id.
+fn line<'p>(page: &'p str, cell: &str) -> &'p str {
+    let results = page.split("## Results").nth(1).unwrap();
+    results.lines().find(|line| line.starts_with(&format!("| `{cell}`"))).unwrap_or_else(|| panic!("no line for {cell}"))
+}
+
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.insert(path.strip_prefix(folder).unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_verdict_is_given_where_it_is_due() {
+    let bench = full(&[0, 1, 2]);
+    let (report, page) = bench.page();
+    let rows = &report.rows;
+    assert_eq!(report.control_shows, Some(true));
+    assert_eq!(verdict(rows, "baseline"), "");
+    assert_eq!(verdict(rows, "a/attention"), "direction holds");
+    assert_eq!(contrast(rows, "a/attention", "a/linear"), "direction holds");
+    assert_eq!(verdict(rows, "b/hard"), "direction holds");
+    assert_eq!(contrast(rows, "b/hard", "b/soft"), "direction contradicted");
+    assert_eq!(contrast(rows, "c/uniform", "c/distinct"), "inconclusive");
+    assert_eq!(contrast(rows, "e/ib1_lb2", "e/ib1_lb1"), "identical by construction");
+    assert_eq!(verdict(rows, "d/prepend"), "diverged");
+    assert_eq!(contrast(rows, "d/prepend", "d/add"), "diverged");
+    assert_eq!(row(rows, "d/prepend").state, "diverged at iteration 73");
+    assert_eq!(verdict(rows, "reference/finetune"), "not run");
+    assert_eq!(row(rows, "reference/finetune").state, "not run");
+    assert_eq!(verdict(rows, "reference/prompt_tuning"), "direction contradicted");
+    assert_eq!(contrast(rows, "depth/half", "depth/first"), "direction holds");
+
+    assert!(line(&page, "b/hard").contains("**direction contradicted**"));
+    assert!(line(&page, "b/hard").contains("5.96"), "the paper's value");
+    assert!(line(&page, "d/prepend").contains("diverged at iteration 73"));
+    assert!(line(&page, "reference/finetune").contains("not run"));
+    assert!(line(&page, "b/soft").contains("same run as `a/linear`"));
+    assert!(page.contains("**Positive control**") && page.contains("it shows"));
+    assert!(page.contains("`runner run experiments/table4.yaml --cell b/hard --scale tiny --seeds 0,1,2`"));
+    // The paper's b/hard and b/soft lie 1.5% apart.
+    assert!(page.contains("borderline"));
+    // At this scale nothing is ever called reproduced.
+    assert!(!line(&page, "a/attention").contains("reproduced"));
+}
+
+#[test]
+fn means_and_differences_are_those_of_the_records() {
+    let bench = Bench::new(plan(&[0, 1, 2], &[]));
+    bench.measure("baseline", &[6.0, 6.2, 6.1]);
+    bench.measure("a/linear", &[5.8, 5.9, 5.9]);
+    bench.measure("positive_control", &[8.0, 8.2, 8.1]);
+    let (report, page) = bench.page();
+    let linear = row(&report.rows, "a/linear");
+    assert!((linear.mean.unwrap() - 17.6 / 3.0).abs() < 1e-12);
+    // Differences -0.2, -0.3, -0.2: mean -0.7/3, sd 0.1/sqrt(3), error 0.1/3; t(0.975; 2) = 4.302653.
+    let [difference, low, high] = linear.to_baseline.unwrap();
+    assert!((difference + 0.7 / 3.0).abs() < 1e-12);
+    assert!((high - (-0.7 / 3.0 + 4.302_652_7 * 0.1 / 3.0)).abs() < 1e-6, "{high}");
+    assert!((low - (-0.7 / 3.0 - 4.302_652_7 * 0.1 / 3.0)).abs() < 1e-6, "{low}");
+    assert!(line(&page, "a/linear").contains("5.87 ± 0.06 (3)"), "{}", line(&page, "a/linear"));
+    assert!(line(&page, "a/linear").contains("-0.23 [-0.38, -0.09]"), "{}", line(&page, "a/linear"));
+
+    let csv = fs::read_to_string(bench.reports().join("table4.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + 3 * (bench.table().cells.len() + 1));
+    let name = metric(&bench.plan);
+    let linear = csv.lines().find(|line| line.starts_with("table4,tiny,a/linear,linear,t4a.linear,5.87,1,")).unwrap();
+    assert!(linear.contains(&format!("measured,{name},5.9,-0.29999999999999")), "{linear}");
+}
+
+#[test]
+fn a_control_that_does_not_show_withholds_all_verdicts() {
+    let bench = Bench::new(plan(&[0, 1, 2], &[]));
+    bench.measure("baseline", &[6.0, 6.2, 6.1]);
+    bench.measure("a/linear", &[5.8, 5.9, 5.9]);
+    bench.measure("positive_control", &[5.9, 5.8, 5.95]);
+    let (report, page) = bench.page();
+    assert_eq!(report.control_shows, Some(false));
+    assert_eq!(verdict(&report.rows, "a/linear"), "withheld");
+    assert!(page.contains("IT DOES NOT SHOW") && page.contains("verdicts are withheld.**"));
+    assert!(!line(&page, "a/linear").contains("direction"));
+    // What rests on no measurement is still said.
+    assert_eq!(verdict(&report.rows, "b/hard"), "not run");
+    assert_eq!(contrast(&report.rows, "e/ib1_lb2", "e/ib1_lb1"), "identical by construction");
+}
+
+#[test]
+fn without_the_control_verdicts_wait() {
+    let bench = Bench::new(plan(&[0, 1], &[]));
+    bench.measure("baseline", &[6.0, 6.2]);
+    bench.measure("a/linear", &[5.8, 5.9]);
+    let (report, page) = bench.page();
+    assert_eq!(report.control_shows, None);
+    assert_eq!(verdict(&report.rows, "a/linear"), "withheld");
+    assert!(page.contains("not run yet; until then all verdicts are withheld.**"));
+}
+
+#[test]
+fn one_seed_gives_the_sampling_error_and_says_so() {
+    let bench = full(&[4]);
+    let (report, page) = bench.page();
+    assert!(page.contains("it holds the sampling error and no more"));
+    assert!(row(&report.rows, "a/attention").to_baseline.is_some());
+    assert_eq!(row(&report.rows, "a/attention").standard_deviation, None);
+    assert!(line(&page, "a/attention").contains(" (1)"));
+}
+
+#[test]
+fn missing_seeds_are_said_and_pairs_are_those_that_both_have() {
+    let bench = Bench::new(plan(&[0, 1, 2], &[]));
+    bench.measure("baseline", &[6.0, 6.2, 6.1]);
+    bench.measure("a/linear", &[5.8, 5.9]);
+    bench.measure("b/hard", &[5.9]);
+    bench.measure("positive_control", &[8.0, 8.2]);
+    let (report, page) = bench.page();
+    assert_eq!(row(&report.rows, "a/linear").state, "2 of 3 seeds run");
+    let [difference, ..] = row(&report.rows, "a/linear").to_baseline.unwrap();
+    assert!((difference + 0.25).abs() < 1e-12);
+    // Intervals over one common seed are marked beside those over several.
+    assert!(line(&page, "b/hard").contains("]†"), "{}", line(&page, "b/hard"));
+    assert!(!line(&page, "a/linear").contains("]†"));
+}
+
+#[test]
+fn an_empty_tree_gives_a_report_in_which_nothing_was_run() {
+    let bench = Bench::new(plan(&[0], &[]));
+    let (report, page) = bench.page();
+    assert!(report.rows.iter().all(|row| row.state == "not run" && row.mean.is_none()));
+    assert!(page.contains("nothing has been compared yet"));
+    assert!(!page.contains("## Figures") && !page.contains("## Provenance"));
+}
+
+#[test]
+fn the_same_records_give_the_same_bytes_and_touch_no_file() {
+    let bench = full(&[0, 1]);
+    for cell in ["baseline", "reference/prompt_tuning", "a/linear"] {
+        bench.sample(cell, 0, 8);
+    }
+    bench.activation("a/linear", 0, 2, 9);
+    bench.train("a/linear", 0, 300, Outcome::Completed, |i| 0.07 - i * 1e-5);
+    bench.train("b/hard", 0, 300, Outcome::Completed, |i| 0.07 - i * 0.9e-5);
+    let report = bench.build().unwrap();
+    for name in ["differences.svg", "depth.svg", "activation.svg", "losses.svg", "samples.svg", "samples.png"] {
+        assert!(report.files.contains(&bench.reports().join("table4").join(name)), "{name}");
+    }
+    let written = |path: &PathBuf| fs::metadata(path).unwrap().modified().unwrap();
+    let (first, times) = (files(&bench.reports()), report.files.iter().map(written).collect::<Vec<_>>());
+    let again = bench.build().unwrap();
+    assert_eq!(again.files.iter().map(written).collect::<Vec<_>>(), times);
+    let elsewhere = bench.path().join("elsewhere");
+    report::build(&bench.plan, &bench.store, &elsewhere).unwrap();
+    assert!(files(&elsewhere) == first, "the same records gave other bytes");
+
+    // Links of the page lead to files of the report.
+    let page = fs::read_to_string(&report.files[0]).unwrap();
+    let links: Vec<&str> = page.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(links.len() > 20);
+    for link in links {
+        assert!(bench.reports().join(link).is_file(), "{link}");
+    }
+}
+
+#[test]
+fn figures_are_whole_and_small() {
+    let bench = full(&[0, 1, 2]);
+    for cell in ["baseline", "reference/prompt_tuning", "a/linear"] {
+        bench.sample(cell, 0, 24);
+    }
+    bench.activation("a/linear", 0, 4, 64);
+    let report = bench.build().unwrap();
+    let folder = bench.reports().join("table4");
+    for path in report.files.iter().filter(|path| path.extension().is_some_and(|e| e == "svg")) {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.trim_end().ends_with("</svg>") && text.len() < 100_000, "{}", path.display());
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{}", path.display());
+    }
+    let grid = image::open(folder.join("samples.png")).unwrap();
+    // Twelve columns of 24 pixels with gaps of one, three rows, each pixel three wide.
+    assert_eq!((grid.width(), grid.height()), (3 * (12 * 25 - 1), 3 * (3 * 25 - 1)));
+}
+
+#[test]
+fn numerics_are_never_mixed() {
+    for (overrides, what) in [
+        ("numerics.device=cuda", "numerics"),
+        ("sample.count=500", "number of samples"),
+        ("evaluation.subset_seed=9", "subsets"),
+    ] {
+        let mut mixed = plan(&[0, 1], &[]);
+        let other = plan(&[0, 1], &[overrides]);
+        let id = "b/hard";
+        let foreign = other.table.as_ref().unwrap().cell(id).unwrap().runs.clone();
+        mixed.table.as_mut().unwrap().cells.iter_mut().find(|cell| cell.id == id).unwrap().runs = foreign;
+        mixed.stages.extend(other.stages);
+        let bench = Bench::new(mixed);
+        for cell in ["baseline", id] {
+            bench.measure(cell, &[6.0, 6.1]);
+            for run in &bench.cell(cell).runs {
+                bench.commit(run.sample, finished(), &[]);
+            }
+        }
+        let error = bench.build().unwrap_err();
+        assert!(matches!(&error, Error::Mixed { what: found, .. } if found.contains(what)), "{error}");
+        let text = error.to_string();
+        let key = bench.run(id, 0);
+        assert!(text.contains(&key.sample.short()) || text.contains(&key.metrics.short()), "{text}");
+        assert!(!bench.reports().exists(), "nothing is written before everything has been read");
+    }
+}
+
+#[test]
+fn a_damaged_record_is_refused() {
+    let bench = full(&[0, 1]);
+    let key = bench.run("b/hard", 0).metrics;
+    let path = bench.store.tree().dir(key, "metrics").join("record.json");
+    let text = fs::read_to_string(&path).unwrap().replacen("10000.0", "10001.0", 1);
+    fs::write(&path, text).unwrap();
+    assert!(matches!(bench.build(), Err(Error::Store(store::StoreError::Corrupt { .. }))));
+}
+
+#[test]
+fn samples_of_an_unknown_shape_are_refused() {
+    let bench = Bench::new(plan(&[0], &[]));
+    for cell in ["baseline", "reference/prompt_tuning"] {
+        bench.sample(cell, 0, 8);
+    }
+    bench.sample("a/linear", 0, 10);
+    let error = bench.build().unwrap_err();
+    assert!(matches!(&error, Error::Artifact { reason, .. } if reason.contains("one size")), "{error}");
+}
+
+#[test]
+fn markup_in_titles_is_shown_as_written() {
+    let mut bench = full(&[0, 1]);
+    let cells = &mut bench.table_mut().cells;
+    cells.iter_mut().find(|cell| cell.id == "b/hard").unwrap().title = "top | <b>75%</b> *kept*".to_owned();
+    let (_, page) = bench.page();
+    let line = line(&page, "b/hard");
+    assert!(line.contains("top \\| &lt;b&gt;75%&lt;/b&gt; \\*kept\\*"), "{line}");
+    let svg = fs::read_to_string(bench.reports().join("table4/differences.svg")).unwrap();
+    assert!(svg.contains("&lt;b&gt;75%"));
+}
+
+#[test]
+fn trials_do_not_replace_reproductions() {
+    let table = plan(&[0], &["train.iterations=50"]).table.unwrap();
+    assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports/tiny+train.iterations=50"));
+    let table = plan(&[0], &[]).table.unwrap();
+    assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports"));
+}
+
+#[test]
+fn a_recipe_has_no_report() {
+    let mut plan = plan(&[0], &[]);
+    plan.table = None;
+    assert!(matches!(Bench::new(plan).build(), Err(Error::NoTable(_))));
+}

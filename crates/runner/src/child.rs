@@ -1,0 +1,273 @@
+//! The child process of a stage: claims it in the results tree, executes it, commits the result or records the failure.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, ErrorKind, Read, Write};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use engine::{EngineError, Job, artifact};
+use manifest::plan::Input;
+use manifest::stage::Stage;
+use store::{Claim, FailureClass, Machine, Status, Store, StoreError};
+
+use crate::cli::DeviceName;
+use crate::exit::{Exit, Failure};
+use crate::protocol::{Event, Order};
+
+/// How often progress is written to the attempt's log.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Reads an order from standard input and carries it out.
+///
+/// # Errors
+/// When there is no sound order, or nobody hears how it ended.
+pub(crate) fn run() -> Result<Exit, Failure> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("standard input cannot be read")?;
+    let order: Order = serde_json::from_str(&line).context("standard input does not hold an order")?;
+    let stop = stop_when_asked()?;
+    let event = carry_out(&order, &stop);
+    let exit = match &event {
+        Event::Failed { missing_input: true, .. } => Exit::MissingInput,
+        Event::Failed { .. } => Exit::Failed,
+        Event::Interrupted => Exit::Interrupted,
+        Event::Started { .. } | Event::Progress { .. } | Event::Done { .. } | Event::Held { .. } => Exit::Done,
+    };
+    say(&event).map_err(|_| Failure::OutputClosed)?;
+    Ok(exit)
+}
+
+/// A flag that is set when standard input ends (the runner asks, or died) or a signal arrives.
+fn stop_when_asked() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let asked = Arc::clone(&stop);
+    std::thread::Builder::new().name("standard input".to_owned()).spawn(move || {
+        let mut byte = [0];
+        // Nothing is sent after the order: whatever ends the waiting means the same.
+        while std::io::stdin().lock().read(&mut byte).is_ok_and(|count| count > 0) {}
+        asked.store(true, Ordering::Relaxed);
+    })?;
+    Ok(stop)
+}
+
+/// Claims the stage, executes it, commits it; returns how it ended.
+fn carry_out(order: &Order, stop: &AtomicBool) -> Event {
+    let failed = |error: StoreError| Event::Failed { missing_input: false, error: error.to_string() };
+    let (key, kind) = (order.planned.key, order.planned.stage.kind());
+    let store = match Store::open(&order.results) {
+        Ok(store) => store,
+        Err(error) => return failed(error),
+    };
+    let discarded = if order.again { store.discard(key, kind) } else { Ok(()) };
+    let claim = match discarded.and_then(|()| store.claim(&order.planned)) {
+        Ok(claim) => claim,
+        Err(StoreError::Busy { owner, .. }) => return Event::Held { by: owner.to_string() },
+        Err(StoreError::AlreadyDone { .. }) => {
+            return match store.status(key, kind) {
+                Ok(Status::Done(record)) => Event::Done { outcome: record.outcome },
+                Ok(_) => Event::Failed { missing_input: false, error: "its result has vanished".to_owned() },
+                Err(error) => failed(error),
+            };
+        }
+        Err(error) => return failed(error),
+    };
+    let log = match Log::open(&claim.log_path()) {
+        Ok(log) => log,
+        Err(error) => return give_up(claim, class_of_io(&error), format!("its log cannot be written: {error}")),
+    };
+    log.catch_panics();
+    let event = work(order, &store, claim, &log, stop);
+    log.line(&match &event {
+        Event::Failed { error, .. } => format!("failed: {error}"),
+        Event::Interrupted => "interrupted, state saved".to_owned(),
+        _ => "done".to_owned(),
+    });
+    event
+}
+
+/// Executes a claimed stage.
+fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool) -> Event {
+    let (inputs, device) = match inputs(order, store).and_then(|inputs| Ok((inputs, device(&order.device)?))) {
+        Ok(both) => both,
+        Err((class, error)) => return give_up(claim, class, error),
+    };
+    log.line(&format!("{} threads on {}", order.threads, order.device));
+    let nobody_listens = |_| stop.store(true, Ordering::Relaxed);
+    say(&Event::Started { attempt: claim.attempt(), log: claim.log_path() }).unwrap_or_else(nobody_listens);
+    let progress = |progress: engine::Progress| {
+        let engine::Progress { done, total, unit, note } = progress;
+        log.now_and_then(|| format!("{done}/{total} {unit} {note}"));
+        say(&Event::Progress { done, total, unit: unit.to_owned(), note }).unwrap_or_else(nobody_listens);
+    };
+    let job = Job {
+        stage: &order.planned.stage,
+        inputs,
+        directory: claim.dir(),
+        threads: order.threads,
+        device,
+        progress: &progress,
+        stop,
+    };
+    let executed = std::panic::catch_unwind(AssertUnwindSafe(|| engine::execute(&job)));
+    drop(job);
+    match executed {
+        Ok(Ok(finished)) => {
+            let finished = recorded(finished);
+            let machine = Machine::collect(&order.device, order.threads);
+            match claim.commit(&finished, order.code.clone(), machine) {
+                Ok(record) => Event::Done { outcome: record.outcome },
+                Err(error) => Event::Failed { missing_input: false, error: error.to_string() },
+            }
+        }
+        Ok(Err(EngineError::Interrupted)) => Event::Interrupted,
+        Ok(Err(EngineError::MissingInput(error))) => give_up(claim, FailureClass::MissingInput, error),
+        Ok(Err(EngineError::Failed(error))) => give_up(claim, class_of(&error), format!("{error:#}")),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let message = format!("a fault of the program: {}", message.unwrap_or("it does not say which"));
+            give_up(claim, FailureClass::Other, message)
+        }
+    }
+}
+
+/// Records a failure.
+fn give_up(claim: Claim, class: FailureClass, error: String) -> Event {
+    let missing_input = class == FailureClass::MissingInput;
+    match claim.fail(class, &error) {
+        Ok(()) => Event::Failed { missing_input, error },
+        Err(unrecorded) => Event::Failed { missing_input, error: format!("{error}\n  nor could that be recorded: {unrecorded}") },
+    }
+}
+
+/// The input files by role, each found to be what its hash says.
+fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (FailureClass, String)> {
+    let mut files = BTreeMap::new();
+    for (role, input) in &order.planned.inputs {
+        let path = match input {
+            Input::Stage(key) => {
+                let producer = order.stage_inputs.get(role).map(|producer| &producer.stage);
+                let found = producer.and_then(|stage| Some((stage.kind(), file_of(stage)?)));
+                let (kind, file) = found.ok_or_else(|| (FailureClass::Other, format!("the input `{role}` has no file")))?;
+                store.open_artifact(*key, kind, file).map_err(|error| (FailureClass::of(&error), error.to_string()))?
+            }
+            Input::File { sha256, path } => {
+                if path.is_file() {
+                    let found = store.hashes().sha256(path);
+                    let found = found.map_err(|error| (FailureClass::MissingInput, error.to_string()))?;
+                    if found != *sha256 {
+                        let error = format!("{}: changed since this run was planned; start it again", path.display());
+                        return Err((FailureClass::MissingInput, error));
+                    }
+                }
+                path.clone()
+            }
+        };
+        files.insert(role.clone(), path);
+    }
+    Ok(files)
+}
+
+/// The file of a stage that others read.
+fn file_of(stage: &Stage) -> Option<&'static str> {
+    match stage {
+        Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Train(_) => Some(artifact::WEIGHTS),
+        Stage::Sample(_) => Some(artifact::SAMPLES),
+        Stage::Features(_) => Some(artifact::FEATURES),
+        Stage::Statistics(_) => Some(artifact::STATISTICS),
+        Stage::Activation(_) => Some(artifact::ACTIVATION),
+        Stage::Metrics(_) => None,
+    }
+}
+
+fn device(name: &str) -> Result<engine::Device, (FailureClass, String)> {
+    match name.parse::<DeviceName>() {
+        Ok(DeviceName::Cpu) => Ok(engine::Device::Cpu),
+        Ok(DeviceName::Cuda(number)) => Ok(engine::Device::Cuda(number)),
+        Err(reason) => Err((FailureClass::MissingInput, format!("device `{name}`: {reason}"))),
+    }
+}
+
+/// What the engine hands over, in the store's words.
+fn recorded(finished: engine::Finished) -> store::Finished {
+    let engine::Finished { outcome, artifacts, metrics, curve } = finished;
+    let outcome = match outcome {
+        engine::Outcome::Completed => store::Outcome::Completed,
+        engine::Outcome::Diverged { iteration } => store::Outcome::Diverged { iteration },
+    };
+    let point = |point: engine::CurvePoint| {
+        let engine::CurvePoint { iteration, learning_rate, losses } = point;
+        let losses = engine::Losses::NAMES.into_iter().zip(losses.values());
+        let values = losses.chain([("learning_rate", learning_rate)]);
+        store::CurvePoint { iteration, values: values.map(|(name, value)| (name.to_owned(), value)).collect() }
+    };
+    store::Finished { outcome, metrics, curve: curve.into_iter().map(point).collect(), artifacts }
+}
+
+/// What kind of failure an error is, by the error of the operating system in it.
+fn class_of(error: &anyhow::Error) -> FailureClass {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.map_or(FailureClass::Other, class_of_io)
+}
+
+fn class_of_io(error: &std::io::Error) -> FailureClass {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FailureClass::DiskFull,
+        ErrorKind::OutOfMemory => FailureClass::OutOfMemory,
+        _ => FailureClass::Other,
+    }
+}
+
+/// Sends an event to the runner.
+fn say(event: &Event) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
+
+/// The log of an attempt. What it cannot hold (a full disk) is lost; the stage does not fail for it.
+struct Log {
+    file: Arc<Mutex<File>>,
+    since: Instant,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Log {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        let file = Arc::new(Mutex::new(File::options().append(true).open(path)?));
+        Ok(Self { file, since: Instant::now(), last: Mutex::new(None) })
+    }
+
+    fn line(&self, text: &str) {
+        write_line(&self.file, &format!("[{:8.1} s] {}", self.since.elapsed().as_secs_f64(), text.trim_end()));
+    }
+
+    /// Writes a line if the last such line is some seconds old.
+    fn now_and_then(&self, text: impl FnOnce() -> String) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
+            *last = Some(Instant::now());
+            self.line(&text());
+        }
+    }
+
+    /// Writes panics of any thread here, with their place.
+    fn catch_panics(&self) {
+        let file = Arc::clone(&self.file);
+        std::panic::set_hook(Box::new(move |panic| write_line(&file, &panic.to_string())));
+    }
+}
+
+fn write_line(file: &Mutex<File>, line: &str) {
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = file.write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,151 @@
+//! `runner sweep`, `run` and `reproduce`: brings stages to their end, and says how they ended.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::executor::{self, Ending, Executor, Task};
+use crate::exit::{Exit, Failure};
+use crate::output::duration;
+use crate::session::Session;
+use crate::signals::StopRequests;
+use crate::tasks::{Stages, chain};
+
+/// How a stage ended, for `--json`.
+#[derive(Serialize)]
+struct Ended<'a> {
+    key: String,
+    label: &'a str,
+    #[serde(flatten)]
+    ending: &'a Ending,
+}
+
+/// How all ended, for `--json`.
+#[derive(Default, Serialize)]
+struct Tally {
+    stages: usize,
+    already_done: usize,
+    done: usize,
+    diverged: usize,
+    failed: usize,
+    blocked: usize,
+    skipped: usize,
+    missing: usize,
+    /// Interrupted, or not reached.
+    left: usize,
+    seconds: f64,
+}
+
+/// `runner sweep`: every cell of some manifests.
+///
+/// # Errors
+/// When there is no plan, or the results tree cannot be used.
+pub(crate) fn sweep(session: &Session, manifests: &[String]) -> Result<Exit, Failure> {
+    let plans = session.plans(manifests)?;
+    execute(session, &Stages::of(&plans))
+}
+
+/// `runner run`: a recipe, or some cells of a manifest.
+///
+/// # Errors
+/// As [`sweep`], and for an unknown cell.
+pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result<Exit, Failure> {
+    let plans = [session.plan(manifest)?];
+    let stages = Stages::of(&plans);
+    if cells.is_empty() {
+        return execute(session, &stages);
+    }
+    let table = plans[0].table.as_ref().ok_or_else(|| {
+        Failure::Usage(format!("{} is a recipe, it has no cells\n  leave `--cell` out to run it", plans[0].file.display()))
+    })?;
+    let mut wanted = BTreeSet::new();
+    for id in cells {
+        let cell = super::cell(table, &plans[0].artifact, id)?;
+        wanted.extend(cell.runs.iter().flat_map(chain));
+    }
+    execute(session, &stages.needed_for(wanted))
+}
+
+/// `runner reproduce`: all cells, then the reports.
+///
+/// # Errors
+/// As [`sweep`], and when a report cannot be written.
+pub(crate) fn reproduce(session: &Session, artifacts: &[String]) -> Result<Exit, Failure> {
+    let plans = session.plans(artifacts)?;
+    let exit = execute(session, &Stages::of(&plans))?;
+    if exit != Exit::Interrupted {
+        for plan in plans.iter().filter(|plan| plan.table.is_some()) {
+            super::report::write(session, plan)?;
+        }
+    }
+    Ok(exit)
+}
+
+/// Brings stages to their end.
+fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
+    let started = std::time::Instant::now();
+    let store = session.store();
+    let code = store::Code::collect(session.root(), store.hashes());
+    let tasks = stages.tasks(session.results(), &code, &session.device().to_string());
+    let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
+    let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop)?;
+    let exit = executor::exit(&endings, stop.count() > 0);
+    tell(session, &tasks, &endings, started.elapsed().as_secs_f64())?;
+    if exit == Exit::Interrupted {
+        session.say("interrupted; what is done is kept. Type the same command again to go on");
+    }
+    Ok(exit)
+}
+
+/// Says how stages ended.
+fn tell(session: &Session, tasks: &[Task], endings: &[Option<Ending>], seconds: f64) -> Result<(), Failure> {
+    let mut tally = Tally { stages: tasks.len(), seconds, ..Tally::default() };
+    for ending in endings {
+        let count = match ending {
+            Some(Ending::Cached) => &mut tally.already_done,
+            Some(Ending::Done) => &mut tally.done,
+            Some(Ending::Diverged { .. }) => &mut tally.diverged,
+            Some(Ending::Failed { .. } | Ending::FailedBefore { .. }) => &mut tally.failed,
+            Some(Ending::Blocked) => &mut tally.blocked,
+            Some(Ending::Skipped) => &mut tally.skipped,
+            Some(Ending::Missing) => &mut tally.missing,
+            Some(Ending::Interrupted) | None => &mut tally.left,
+        };
+        *count += 1;
+    }
+    if session.output.is_json() {
+        for (task, ending) in tasks.iter().zip(endings) {
+            if let Some(ending) = ending {
+                session.output.object(&Ended { key: task.order.planned.key.to_string(), label: &task.label, ending })?;
+            }
+        }
+        return session.output.object(&tally);
+    }
+    for (task, ending) in tasks.iter().zip(endings) {
+        let key = task.order.planned.key.short();
+        match ending {
+            Some(Ending::Failed { error, .. }) => {
+                let next = format!("`runner logs {key}` shows its log");
+                session.say(format_args!("error: {} ({key}) failed: {error}\n  {next}", task.label));
+            }
+            Some(Ending::FailedBefore { error }) => {
+                let next = "`--mode retry` runs it again";
+                session.say(format_args!("error: {} ({key}) failed before: {error}\n  {next}", task.label));
+            }
+            _ => {}
+        }
+    }
+    let counts = [
+        (tally.already_done, "already done"),
+        (tally.done, "done now"),
+        (tally.diverged, "diverged"),
+        (tally.failed, "failed"),
+        (tally.blocked, "blocked by failures"),
+        (tally.skipped, "skipped after divergence"),
+        (tally.missing, "missing"),
+        (tally.left, "left to do"),
+    ];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    session.output.line(format!("{} stages: {} ({})", tally.stages, counts.join(", "), duration(seconds)))
+}

@@ -1,0 +1,63 @@
+//! The subcommands, one file each.
+
+mod compare;
+mod doctor;
+mod execute;
+mod gc;
+mod logs;
+mod plan;
+mod report;
+mod schema;
+mod show;
+mod status;
+mod verify;
+
+use clap::CommandFactory;
+use manifest::plan::{PlannedCell, Table};
+
+use crate::cli::{Cli, Command};
+use crate::exit::{Exit, Failure};
+use crate::session::{Access, Session};
+
+/// Does what was asked.
+///
+/// # Errors
+/// Those of the subcommand.
+pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { options, command } = cli;
+    let reading = |options| Session::open(options, Access::Read);
+    let writing = |options| Session::open(options, Access::Write);
+    match command {
+        Command::Plan { artifact, explain } => plan::run(&reading(options)?, &artifact, explain),
+        Command::Sweep { manifests } => execute::sweep(&writing(options)?, &manifests),
+        Command::Run { manifest, cell } => execute::run(&writing(options)?, &manifest, &cell),
+        Command::Reproduce { artifacts } => execute::reproduce(&writing(options)?, &artifacts),
+        Command::Report { artifact } => report::run(&reading(options)?, &artifact),
+        Command::Status { artifact } => status::run(&reading(options)?, artifact.as_deref()),
+        Command::Show { what } => show::run(&reading(options)?, &what),
+        Command::Logs { key, follow } => logs::run(&reading(options)?, &key, follow),
+        Command::Compare { left, right } => compare::run(&reading(options)?, &left, &right),
+        Command::Verify => verify::run(&reading(options)?),
+        Command::Gc { delete } => gc::run(&reading(options)?, delete),
+        Command::Schema { write } => schema::run(&options, write),
+        Command::Doctor => doctor::run(options),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "runner", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        Command::Stage => crate::child::run(),
+    }
+}
+
+/// A cell by its id.
+///
+/// # Errors
+/// [`Failure::Usage`] with the nearest id when there is no such cell.
+fn cell<'a>(table: &'a Table, artifact: &str, id: &str) -> Result<&'a PlannedCell, Failure> {
+    table.cell(id).ok_or_else(|| {
+        let ids: Vec<&str> = table.cells.iter().chain(&table.positive_control).map(|cell| cell.id.as_str()).collect();
+        let nearest = ids.iter().max_by(|a, b| strsim::jaro_winkler(a, id).total_cmp(&strsim::jaro_winkler(b, id)));
+        let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean `{nearest}`?"));
+        Failure::Usage(format!("{artifact} has no cell `{id}`{hint}\n  cells: {}", ids.join(", ")))
+    })
+}

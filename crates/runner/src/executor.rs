@@ -1,0 +1,392 @@
+//! Runs the stages of a plan in child processes: in topological order, over local slots.
+//!
+//! A stage that fails stops nothing but its dependents. A stage that another runner works on is waited for. Ctrl-C asks
+//! every child to save its state; a second one ends them at once, which the results tree survives.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use store::{FailureClass, Outcome, Status, Store};
+
+use crate::cli::Mode;
+use crate::exit::{Exit, Failure};
+use crate::progress::Board;
+use crate::protocol::{Event, Order};
+use crate::schedule::Schedule;
+use crate::signals::StopRequests;
+use crate::worker::{Message, Worker};
+
+/// How often signals and the work of other runners are looked at.
+const POLL: Duration = Duration::from_millis(100);
+/// How often a stage that another runner holds is looked at.
+const HELD_POLL: Duration = Duration::from_millis(500);
+
+/// A stage to bring to its end.
+pub(crate) struct Task {
+    /// How it is called on screen.
+    pub(crate) label: String,
+    /// What a child is told.
+    pub(crate) order: Order,
+    /// Tasks whose results it needs, by their place in the plan.
+    pub(crate) needs: Vec<usize>,
+    /// Estimated work.
+    pub(crate) work: f64,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "ended", rename_all = "snake_case")]
+pub(crate) enum Ending {
+    /// Its record was there before.
+    Cached,
+    /// It ran, here or in another runner.
+    Done,
+    /// Its loss was not finite: a result, but its dependents cannot run.
+    Diverged {
+        /// The first iteration whose loss was not finite.
+        iteration: usize,
+    },
+    /// It failed.
+    Failed {
+        /// Whether a file or a device is missing.
+        missing_input: bool,
+        /// Why.
+        error: String,
+    },
+    /// It failed in an earlier invocation, and nobody asked to try again.
+    FailedBefore {
+        /// Why.
+        error: String,
+    },
+    /// A stage that it needs failed.
+    Blocked,
+    /// A stage that it needs diverged.
+    Skipped,
+    /// There is no record, and nothing may run (mode `read-only`).
+    Missing,
+    /// It was stopped by the user; its state is saved.
+    Interrupted,
+}
+
+/// How much may run at once, and where.
+pub(crate) struct Slots {
+    /// Stages at once.
+    pub(crate) jobs: usize,
+    /// Cores to share among them.
+    pub(crate) cores: usize,
+}
+
+/// Brings tasks to their ends.
+pub(crate) struct Executor<'a> {
+    tasks: &'a [Task],
+    store: &'a Store,
+    mode: Mode,
+    slots: Slots,
+    schedule: Schedule,
+    workers: BTreeMap<usize, Active>,
+    held: BTreeMap<usize, Instant>,
+    endings: Vec<Option<Ending>>,
+    board: Board,
+    messages: (Sender<(usize, Message)>, Receiver<(usize, Message)>),
+}
+
+/// A worker and what its stage has reported as its end.
+struct Active {
+    worker: Worker,
+    last: Option<Event>,
+}
+
+impl<'a> Executor<'a> {
+    /// An executor of `tasks`, which are in topological order.
+    pub(crate) fn new(tasks: &'a [Task], store: &'a Store, mode: Mode, slots: Slots) -> Self {
+        Self {
+            tasks,
+            store,
+            mode,
+            slots,
+            schedule: Schedule::new(tasks.iter().map(|task| task.needs.clone()).collect()),
+            workers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            endings: vec![None; tasks.len()],
+            board: Board::new(tasks.len(), tasks.iter().map(|task| task.work).sum()),
+            messages: channel(),
+        }
+    }
+
+    /// Runs until every task has ended or the user asked to stop; tasks that were not reached have no ending.
+    ///
+    /// # Errors
+    /// When the results tree cannot be read. What runs then is asked to stop: its standard input is dropped.
+    pub(crate) fn run(mut self, stop: &StopRequests) -> Result<Vec<Option<Ending>>, Failure> {
+        let mut asked = 0;
+        loop {
+            let requests = stop.count();
+            if requests > asked {
+                self.stop(requests);
+                asked = requests;
+            }
+            if asked == 0 {
+                self.look_at_held()?;
+                self.fill_slots()?;
+            }
+            if self.workers.is_empty() && (asked > 0 || self.held.is_empty()) {
+                return Ok(self.endings);
+            }
+            match self.messages.1.recv_timeout(POLL) {
+                Ok((stage, message)) => self.hear(stage, message)?,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+    }
+
+    /// Asks children to stop, or ends them at once when the user asked before.
+    fn stop(&mut self, requests: usize) {
+        for active in self.workers.values_mut() {
+            if requests > 1 {
+                active.worker.kill();
+            } else {
+                active.worker.ask_to_stop();
+            }
+        }
+        if requests == 1 && !self.workers.is_empty() {
+            self.board.note("stopping: saving the state of what runs (once more stops at once)");
+        }
+    }
+
+    /// Starts ready stages while there are slots.
+    fn fill_slots(&mut self) -> Result<(), Failure> {
+        while self.workers.len() < self.slots.jobs {
+            let Some(stage) = self.schedule.start_next() else { return Ok(()) };
+            self.begin(stage)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a stage unless its end is known already.
+    fn begin(&mut self, stage: usize) -> Result<(), Failure> {
+        let again = self.mode == Mode::Force;
+        match self.status(stage)? {
+            Status::Done(record) if !again => self.end(stage, done(record.outcome, Ending::Cached)),
+            Status::Running(owner) => self.hold(stage, &owner.to_string()),
+            _ if self.mode == Mode::ReadOnly => self.end(stage, Ending::Missing),
+            Status::Failed(failure) if !runs_again(self.mode, failure.class) => {
+                self.end(stage, Ending::FailedBefore { error: failure.reason });
+            }
+            Status::Done(_) | Status::Corrupt(_) | Status::Failed(_) | Status::Partial { .. } | Status::Missing => {
+                self.spawn(stage, again);
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&self, stage: usize) -> Result<Status, Failure> {
+        let planned = &self.tasks[stage].order.planned;
+        Ok(self.store.status(planned.key, planned.stage.kind())?)
+    }
+
+    /// Starts a child. It gets its share of the cores: all of them where nothing else could run.
+    fn spawn(&mut self, stage: usize, again: bool) {
+        let at_once = (self.workers.len() + 1 + self.schedule.ready()).min(self.slots.jobs);
+        let threads = (self.slots.cores / at_once).max(1);
+        let task = &self.tasks[stage];
+        let order = Order { threads, again, ..task.order.clone() };
+        match Worker::start(stage, &order, self.messages.0.clone()) {
+            Ok(worker) => {
+                self.board.started(stage, &task.label, task.work);
+                self.workers.insert(stage, Active { worker, last: None });
+            }
+            Err(error) => self.end(stage, Ending::Failed { missing_input: false, error: format!("{error:#}") }),
+        }
+    }
+
+    /// Waits for a stage that somebody else works on.
+    fn hold(&mut self, stage: usize, by: &str) {
+        self.board.withdrawn(stage);
+        if self.held.insert(stage, Instant::now()).is_none() {
+            self.board.note(&format!("{}: waiting for {by}", self.tasks[stage].label));
+        }
+    }
+
+    /// Takes up stages that somebody else worked on and has let go of.
+    fn look_at_held(&mut self) -> Result<(), Failure> {
+        let due: Vec<usize> =
+            self.held.iter().filter(|(_, looked)| looked.elapsed() >= HELD_POLL).map(|(&stage, _)| stage).collect();
+        for stage in due {
+            match self.status(stage)? {
+                Status::Running(_) => {
+                    self.held.insert(stage, Instant::now());
+                }
+                Status::Done(record) => {
+                    self.held.remove(&stage);
+                    self.end(stage, done(record.outcome, Ending::Done));
+                }
+                Status::Failed(failure) => {
+                    self.held.remove(&stage);
+                    let missing_input = failure.class == FailureClass::MissingInput;
+                    self.end(stage, Ending::Failed { missing_input, error: failure.reason });
+                }
+                Status::Missing | Status::Partial { .. } | Status::Corrupt(_) if self.workers.len() < self.slots.jobs => {
+                    self.held.remove(&stage);
+                    self.begin(stage)?;
+                }
+                Status::Missing | Status::Partial { .. } | Status::Corrupt(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what a worker says.
+    fn hear(&mut self, stage: usize, message: Message) -> Result<(), Failure> {
+        match message {
+            Message::Event(Event::Started { .. }) => {}
+            Message::Event(Event::Progress { done, total, unit, note }) => {
+                self.board.progress(stage, done, total, &unit, &note);
+            }
+            Message::Event(event) => {
+                if let Some(active) = self.workers.get_mut(&stage) {
+                    active.last = Some(event);
+                }
+            }
+            Message::Closed => {
+                if let Some(active) = self.workers.remove(&stage) {
+                    self.reap(stage, active)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A child has exited: what it said last is how its stage ended.
+    fn reap(&mut self, stage: usize, active: Active) -> Result<(), Failure> {
+        let (status, complaints) =
+            active.worker.wait().map_err(|error| Failure::Other(anyhow::anyhow!("a child process is lost: {error}")))?;
+        let ending = match active.last {
+            Some(Event::Done { outcome }) => done(outcome, Ending::Done),
+            Some(Event::Held { by }) => {
+                self.hold(stage, &by);
+                return Ok(());
+            }
+            Some(Event::Interrupted) => Ending::Interrupted,
+            Some(Event::Failed { missing_input, error }) => Ending::Failed { missing_input, error },
+            Some(Event::Started { .. } | Event::Progress { .. }) | None => {
+                Ending::Failed { missing_input: false, error: crash(status, &complaints) }
+            }
+        };
+        self.end(stage, ending);
+        Ok(())
+    }
+
+    /// Notes how a stage ended, and what that means for its dependents.
+    fn end(&mut self, stage: usize, ending: Ending) {
+        let task = &self.tasks[stage];
+        match ending {
+            Ending::Cached => self.board.skipped(task.work),
+            _ => self.board.ended(stage, &task.label, task.work, &ending.to_string()),
+        }
+        let dependents = match ending {
+            Ending::Cached | Ending::Done => {
+                self.schedule.done(stage);
+                None
+            }
+            Ending::Diverged { .. } => Some(Ending::Skipped),
+            Ending::Missing => Some(Ending::Missing),
+            Ending::Interrupted => None,
+            Ending::Failed { .. } | Ending::FailedBefore { .. } | Ending::Blocked | Ending::Skipped => Some(Ending::Blocked),
+        };
+        if let Some(consequence) = dependents {
+            for dependent in self.schedule.stopped(stage) {
+                let task = &self.tasks[dependent];
+                self.board.ended(dependent, &task.label, task.work, &consequence.to_string());
+                self.endings[dependent] = Some(consequence.clone());
+            }
+        }
+        self.endings[stage] = Some(ending);
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cached => write!(f, "already done"),
+            Self::Done => write!(f, "done"),
+            Self::Diverged { iteration } => write!(f, "diverged at iteration {iteration}"),
+            Self::Failed { error, .. } => write!(f, "failed: {error}"),
+            Self::FailedBefore { error } => write!(f, "failed before: {error}"),
+            Self::Blocked => write!(f, "blocked: a stage that it needs failed"),
+            Self::Skipped => write!(f, "skipped: a stage that it needs diverged"),
+            Self::Missing => write!(f, "missing"),
+            Self::Interrupted => write!(f, "interrupted, state saved"),
+        }
+    }
+}
+
+/// The exit of a whole execution. Every failed stage makes it non-zero.
+pub(crate) fn exit(endings: &[Option<Ending>], interrupted: bool) -> Exit {
+    if interrupted {
+        return Exit::Interrupted;
+    }
+    let failed = |ending: &&Ending| matches!(ending, Ending::Failed { .. } | Ending::FailedBefore { .. } | Ending::Missing);
+    let missing_input = |ending: &Ending| matches!(ending, Ending::Failed { missing_input: true, .. });
+    let mut failures = endings.iter().flatten().filter(failed);
+    match failures.next() {
+        None => Exit::Done,
+        Some(first) if missing_input(first) && failures.all(missing_input) => Exit::MissingInput,
+        Some(_) => Exit::Failed,
+    }
+}
+
+/// Whether a stage that failed before is run again. A failure that lay in the surroundings says nothing about the next try.
+pub(crate) fn runs_again(mode: Mode, class: FailureClass) -> bool {
+    match mode {
+        Mode::Cached => class != FailureClass::Other,
+        Mode::Retry | Mode::Force => true,
+        Mode::ReadOnly => false,
+    }
+}
+
+fn done(outcome: Outcome, otherwise: Ending) -> Ending {
+    match outcome {
+        Outcome::Completed => otherwise,
+        Outcome::Diverged { iteration } => Ending::Diverged { iteration },
+    }
+}
+
+/// Words for a child that ended without a last word.
+fn crash(status: std::process::ExitStatus, complaints: &str) -> String {
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    let signal: Option<i32> = None;
+    let how = match signal {
+        Some(9) => "its process was killed (signal 9; often: out of memory)".to_owned(),
+        Some(number) => format!("its process was ended by signal {number}"),
+        None => format!("its process ended early ({status})"),
+    };
+    if complaints.is_empty() { how } else { format!("{how}; its last words:\n{complaints}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(missing_input: bool) -> Option<Ending> {
+        Some(Ending::Failed { missing_input, error: "no".to_owned() })
+    }
+
+    #[test]
+    fn one_failed_stage_makes_the_exit_non_zero() {
+        assert_eq!(exit(&[Some(Ending::Done), Some(Ending::Cached)], false), Exit::Done);
+        assert_eq!(exit(&[Some(Ending::Done), failed(false), Some(Ending::Blocked)], false), Exit::Failed);
+        assert_eq!(exit(&[Some(Ending::FailedBefore { error: "no".to_owned() })], false), Exit::Failed);
+        assert_eq!(exit(&[failed(true), Some(Ending::Blocked)], false), Exit::MissingInput);
+        assert_eq!(exit(&[failed(true), failed(false)], false), Exit::Failed);
+        assert_eq!(exit(&[Some(Ending::Missing)], false), Exit::Failed);
+    }
+
+    #[test]
+    fn divergence_is_a_result_and_an_interruption_has_its_own_code() {
+        assert_eq!(exit(&[Some(Ending::Diverged { iteration: 3 }), Some(Ending::Skipped)], false), Exit::Done);
+        assert_eq!(exit(&[Some(Ending::Interrupted), None], true), Exit::Interrupted);
+    }
+}

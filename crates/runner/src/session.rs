@@ -1,0 +1,191 @@
+//! What was typed, as it stands here: the repository, its plans, the results tree, the slots.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use manifest::plan::Plan;
+use manifest::scale::{DeviceKind, Engine};
+use manifest::{Request, Workspace};
+use store::{Store, StoreError};
+
+use crate::cli::{DeviceName, EngineName, Mode, Options};
+use crate::executor::Slots;
+use crate::exit::Failure;
+use crate::output::Output;
+
+/// Whether a command writes to the results tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It looks.
+    Read,
+    /// It runs stages.
+    Write,
+}
+
+/// A repository with its results tree, and the options that were typed.
+pub(crate) struct Session {
+    /// The options.
+    pub(crate) options: Options,
+    /// Standard output.
+    pub(crate) output: Output,
+    workspace: Workspace,
+    store: Arc<Store>,
+}
+
+impl Session {
+    /// Finds the repository and opens its results tree.
+    ///
+    /// # Errors
+    /// Outside of a repository, and where the results tree cannot be used.
+    pub(crate) fn open(options: Options, access: Access) -> Result<Self, Failure> {
+        let workspace = workspace(&options)?;
+        let results = options.results.clone().unwrap_or_else(|| workspace.root().join("results"));
+        let results = std::path::absolute(results).map_err(anyhow::Error::from)?;
+        let store = match access {
+            Access::Write if options.mode != Mode::ReadOnly => Store::open(&results)?,
+            Access::Read | Access::Write => Store::open_read_only(&results)?,
+        };
+        let store = Arc::new(store);
+        let hashed = Arc::clone(&store);
+        let hash = move |path: &Path| {
+            hashed.hashes().sha256(path).map_err(|error| match error {
+                StoreError::Io { source, .. } => source,
+                other => std::io::Error::other(other.to_string()),
+            })
+        };
+        let output = Output::new(options.json);
+        Ok(Self { options, output, workspace: workspace.with_hash(Box::new(hash)), store })
+    }
+
+    /// The folder that holds `experiments/`.
+    pub(crate) fn root(&self) -> &Path {
+        self.workspace.root()
+    }
+
+    /// The results tree.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where the results tree lies.
+    pub(crate) fn results(&self) -> &Path {
+        self.store.tree().root()
+    }
+
+    /// Where reports are written.
+    pub(crate) fn reports(&self) -> PathBuf {
+        self.options.reports.clone().unwrap_or_else(|| self.root().join("reports"))
+    }
+
+    /// The repository's manifests.
+    pub(crate) fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    /// What becomes of stages that were run before.
+    pub(crate) fn mode(&self) -> Mode {
+        self.options.mode
+    }
+
+    /// Plans an artifact or a recipe at the scale, with the overrides and seeds that were typed.
+    ///
+    /// # Errors
+    /// When a manifest or an option is wrong, or data is missing.
+    pub(crate) fn plan(&self, name: &str) -> Result<Plan, Failure> {
+        self.plan_at(name, &self.options.scale)
+    }
+
+    /// As [`Session::plan`], at another scale.
+    ///
+    /// # Errors
+    /// As [`Session::plan`].
+    pub(crate) fn plan_at(&self, name: &str, scale: &str) -> Result<Plan, Failure> {
+        let seeds = self.options.seeds.as_ref().map(|seeds| seeds.as_slice().to_vec());
+        let mut request = Request { scale: scale.to_owned(), overrides: self.options.set.clone(), seeds };
+        let plan = self.workspace.load(name, &request)?;
+        // An option that says what the scale says anyway is no override: it would change the report's name.
+        let numerics = plan.table.as_ref().map(|table| &table.scale.numerics);
+        if let Some(device) = self.options.device.map(kind)
+            && numerics.is_none_or(|numerics| numerics.device != device)
+        {
+            request.overrides.push(format!("numerics.device={}", spelt(&device)));
+        }
+        if let Some(engine) = self.options.engine.map(implementation)
+            && numerics.is_none_or(|numerics| numerics.engine != engine)
+        {
+            request.overrides.push(format!("numerics.engine={}", spelt(&engine)));
+        }
+        match request.overrides.len() == self.options.set.len() {
+            true => Ok(plan),
+            false => Ok(self.workspace.load(name, &request)?),
+        }
+    }
+
+    /// Plans several; `all` is every artifact.
+    ///
+    /// # Errors
+    /// As [`Session::plan`].
+    pub(crate) fn plans(&self, names: &[String]) -> Result<Vec<Plan>, Failure> {
+        let mut plans = Vec::new();
+        for name in names {
+            match name.as_str() {
+                "all" => {
+                    for artifact in self.workspace.artifacts() {
+                        plans.push(self.plan(&artifact)?);
+                    }
+                }
+                name => plans.push(self.plan(name)?),
+            }
+        }
+        Ok(plans)
+    }
+
+    /// How much may run at once. A GPU is one slot.
+    pub(crate) fn slots(&self) -> Slots {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let usual = if self.device() == DeviceName::Cpu { cores } else { 1 };
+        Slots { jobs: self.options.jobs.map_or(usual, usize::from), cores }
+    }
+
+    /// Where tensors live.
+    pub(crate) fn device(&self) -> DeviceName {
+        self.options.device.unwrap_or(DeviceName::Cpu)
+    }
+
+    /// Says something to people, on standard error.
+    pub(crate) fn say(&self, line: impl std::fmt::Display) {
+        // A closed standard error is nobody's loss.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+fn kind(device: DeviceName) -> DeviceKind {
+    match device {
+        DeviceName::Cpu => DeviceKind::Cpu,
+        DeviceName::Cuda(_) => DeviceKind::Cuda,
+    }
+}
+
+fn implementation(engine: EngineName) -> Engine {
+    match engine {
+        EngineName::Reference => Engine::Reference,
+        EngineName::Fast => Engine::Fast,
+    }
+}
+
+/// A choice as manifests spell it.
+fn spelt(choice: &impl serde::Serialize) -> String {
+    serde_json::to_value(choice).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The repository: `--root`, or the nearest folder upwards that holds `experiments/`.
+///
+/// # Errors
+/// Outside of a repository.
+pub(crate) fn workspace(options: &Options) -> Result<Workspace, Failure> {
+    match &options.root {
+        Some(root) => Ok(Workspace::open(root)?),
+        None => Ok(Workspace::find(&std::env::current_dir().map_err(anyhow::Error::from)?)?),
+    }
+}

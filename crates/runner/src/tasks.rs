@@ -1,0 +1,104 @@
+//! From plans to tasks: every stage once, named after the cells that use it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use manifest::digest::Key;
+use manifest::plan::{CellRun, Input, Plan, PlannedStage};
+
+use crate::executor::Task;
+use crate::protocol::Order;
+use crate::work::Work;
+
+/// The stages of some plans, each once, inputs before those who need them.
+pub(crate) struct Stages<'a> {
+    stages: Vec<&'a PlannedStage>,
+    labels: BTreeMap<Key, String>,
+}
+
+impl<'a> Stages<'a> {
+    /// All stages of `plans`.
+    pub(crate) fn of(plans: &'a [Plan]) -> Self {
+        let mut seen = BTreeSet::new();
+        let stages = plans.iter().flat_map(|plan| &plan.stages).filter(|stage| seen.insert(stage.key)).collect();
+        let mut labels = BTreeMap::new();
+        for plan in plans {
+            for stage in &plan.stages {
+                labels.entry(stage.key).or_insert_with(|| label(plan, stage));
+            }
+        }
+        Self { stages, labels }
+    }
+
+    /// The same without stages that none of `wanted` needs.
+    pub(crate) fn needed_for(mut self, wanted: impl IntoIterator<Item = Key>) -> Self {
+        let mut needed: BTreeSet<Key> = wanted.into_iter().collect();
+        for stage in self.stages.iter().rev() {
+            if needed.contains(&stage.key) {
+                needed.extend(stage.dependencies());
+            }
+        }
+        self.stages.retain(|stage| needed.contains(&stage.key));
+        self
+    }
+
+    /// The stages, inputs first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a PlannedStage> {
+        self.stages.iter().copied()
+    }
+
+    /// How a stage is called on screen.
+    pub(crate) fn label(&self, key: Key) -> &str {
+        self.labels.get(&key).map_or("a stage", String::as_str)
+    }
+
+    /// What the executor is given.
+    pub(crate) fn tasks(&self, results: &Path, code: &store::Code, device: &str) -> Vec<Task> {
+        let places: BTreeMap<Key, usize> = self.stages.iter().enumerate().map(|(place, stage)| (stage.key, place)).collect();
+        let task = |stage: &&PlannedStage| {
+            let producer = |key: &Key| self.stages[places[key]].clone();
+            let stage_inputs = stage.inputs.iter().filter_map(|(role, input)| match input {
+                Input::Stage(key) => Some((role.clone(), producer(key))),
+                Input::File { .. } => None,
+            });
+            let needs: BTreeSet<usize> = stage.dependencies().map(|key| places[&key]).collect();
+            Task {
+                label: self.label(stage.key).to_owned(),
+                order: Order {
+                    planned: (*stage).clone(),
+                    stage_inputs: stage_inputs.collect(),
+                    results: results.to_owned(),
+                    code: code.clone(),
+                    device: device.to_owned(),
+                    threads: 1,
+                    again: false,
+                },
+                needs: needs.into_iter().collect(),
+                work: Work::of(&stage.stage).flops,
+            }
+        };
+        self.stages.iter().map(task).collect()
+    }
+}
+
+/// All keys of a cell's chain at one seed.
+pub(crate) fn chain(run: &CellRun) -> impl Iterator<Item = Key> {
+    [run.train, Some(run.sample), Some(run.features), Some(run.metrics), run.activation].into_iter().flatten()
+}
+
+/// `train b/hard seed 0`, `features of the reference`, `pretrain tiny-backbone`.
+fn label(plan: &Plan, stage: &PlannedStage) -> String {
+    let kind = stage.stage.kind();
+    let Some(table) = &plan.table else { return format!("{kind} {}", plan.artifact) };
+    let mut users = table.cells.iter().chain(&table.positive_control).flat_map(|cell| {
+        cell.runs.iter().filter(|run| chain(run).any(|key| key == stage.key)).map(|run| format!("{} seed {}", cell.id, run.seed))
+    });
+    match (users.next(), users.count()) {
+        (Some(first), 0) => format!("{kind} {first}"),
+        (Some(first), more) => format!("{kind} {first} (+{more})"),
+        (None, _) if [table.reference.features, table.reference.statistics].contains(&stage.key) => {
+            format!("{kind} of the reference")
+        }
+        (None, _) => format!("{kind} for {} at {}", plan.artifact, table.scale_name),
+    }
+}

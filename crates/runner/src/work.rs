@@ -1,0 +1,108 @@
+//! How much arithmetic a stage is: an estimate for plans and for the time left, not a measurement.
+
+use manifest::dit::DitConfig;
+use manifest::extractor::ExtractorConfig;
+use manifest::method::{Method, Position, Prompts};
+use manifest::stage::Stage;
+
+/// The work of a stage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Work {
+    /// Floating-point operations, matrix products only (a multiply-add is two).
+    pub(crate) flops: f64,
+    /// Units of progress.
+    pub(crate) units: f64,
+    /// What is counted.
+    pub(crate) unit: &'static str,
+}
+
+/// Arithmetic of a stage whose size its parameters do not tell (statistics, distances): seconds at most.
+const SMALL: f64 = 1e9;
+
+impl Work {
+    /// Estimates the work of a stage.
+    pub(crate) fn of(stage: &Stage) -> Self {
+        let iterations = |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
+        match stage {
+            Stage::Pretrain(s) => {
+                iterations(s.optimisation.iterations, s.optimisation.batch as f64 * 3.0 * dit_forward(&s.dit, None))
+            }
+            Stage::TrainExtractor(s) => {
+                iterations(s.optimisation.iterations, s.optimisation.batch as f64 * 3.0 * extractor_forward(&s.extractor))
+            }
+            // Frozen weights need no gradient of their own: forward and backward cost the same.
+            Stage::Train(s) => {
+                let passes = if matches!(s.method, Method::Finetune(_)) { 3.0 } else { 2.0 };
+                let forward = dit_forward(&s.dit, prompts(&s.method));
+                iterations(s.optimisation.iterations, s.optimisation.batch as f64 * passes * forward)
+            }
+            Stage::Sample(s) => {
+                let passes = if s.sampler.guidance == 1.0 { 1.0 } else { 2.0 };
+                let forward = dit_forward(&s.dit, prompts(&s.method));
+                let images = s.count as f64;
+                Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
+            }
+            Stage::Features(s) => Self { flops: SMALL + 1e4 * extractor_forward(&s.extractor), units: 1.0, unit: "stages" },
+            Stage::Statistics(_) | Stage::Metrics(_) | Stage::Activation(_) => {
+                Self { flops: SMALL, units: 1.0, unit: "stages" }
+            }
+        }
+    }
+}
+
+fn prompts(method: &Method) -> Option<&Prompts> {
+    match method {
+        Method::Pretrained(_) | Method::Finetune(_) => None,
+        Method::PromptTuning(method) => Some(&method.prompts),
+        Method::Dmp(method) => Some(&method.prompts),
+    }
+}
+
+/// One image through the trunk: per block `24 T D^2` (qkv, projection, MLP), `4 T^2 D` (attention) and `12 D^2` (modulation).
+fn dit_forward(dit: &DitConfig, prompts: Option<&Prompts>) -> f64 {
+    let extra = match prompts.map(|prompts| &prompts.position) {
+        Some(Position::Prepend(prepend)) => dit.tokens() as f64 * prepend.per_256_tokens as f64 / 256.0,
+        _ => 0.0,
+    };
+    let (t, d) = (dit.tokens() as f64 + extra, dit.hidden as f64);
+    let edges = 2.0 * t * d * (dit.patch.pow(2) * (dit.channels + dit.out_channels())) as f64;
+    dit.depth as f64 * (24.0 * t * d * d + 4.0 * t * t * d + 12.0 * d * d) + edges
+}
+
+/// One image through the convolutions: `18 c_in c_out` per output pixel of each 3x3 layer.
+fn extractor_forward(extractor: &ExtractorConfig) -> f64 {
+    let mut channels = extractor.channels as f64;
+    let mut side = extractor.image_size as f64;
+    let mut flops = 0.0;
+    for (layer, &width) in extractor.widths.iter().enumerate() {
+        if layer > 0 {
+            side = (side / 2.0).ceil();
+        }
+        flops += 18.0 * channels * width as f64 * side * side;
+        channels = width as f64;
+    }
+    flops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dit_b_2_at_32x32_has_the_published_size() {
+        let dit = DitConfig {
+            image_size: 32,
+            channels: 4,
+            patch: 2,
+            hidden: 768,
+            depth: 12,
+            heads: 12,
+            classes: None,
+            label_dropout: 0.0,
+            learn_sigma: true,
+        };
+        // DiT (Peebles & Xie 2023), Table 9: 23.01 Gflops (counted as multiply-adds) a forward pass of B/2 at 32x32x4.
+        let multiply_adds = dit_forward(&dit, None) / 2.0;
+        assert!((multiply_adds / 23.01e9 - 1.0).abs() < 0.02, "{multiply_adds}");
+    }
+}

@@ -1,0 +1,99 @@
+//! The runner's end of one child process: start it, hear it, stop it.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+
+use crate::protocol::{Event, Order};
+
+/// A child process that executes one stage.
+pub(crate) struct Worker {
+    child: Child,
+    input: Option<ChildStdin>,
+    complaints: Option<JoinHandle<String>>,
+}
+
+/// Something a worker has to say.
+pub(crate) enum Message {
+    /// What its stage reports.
+    Event(Event),
+    /// Its output has ended: it has exited or is about to.
+    Closed,
+}
+
+impl Worker {
+    /// Starts a child on an order; its messages arrive on `messages` under `label`.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub(crate) fn start(label: usize, order: &Order, messages: Sender<(usize, Message)>) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("the runner's own file is not known")?;
+        let mut command = Command::new(program);
+        command.arg("stage").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A process group of its own: Ctrl-C reaches the runner alone, which then asks its children to stop.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().context("no child process could be started")?;
+        let mut input = child.stdin.take().context("the child has no input")?;
+        let output = child.stdout.take().context("the child has no output")?;
+        let errors = child.stderr.take().context("the child has no error output")?;
+        std::thread::spawn(move || listen(label, BufReader::new(output), &messages));
+        let complaints = std::thread::spawn(move || last_lines(errors));
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        // A child that died before it read its order is seen by its exit, so a closed pipe is no error here.
+        let input = input.write_all(&line).and_then(|()| input.flush()).map(|()| input).ok();
+        Ok(Self { child, input, complaints: Some(complaints) })
+    }
+
+    /// Asks the child to save its state and stop.
+    pub(crate) fn ask_to_stop(&mut self) {
+        self.input = None;
+    }
+
+    /// Ends the child at once.
+    pub(crate) fn kill(&mut self) {
+        // Fails only where the child has already ended.
+        let _ = self.child.kill();
+    }
+
+    /// Waits until the child has exited; returns how, and the last lines of its error output.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub(crate) fn wait(mut self) -> std::io::Result<(ExitStatus, String)> {
+        self.input = None;
+        let status = self.child.wait()?;
+        let complaints = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        Ok((status, complaints))
+    }
+}
+
+/// Sends what a child says until it says no more. Lines that are no events are not part of the protocol and dropped.
+fn listen(label: usize, output: impl BufRead, messages: &Sender<(usize, Message)>) {
+    for line in output.lines().map_while(Result::ok) {
+        if let Ok(event) = serde_json::from_str(&line)
+            && messages.send((label, Message::Event(event))).is_err()
+        {
+            return;
+        }
+    }
+    // The receiver is gone when the runner is ending anyway.
+    let _ = messages.send((label, Message::Closed));
+}
+
+/// The last lines of an error output: what a crash leaves behind.
+fn last_lines(errors: impl Read) -> String {
+    let mut lines = VecDeque::new();
+    for line in BufReader::new(errors).lines().map_while(Result::ok) {
+        lines.push_back(line);
+        if lines.len() > 20 {
+            lines.pop_front();
+        }
+    }
+    Vec::from(lines).join("\n")
+}

@@ -1,0 +1,33 @@
+# Recipes for the two things most people come for, and the checks that CI runs.
+# `just reproduce table4` needs nothing but a Rust toolchain; nothing has to be installed first.
+
+runner := "cargo run --release --quiet --package runner --"
+
+# List the recipes.
+default:
+    @just --list
+
+# Run every cell of a table that has not run yet and write its report, e.g. `just reproduce table4 --seeds 0..3`.
+reproduce artifact *options:
+    {{runner}} reproduce {{artifact}} {{options}}
+
+# Run all tests (one build profile: release).
+test:
+    cargo test --release --workspace --quiet
+
+# Show what `reproduce` would do and why.
+plan artifact *options:
+    {{runner}} plan {{artifact}} --explain {{options}}
+
+# Formatting and lints, warnings are errors.
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets --quiet -- --deny warnings
+
+# All of table 4 at a scale that takes about a minute, in a results tree of its own.
+smoke:
+    {{runner}} reproduce table4 --scale smoke --results target/smoke/results --reports target/smoke/reports
+
+# Write the JSON schemas of the manifests anew; fails in CI if they were stale.
+schema:
+    {{runner}} schema --write
