@@ -20,13 +20,16 @@ pub struct TrainingBatch {
 }
 
 impl TrainingBatch {
-    /// The gate's draws as a tensor `[L', B, N]`.
+    /// The gate's draws as a tensor `[L', B, N]`; `None` where there are none.
     ///
     /// # Errors
     /// Those of candle.
-    pub fn gate_noise(&self, patch: &Patch, device: &Device) -> Result<Tensor> {
+    pub fn gate_noise(&self, patch: &Patch, device: &Device) -> Result<Option<Tensor>> {
+        if self.gate_noise.is_empty() {
+            return Ok(None);
+        }
         let shape = (patch.blocks(), self.clean.t.len(), patch.prompts());
-        Ok(Tensor::from_slice(&self.gate_noise, shape, device)?)
+        Ok(Some(Tensor::from_slice(&self.gate_noise, shape, device)?))
     }
 }
 

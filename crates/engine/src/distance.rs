@@ -37,9 +37,8 @@ pub fn statistics(job: &Job) -> Result<Finished, EngineError> {
 pub fn metrics(job: &Job, stage: &stage::Metrics) -> Result<Finished, EngineError> {
     let (features, n, width) = artifact::read_features(job.input("features")?)?;
     let (reference, count) = read_statistics(job.input("reference")?)?;
-    let distance = |gaussian: Result<Gaussian, metrics::FeatureError>| -> Result<f64> {
-        Ok(reference.distance(&gaussian?)?)
-    };
+    let distance =
+        |gaussian: Result<Gaussian, metrics::FeatureError>| -> Result<f64> { Ok(reference.distance(&gaussian?)?) };
     let mut metrics = BTreeMap::from([
         (stage.name.clone(), distance(Gaussian::from_features(&features, width))?),
         ("samples".to_owned(), n as f64),

@@ -140,4 +140,3 @@ pub enum EngineError {
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
-

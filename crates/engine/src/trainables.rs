@@ -80,7 +80,9 @@ impl Layout {
         let mut segments: Vec<(Range<usize>, f64)> = Vec::new();
         for slot in self.slots.iter().filter(|slot| slot.learning_rate_factor > 0.0) {
             match segments.last_mut() {
-                Some((range, factor)) if *factor == slot.learning_rate_factor && range.end == slot.range.start => range.end = slot.range.end,
+                Some((range, factor)) if *factor == slot.learning_rate_factor && range.end == slot.range.start => {
+                    range.end = slot.range.end
+                }
                 _ => segments.push((slot.range.clone(), slot.learning_rate_factor)),
             }
         }

@@ -49,10 +49,8 @@ impl Array {
 impl Golden {
     /// Opens `NAME.safetensors` under `$DMP_GOLDENS`, or under this crate's `files/`.
     pub fn open(name: &str) -> Self {
-        let folder = std::env::var_os("DMP_GOLDENS").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/files")),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("DMP_GOLDENS")
+            .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/files")), PathBuf::from);
         let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
@@ -68,8 +66,7 @@ impl Golden {
 
     /// All tensor names, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.tensors().names().into_iter().map(str::to_owned).collect();
+        let mut names: Vec<String> = self.tensors().names().into_iter().map(str::to_owned).collect();
         names.sort();
         names
     }

@@ -3,181 +3,21 @@
 //! `lane.dx` carries the gradient of the residual stream from one call to the next. What is not stored is made again:
 //! normalised rows from the row statistics, GELU from the pre-activation, probabilities from the softmax rows.
 
-use crate::contribution::Contribution;
-use crate::forward::{Chunk, Pass};
 use crate::gelu;
-use crate::layernorm::{self, RowStatistics};
 use crate::matrix::{Matrix, MatrixMut, multiply, product};
 use crate::parameters::{BlockWeightsMut, Offsets};
+use crate::pass::{Chunk, Pass};
 use crate::patches;
-use crate::vector::{Kernel, add, add_scaled, dot, vectorize};
-use crate::workspace::{Lane, Learn, Pool, Scratch};
+use crate::plan::Learn;
+use crate::residual::{AddRows, FullGate, Gate, Leave, Norm};
+use crate::vector::vectorize;
+use crate::workspace::{Lane, Pool, Scratch};
 
 /// `[d_weight += dy^T x]`, overwriting what an earlier step left where the chunk is the lane's first.
 fn weight_gradient(d_weight: &mut [f32], dy: &[f32], x: &[f32], rows: usize, first: bool) {
     let (outputs, inputs) = (dy.len() / rows, x.len() / rows);
     let into = MatrixMut::new(d_weight, outputs, inputs);
     multiply(into, Matrix::new(dy, rows, outputs).t(), Matrix::new(x, rows, inputs), 1.0, !first);
-}
-
-/// `sum += each row of values`.
-struct AddRows<'a> {
-    sum: &'a mut [f32],
-    values: &'a [f32],
-}
-
-impl Kernel for AddRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for row in self.values.chunks_exact(self.sum.len()) {
-            add(self.sum, row);
-        }
-    }
-}
-
-/// Gradient of a sample's modulation, where it learns.
-type Modulation<'a> = Option<&'a mut [f32]>;
-
-/// `d_branch = dx gate` before a branch; where everything learns also the gate's and the branch bias's gradient.
-struct Gate<'a> {
-    pass: &'a Pass<'a>,
-    chunk: Chunk,
-    level: usize,
-    /// Place of the gate among the block's modulations: 2 or 5.
-    place: usize,
-    dx: &'a [f32],
-    d_branch: &'a mut [f32],
-    full: Option<FullGate<'a>>,
-}
-
-struct FullGate<'a> {
-    branch: &'a [f32],
-    bias: &'a [f32],
-    d_bias: &'a mut [f32],
-    d_modulations: &'a mut [f32],
-}
-
-impl Kernel for Gate<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let mut g = self;
-        let d = g.pass.shape.hidden;
-        let tokens = g.pass.tokens[g.level];
-        for s in 0..g.chunk.count {
-            let row = g.pass.rows[g.chunk.start + s] as usize;
-            let gate = &g.pass.condition.modulation(g.level, row)[g.place * d..][..d];
-            for t in s * tokens..(s + 1) * tokens {
-                let (dx, d_branch) = (&g.dx[t * d..(t + 1) * d], &mut g.d_branch[t * d..(t + 1) * d]);
-                for i in 0..d {
-                    d_branch[i] = dx[i] * gate[i];
-                }
-                if let Some(full) = &mut g.full {
-                    add(full.d_bias, d_branch);
-                    let branch = &full.branch[t * d..(t + 1) * d];
-                    let d_gate = &mut full.d_modulations[(s * 6 + g.place) * d..][..d];
-                    let bias = &full.bias[..d];
-                    for i in 0..d {
-                        d_gate[i] = dx[i].mul_add(branch[i] + bias[i], d_gate[i]);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Back through modulation and LayerNorm into the residual stream's gradient; makes the normalised rows again where
-/// a weight behind them learns.
-struct Norm<'a> {
-    pass: &'a Pass<'a>,
-    chunk: Chunk,
-    /// Level of the modulation, and its place in it: 0 (attention, final layer) or 3 (MLP).
-    level: usize,
-    place: usize,
-    x: &'a [f32],
-    statistics: &'a [RowStatistics],
-    dn: &'a [f32],
-    dx: &'a mut [f32],
-    again: Option<&'a mut [f32]>,
-    d_modulations: Modulation<'a>,
-}
-
-impl Kernel for Norm<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let mut n = self;
-        let d = n.pass.shape.hidden;
-        let tokens = n.pass.tokens[n.level];
-        let width = if n.level == n.pass.shape.depth { 2 * d } else { 6 * d };
-        for s in 0..n.chunk.count {
-            let row = n.pass.rows[n.chunk.start + s] as usize;
-            let (shift, scale) = n.pass.condition.modulation(n.level, row)[n.place * d..][..2 * d].split_at(d);
-            for t in s * tokens..(s + 1) * tokens {
-                let at = t * d..(t + 1) * d;
-                let (x, dn, statistics) = (&n.x[at.clone()], &n.dn[at.clone()], n.statistics[t]);
-                layernorm::backward(x, statistics, scale, dn, &mut n.dx[at.clone()]);
-                if let Some(again) = &mut n.again {
-                    layernorm::modulate(x, statistics, shift, scale, &mut again[at]);
-                }
-                if let Some(d_modulations) = &mut n.d_modulations {
-                    let (d_shift, d_scale) = d_modulations[s * width + n.place * d..][..2 * d].split_at_mut(d);
-                    layernorm::modulation_backward(x, statistics, dn, d_shift, d_scale);
-                }
-            }
-        }
-    }
-}
-
-/// Gradients of a block's contribution from the gradient of its input; what a prompt replaced gets none.
-struct Leave<'a> {
-    pass: &'a Pass<'a>,
-    chunk: Chunk,
-    level: usize,
-    dx: &'a mut [f32],
-    d_weights: &'a mut [f32],
-    d_prompts: &'a mut [f32],
-}
-
-impl Kernel for Leave<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let l = self;
-        let d = l.pass.shape.hidden;
-        let tokens = l.pass.tokens[l.level];
-        for s in 0..l.chunk.count {
-            let row = l.pass.rows[l.chunk.start + s] as usize;
-            let dx = &mut l.dx[s * tokens * d..(s + 1) * tokens * d];
-            match l.pass.contributions[l.level] {
-                Contribution::None => {}
-                Contribution::Broadcast { .. } => {
-                    let sum = &mut l.d_prompts[(l.chunk.offset + s) * d..][..d];
-                    for dx in dx.chunks_exact(d) {
-                        add(sum, dx);
-                    }
-                }
-                Contribution::Weighted { weights, prompts } | Contribution::Prepend { weights, prompts } => {
-                    let n = prompts.len() / d;
-                    let d_weights = &mut l.d_weights[(l.chunk.offset + s) * n..][..n];
-                    let prompts = prompts.chunks_exact(d).zip(l.d_prompts.chunks_exact_mut(d));
-                    let rows = dx.chunks_exact(d).zip(prompts).zip(&weights[row * n..]).zip(d_weights);
-                    for (((dx, (prompt, d_prompt)), weight), d_weight) in rows {
-                        *d_weight = dot(dx, prompt);
-                        add_scaled(d_prompt, *weight, dx);
-                    }
-                    if matches!(l.pass.contributions[l.level], Contribution::Prepend { .. }) {
-                        dx[..n * d].fill(0.0);
-                    }
-                }
-            }
-        }
-    }
 }
 
 impl Pass<'_> {

@@ -1,161 +1,14 @@
 //! The forward pass of one chunk of samples: embedding, blocks, final layer.
 
-use crate::attention::Heads;
-use crate::condition::Condition;
-use crate::contribution::{Contribution, Entry};
+use crate::activations::Activations;
 use crate::gelu;
-use crate::layernorm::{self, RowStatistics};
 use crate::matrix::{Matrix, MatrixMut, add_product, product};
-use crate::parameters::{Offsets, Parameters};
+use crate::parameters::Offsets;
+use crate::pass::{Chunk, Pass};
 use crate::patches;
-use crate::shape::Shape;
-use crate::vector::{Kernel, add_scaled, vectorize};
-use crate::workspace::{Activations, Scratch};
-
-/// What all chunks of a pass read.
-pub(crate) struct Pass<'a> {
-    pub(crate) shape: &'a Shape,
-    pub(crate) parameters: &'a Parameters,
-    pub(crate) condition: &'a Condition,
-    /// Each sample's row of the condition.
-    pub(crate) rows: &'a [u32],
-    pub(crate) contributions: &'a [Contribution<'a>],
-    /// Tokens of a sequence inside each block, and after the last.
-    pub(crate) tokens: Vec<usize>,
-}
-
-/// Neighbouring samples that are worked on together.
-#[derive(Clone, Copy)]
-pub(crate) struct Chunk {
-    /// First sample's index in the batch.
-    pub(crate) start: usize,
-    /// Its index in the activations' buffers.
-    pub(crate) offset: usize,
-    /// Samples.
-    pub(crate) count: usize,
-}
-
-impl Chunk {
-    /// The chunk's part of a buffer with `each` values per sample.
-    pub(crate) fn of<'b, T>(&self, buffer: &'b [T], each: usize) -> &'b [T] {
-        &buffer[self.offset * each..(self.offset + self.count) * each]
-    }
-
-    pub(crate) fn of_mut<'b, T>(&self, buffer: &'b mut [T], each: usize) -> &'b mut [T] {
-        &mut buffer[self.offset * each..(self.offset + self.count) * each]
-    }
-}
-
-/// Where a token comes from when it enters a block.
-enum Source<'a> {
-    /// From the patch embedding's product, without bias and position.
-    Embedding { product: &'a [f32], bias: &'a [f32], position: &'a [f32] },
-    /// From the block before: middle of the residual stream, MLP output without bias and gate.
-    Block { middle: &'a [f32], branch: &'a [f32], bias: &'a [f32] },
-}
-
-/// The pass that closes one block and opens the next: gated residual, contribution, LayerNorm and modulation.
-struct Enter<'a> {
-    pass: &'a Pass<'a>,
-    chunk: Chunk,
-    level: usize,
-    source: Source<'a>,
-    x: &'a mut [f32],
-    statistics: &'a mut [RowStatistics],
-    normed: &'a mut [f32],
-}
-
-impl Kernel for Enter<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let e = self;
-        let d = e.pass.shape.hidden;
-        let (from, to) = (e.pass.tokens_before(e.level), e.pass.tokens[e.level]);
-        let contribution = e.pass.contributions.get(e.level).unwrap_or(&Contribution::None);
-        for s in 0..e.chunk.count {
-            let row = e.pass.rows[e.chunk.start + s] as usize;
-            let (shift, scale) = e.pass.condition.modulation(e.level, row)[..2 * d].split_at(d);
-            for t in 0..to {
-                let at = (s * to + t) * d..(s * to + t + 1) * d;
-                let x = &mut e.x[at.clone()];
-                let entry = contribution.entry(row, t, d);
-                if let Entry::Replace(weight, prompt) = entry {
-                    for (x, prompt) in x.iter_mut().zip(prompt) {
-                        *x = weight * prompt;
-                    }
-                } else {
-                    let token = t + from - to;
-                    let origin = (s * from + token) * d;
-                    match e.source {
-                        Source::Embedding { product, bias, position } => {
-                            let (product, position) = (&product[origin..origin + d], &position[token * d..][..d]);
-                            let bias = &bias[..d];
-                            for i in 0..d {
-                                x[i] = product[i] + bias[i] + position[i];
-                            }
-                        }
-                        Source::Block { middle, branch, bias } => {
-                            let gate = &e.pass.condition.modulation(e.level - 1, row)[5 * d..];
-                            gated(&middle[origin..origin + d], gate, &branch[origin..origin + d], bias, x);
-                        }
-                    }
-                    if let Entry::Add(weight, prompt) = entry {
-                        add_scaled(x, weight, prompt);
-                    }
-                }
-                e.statistics[s * to + t] = layernorm::forward(x, shift, scale, &mut e.normed[at]);
-            }
-        }
-    }
-}
-
-/// `out = x + gate (branch + bias)`, one row.
-#[inline(always)]
-fn gated(x: &[f32], gate: &[f32], branch: &[f32], bias: &[f32], out: &mut [f32]) {
-    let d = out.len();
-    let (x, gate, branch, bias) = (&x[..d], &gate[..d], &branch[..d], &bias[..d]);
-    for i in 0..d {
-        out[i] = gate[i].mul_add(branch[i] + bias[i], x[i]);
-    }
-}
-
-/// The pass between a block's two branches: gated residual, LayerNorm and modulation.
-struct Middle<'a> {
-    pass: &'a Pass<'a>,
-    chunk: Chunk,
-    level: usize,
-    x: &'a [f32],
-    branch: &'a [f32],
-    bias: &'a [f32],
-    middle: &'a mut [f32],
-    statistics: &'a mut [RowStatistics],
-    normed: &'a mut [f32],
-}
-
-impl Kernel for Middle<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let m = self;
-        let d = m.pass.shape.hidden;
-        let tokens = m.pass.tokens[m.level];
-        for s in 0..m.chunk.count {
-            let row = m.pass.rows[m.chunk.start + s] as usize;
-            let modulation = m.pass.condition.modulation(m.level, row);
-            let (gate, shift, scale) =
-                (&modulation[2 * d..3 * d], &modulation[3 * d..4 * d], &modulation[4 * d..5 * d]);
-            for t in s * tokens..(s + 1) * tokens {
-                let at = t * d..(t + 1) * d;
-                let middle = &mut m.middle[at.clone()];
-                gated(&m.x[at.clone()], gate, &m.branch[at.clone()], m.bias, middle);
-                m.statistics[t] = layernorm::forward(middle, shift, scale, &mut m.normed[at]);
-            }
-        }
-    }
-}
+use crate::residual::{Enter, Middle, Source};
+use crate::vector::vectorize;
+use crate::workspace::Scratch;
 
 /// Every row becomes `bias`.
 fn fill_rows(out: &mut [f32], bias: &[f32]) {
@@ -165,15 +18,6 @@ fn fill_rows(out: &mut [f32], bias: &[f32]) {
 }
 
 impl Pass<'_> {
-    /// Tokens of a sequence before it enters block `level`.
-    pub(crate) fn tokens_before(&self, level: usize) -> usize {
-        if level == 0 { self.shape.tokens() } else { self.tokens[level - 1] }
-    }
-
-    pub(crate) fn heads(&self, level: usize) -> Heads {
-        Heads { tokens: self.tokens[level], heads: self.shape.heads, width: self.shape.head_width() }
-    }
-
     /// Output of the trunk for one chunk; `images` and `output` hold the chunk's samples only.
     pub(crate) fn forward(
         &self,

@@ -1,7 +1,7 @@
 //! LayerNorm without affine weights followed by adaLN's modulation, one row at a time.
 //!
 //! `x^ = (x - mean) / sqrt(var + 1e-6)`, `n = x^ (1 + scale) + shift` (DiT, Peebles & Xie 2023, Section 3.2).
-//! The functions are inlined into the passes of [`crate::block`]; a row stays in the innermost cache between its two reads.
+//! The functions are inlined into the passes of [`crate::residual`]; a row stays in the innermost cache between its two reads.
 
 use crate::vector::{sum, sum_over, sums_over};
 

@@ -9,6 +9,7 @@
 //! Letters: `B` batch, `T` image tokens, `N` prompts, `D` width, `H` heads, `L` blocks, `R` rows of the condition.
 //! All results are the same to the bit for every number of threads (rayon's current pool is used).
 
+mod activations;
 mod adamw;
 mod attention;
 mod backward;
@@ -19,7 +20,10 @@ mod gelu;
 mod layernorm;
 mod matrix;
 mod parameters;
+mod pass;
 mod patches;
+mod plan;
+mod residual;
 mod shape;
 mod trunk;
 mod vector;
@@ -29,6 +33,7 @@ pub use adamw::{AdamW, Group, average};
 pub use condition::{Condition, OutsideGradients, timestep_features};
 pub use contribution::{Contribution, ContributionGradient};
 pub use parameters::{Parameters, ParametersError, Segment};
+pub use plan::{Learn, Plan};
 pub use shape::{Shape, ShapeError};
 pub use trunk::Inputs;
-pub use workspace::{Gradients, Learn, Plan, Workspace};
+pub use workspace::{Gradients, Workspace};

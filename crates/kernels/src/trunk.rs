@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use crate::condition::{Condition, OutsideGradients};
 use crate::contribution::{Contribution, ContributionGradient};
-use crate::forward::{Chunk, Pass};
 use crate::parameters::{Offsets, Parameters};
-use crate::workspace::{Gradients, Lane, Learn, Plan, Workspace};
+use crate::pass::{Chunk, Pass};
+use crate::plan::{Learn, Plan};
+use crate::workspace::{Gradients, Lane, Workspace};
 
 /// Elements of a gradient that one task adds up over the lanes.
 const REDUCTION: usize = 8192;

@@ -1,147 +1,18 @@
 //! Memory of a pass through the trunk: made once per run, used every step.
 //!
-//! The batch is cut into at most [`MAX_LANES`] lanes of neighbouring samples, whatever the number of threads; lanes
+//! The batch is cut into at most 16 lanes of neighbouring samples, whatever the number of threads; lanes
 //! are the tasks that run in parallel. A lane owns the activations of its samples and its share of the gradients;
 //! shares are added up in the lanes' order, so results do not depend on the number of threads. Inside a lane samples
-//! are worked on in chunks of about [`CHUNK_TOKENS`] tokens, whose scratch fits the second-level cache and belongs to
+//! are worked on in chunks of about 256 tokens, whose scratch fits the second-level cache and belongs to
 //! whichever thread is at work.
 
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::attention::SoftmaxRow;
+use crate::activations::Activations;
 use crate::contribution::ContributionGradient;
-use crate::layernorm::RowStatistics;
 use crate::parameters::{Offsets, Parameters};
-use crate::shape::Shape;
-
-/// Most lanes of a batch.
-const MAX_LANES: usize = 16;
-
-/// Tokens worked on together.
-const CHUNK_TOKENS: usize = 256;
-
-/// What the backward pass computes beside the gradients of the contributions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learn {
-    /// There is no backward pass: sampling. Nothing is kept.
-    Nothing,
-    /// Frozen weights: contributions to the blocks `from..` learn. Blocks before keep nothing.
-    Contributions {
-        /// The first block whose contribution learns.
-        from: usize,
-    },
-    /// The weights and biases of `attn.qkv` and `attn.proj` of all blocks (LoRA's products are merged into them).
-    Attention,
-    /// All weights but `pos_embed`.
-    Everything,
-}
-
-/// What a workspace is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The trunk's shape.
-    pub shape: Shape,
-    /// Samples `B`.
-    pub batch: usize,
-    /// What learns.
-    pub learn: Learn,
-    /// Prompts in front of the image tokens, 0 without `Prepend`.
-    pub prepended: usize,
-    /// Whether the gradient of the images is wanted too (goes back through all blocks).
-    pub image_gradient: bool,
-}
-
-impl Plan {
-    /// A plan for sampling.
-    pub fn sampling(shape: Shape, batch: usize, prepended: usize) -> Self {
-        Self { shape, batch, learn: Learn::Nothing, prepended, image_gradient: false }
-    }
-
-    /// The first block that the backward pass goes through; `L` if there is none.
-    pub(crate) fn first(&self) -> usize {
-        match self.learn {
-            Learn::Nothing => self.shape.depth,
-            Learn::Contributions { .. } if self.image_gradient => 0,
-            Learn::Contributions { from } => from.min(self.shape.depth),
-            Learn::Attention | Learn::Everything => 0,
-        }
-    }
-
-    /// The longest sequence, `T + N`.
-    pub(crate) fn longest(&self) -> usize {
-        self.shape.tokens() + self.prepended
-    }
-
-    /// Samples of one chunk.
-    pub(crate) fn chunk(&self) -> usize {
-        (CHUNK_TOKENS / self.longest()).max(1)
-    }
-
-    fn lanes(&self) -> impl Iterator<Item = Range<usize>> {
-        let count = self.batch.min(MAX_LANES);
-        let batch = self.batch;
-        (0..count).map(move |lane| lane * batch / count..(lane + 1) * batch / count)
-    }
-}
-
-/// Activations of some samples: the input, queries/keys/values, attention output, middle of the residual stream and
-/// MLP pre-activation of every block from `first` on, with the row statistics of both norms and of the softmax.
-/// Blocks before `first` write where block `first` will.
-pub(crate) struct Activations {
-    first: usize,
-    depth: usize,
-    /// `[samples, tokens, D]` before each block, and after the last.
-    pub(crate) x: Vec<Vec<f32>>,
-    pub(crate) x_statistics: Vec<Vec<RowStatistics>>,
-    pub(crate) qkv: Vec<Vec<f32>>,
-    pub(crate) softmax: Vec<Vec<SoftmaxRow>>,
-    pub(crate) attention: Vec<Vec<f32>>,
-    pub(crate) middle: Vec<Vec<f32>>,
-    pub(crate) middle_statistics: Vec<Vec<RowStatistics>>,
-    pub(crate) hidden: Vec<Vec<f32>>,
-    /// Outputs of `attn.proj` and `mlp.fc2` before bias and gate: only where the gates' modulation learns.
-    pub(crate) branches: Option<[Vec<Vec<f32>>; 2]>,
-}
-
-impl Activations {
-    fn new(plan: &Plan, samples: usize) -> Self {
-        let (s, first) = (&plan.shape, plan.first());
-        let rows = samples * plan.longest();
-        let slots = (s.depth - first).max(1);
-        let wide = |width: usize, slots: usize| -> Vec<Vec<f32>> { vec![vec![0.0; rows * width]; slots] };
-        let statistics = |slots: usize| vec![vec![RowStatistics::default(); rows]; slots];
-        let learns = plan.learn == Learn::Everything;
-        Self {
-            first,
-            depth: s.depth,
-            x: wide(s.hidden, s.depth - first + 1),
-            x_statistics: statistics(s.depth - first + 1),
-            qkv: wide(3 * s.hidden, slots),
-            softmax: vec![vec![SoftmaxRow::default(); rows * s.heads]; slots],
-            attention: wide(s.hidden, slots),
-            middle: wide(s.hidden, slots),
-            middle_statistics: statistics(slots),
-            hidden: wide(s.mlp(), slots),
-            branches: learns.then(|| [wide(s.hidden, slots), wide(s.hidden, slots)]),
-        }
-    }
-
-    /// Whether block `level` is kept for the backward pass.
-    pub(crate) fn keeps(&self, level: usize) -> bool {
-        level >= self.first
-    }
-
-    /// Where block `level` lies.
-    pub(crate) fn slot(&self, level: usize) -> usize {
-        level.max(self.first).min(self.depth.max(self.first + 1) - 1) - self.first
-    }
-
-    /// Where the input of block `level` lies; at `L`, the trunk's output.
-    pub(crate) fn x_slot(&self, level: usize) -> usize {
-        level.max(self.first) - self.first
-    }
-}
+use crate::plan::{Learn, Plan};
 
 /// One lane: neighbouring samples with all that is kept of them.
 pub(crate) struct Lane {
@@ -190,6 +61,14 @@ impl Lane {
     }
 }
 
+impl Lane {
+    fn bytes(&self) -> usize {
+        let gradients = [&self.dx, &self.share, &self.d_weights, &self.d_prompts, &self.d_modulations];
+        let floats = gradients.into_iter().chain([&self.patches]).map(|buffer| size_of_val(&buffer[..]));
+        floats.sum::<usize>() + self.activations.as_ref().map_or(0, Activations::bytes)
+    }
+}
+
 /// Buffers of one chunk at work.
 pub(crate) struct Scratch {
     /// In sampling, the activations of one block.
@@ -226,6 +105,15 @@ impl Scratch {
             wide_again: buffer(plan.learn == Learn::Everything, rows * s.mlp()),
             scores: vec![0.0; 2 * plan.longest() * plan.longest()],
         }
+    }
+}
+
+impl Scratch {
+    fn bytes(&self) -> usize {
+        let narrow = [&self.patches, &self.normed, &self.branch, &self.again];
+        let wide = [&self.wide, &self.wide_again, &self.scores];
+        let floats = narrow.into_iter().chain(wide).map(|buffer| size_of_val(&buffer[..]));
+        floats.sum::<usize>() + self.activations.as_ref().map_or(0, Activations::bytes)
     }
 }
 
@@ -275,7 +163,7 @@ impl Workspace {
     /// Allocates what `plan` needs.
     ///
     /// # Panics
-    /// If the shape is unsound (see [`Shape::check`]) or the batch is empty.
+    /// If the shape is unsound (see [`crate::Shape::check`]) or the batch is empty.
     pub fn new(plan: Plan) -> Self {
         plan.shape.check().expect("a sound shape");
         assert!(plan.batch > 0, "a batch has at least one sample");
@@ -299,6 +187,12 @@ impl Workspace {
         &self.plan
     }
 
+    /// Memory held between passes: activations, gradients' shares, and the scratch of every thread that took part.
+    pub fn bytes(&self) -> usize {
+        let free = self.pool.free.lock().expect("no panic holds the pool");
+        self.lanes.iter().map(Lane::bytes).sum::<usize>() + free.iter().map(Scratch::bytes).sum::<usize>()
+    }
+
     /// Gradients of the latest backward pass.
     pub fn gradients(&self) -> &Gradients {
         &self.gradients
@@ -313,19 +207,10 @@ impl Workspace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Shape;
 
     const SHAPE: Shape =
         Shape { image_size: 16, channels: 1, patch: 2, hidden: 64, depth: 4, heads: 4, label_rows: 1, out_channels: 2 };
-
-    #[test]
-    fn lanes_cover_the_batch_in_order() {
-        for batch in [1, 3, 16, 17, 64, 100] {
-            let plan = Plan::sampling(SHAPE, batch, 0);
-            let lanes: Vec<Range<usize>> = plan.lanes().collect();
-            assert!(lanes.len() <= MAX_LANES && lanes.iter().all(|lane| !lane.is_empty()));
-            assert_eq!(lanes.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..batch).collect::<Vec<_>>());
-        }
-    }
 
     #[test]
     fn a_frozen_prefix_keeps_nothing() {

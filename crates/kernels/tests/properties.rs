@@ -266,6 +266,29 @@ fn the_backward_pass_stops_at_the_first_prompted_block_with_the_same_gradients()
 }
 
 #[test]
+fn a_frozen_step_holds_little_more_than_the_counted_activations() {
+    // per token and block: x, queries/keys/values, attention output, middle, MLP pre-activation
+    let counted = |batch: usize| 4 * SHAPE.depth * (1 + 3 + 1 + 1 + 4) * SHAPE.hidden * SHAPE.tokens() * batch;
+    let problem = Problem::new(256);
+    let contributions = [problem.weighted(); 3];
+    let plan = Plan { learn: Learn::Contributions { from: 0 }, ..Plan::sampling(SHAPE, 256, 0) };
+    let mut workspace = Workspace::new(plan);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.install(|| {
+        let mut output = vec![0.0; 256 * SHAPE.output()];
+        workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
+        workspace.backward(&problem.inputs(&contributions), &problem.d_output);
+    });
+    let ratio = workspace.bytes() as f64 / counted(256) as f64;
+    assert!(ratio > 1.0 && ratio < 1.3, "{ratio}");
+
+    let mut sampling = Workspace::new(Plan::sampling(SHAPE, 256, 0));
+    let mut output = vec![0.0; 256 * SHAPE.output()];
+    pool.install(|| sampling.forward(&problem.inputs(&contributions), &problem.images, &mut output));
+    assert!(sampling.bytes() * 4 < workspace.bytes(), "sampling keeps nothing");
+}
+
+#[test]
 fn gradients_from_outside_reach_the_embedders() {
     let problem = Problem::new(5);
     let contributions = [Contribution::None; 3];

@@ -45,7 +45,8 @@ fn normals(shape: &[usize], seed: u64, std: f64) -> Tensor {
 }
 
 fn random_weights(shapes: &[(String, Vec<usize>)], std: f64) -> Weights {
-    let tensor = |(i, (name, shape)): (usize, &(String, Vec<usize>))| (name.clone(), normals(shape, 50 + i as u64, std));
+    let tensor =
+        |(i, (name, shape)): (usize, &(String, Vec<usize>))| (name.clone(), normals(shape, 50 + i as u64, std));
     from_tensors(&shapes.iter().enumerate().map(tensor).collect()).unwrap()
 }
 

@@ -145,7 +145,10 @@ fn ties_go_to_the_lowest_prompts() {
     let expected = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0];
     assert!(weights(&method, &config, &start, None).iter().flatten().all(|row| row == &expected));
     let one = weights(&gated(top(0.01, KeptWeights::Softmax)), &config, &start, None);
-    assert!(one.iter().flatten().all(|row| row[0] == 1.0 && row[1..].iter().all(|&w| w == 0.0)), "at least one is kept");
+    assert!(
+        one.iter().flatten().all(|row| row[0] == 1.0 && row[1..].iter().all(|&w| w == 0.0)),
+        "at least one is kept"
+    );
 
     let tensors = waves(&Method::Dmp(method.clone()), &config);
     for row in weights(&gated(top(0.75, KeptWeights::Softmax)), &config, &tensors, None).iter().flatten() {
@@ -241,7 +244,8 @@ fn attention_to_the_letter_adds_one_vector_to_every_token() {
 #[test]
 fn initial_values_are_those_asked_for() {
     let config = dit(16, 4, 16);
-    let method = Method::Dmp(Dmp { prompts: Prompts { init: Init::Normal(Normal { std: 0.3 }), ..prompts() }, ..dmp() });
+    let method =
+        Method::Dmp(Dmp { prompts: Prompts { init: Init::Normal(Normal { std: 0.3 }), ..prompts() }, ..dmp() });
     let start = initial_weights(&trainable(&method, &config), &Weights::new(), 1);
     let values = &start[PROMPTS].values;
     let deviation = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();

@@ -33,7 +33,13 @@ pub(crate) fn check(cells: &[Cell], tree: &Tree) -> Result<(), Error> {
                     None => _ = seen.insert(what, (name(key, kind), value)),
                     Some((first, first_value)) if *first_value != value => {
                         let (first, first_value) = (first.clone(), first_value.clone());
-                        return Err(Error::Mixed { what, first, first_value, second: name(key, kind), second_value: value });
+                        return Err(Error::Mixed {
+                            what,
+                            first,
+                            first_value,
+                            second: name(key, kind),
+                            second_value: value,
+                        });
                     }
                     Some(_) => {}
                 }
@@ -56,21 +62,21 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the reference", input("reference"));
         }
         Stage::Features(features) => {
-            add("the extractor", format!("{} {}", json(&features.extractor), input("extractor")));
             add("the numerics of features", json(&features.numerics));
+            add("the extractor", format!("{} {}", json(&features.extractor), input("extractor")));
         }
         Stage::Sample(sample) => {
+            add("the numerics of sampling", json(&sample.numerics));
             add("the number of samples", sample.count.to_string());
             add("the sampler", json(&sample.sampler));
             add("the diffusion process", json(&sample.diffusion));
             add("the backbone", input("backbone"));
-            add("the numerics of sampling", json(&sample.numerics));
             add(&format!("the sampling seed beside training seed {training_seed}"), sample.seed.to_string());
         }
         Stage::Train(train) => {
+            add("the numerics of training", json(&train.numerics));
             add("the training settings", json(&train.optimisation));
             add("the training images", json(&train.data));
-            add("the numerics of training", json(&train.numerics));
         }
         Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Statistics(_) | Stage::Activation(_) => {}
     }

@@ -104,7 +104,10 @@ impl Sources<'_, '_> {
         if let Control::Shows(difference) | Control::Silent(difference) = self.judged.control {
             let shows = matches!(self.judged.control, Control::Shows(_));
             rows.push(forest::Row {
-                group: format!("Positive control, against {}", self.table.default_cell.as_deref().unwrap_or("the default")),
+                group: format!(
+                    "Positive control, against {}",
+                    self.table.default_cell.as_deref().unwrap_or("the default")
+                ),
                 label: "noise on the prompts".to_owned(),
                 difference: Some(difference.estimate),
                 interval: Some(difference.interval(CONFIDENCE)),
@@ -145,7 +148,9 @@ impl Sources<'_, '_> {
             points.push(depth::Point {
                 label: format!("{name} ({count})"),
                 mean,
-                interval: mean.zip(difference).map(|(mean, d)| (mean - d.half_width(CONFIDENCE), mean + d.half_width(CONFIDENCE))),
+                interval: mean
+                    .zip(difference)
+                    .map(|(mean, d)| (mean - d.half_width(CONFIDENCE), mean + d.half_width(CONFIDENCE))),
                 paper: alike.iter().find_map(|cell| cell.cell.planned.claim.as_ref()?.value),
             });
         }
@@ -164,7 +169,8 @@ impl Sources<'_, '_> {
 
     fn activation(&self) -> Result<Option<Drawn>, Error> {
         let Some(cell) = self.default_cell() else { return Ok(None) };
-        let recorded = |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key, "activation")));
+        let recorded =
+            |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key, "activation")));
         let Some((key, seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
         let path = self.store.open_artifact(key, "activation", "activation.safetensors")?;
         let bytes = read(&path)?;
@@ -173,7 +179,9 @@ impl Sources<'_, '_> {
         let (_, timesteps) = tensor(&tensors, &path, "timesteps", Dtype::I64)?;
         let weights: Vec<f32> = weights.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let timesteps: Vec<i64> = timesteps.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-        let &[steps, blocks, prompts] = shape.as_slice() else { return Err(odd(&path, "`weights` has not three axes")) };
+        let &[steps, blocks, prompts] = shape.as_slice() else {
+            return Err(odd(&path, "`weights` has not three axes"));
+        };
         if steps != timesteps.len() || steps * blocks * prompts == 0 {
             return Err(odd(&path, "`weights` and `timesteps` do not fit"));
         }
@@ -210,7 +218,7 @@ impl Sources<'_, '_> {
         let figure = curves::Curves { subtitle: &subtitle, default: &curve, groups: &groups };
         let text = curves::draw(&figure).map_err(failed("losses"))?;
         let caption = "Above: the losses as they are. Below, by group: each cell's loss minus the default's on the same batches, \
-                       timesteps and noise. A cross marks where a curve leaves the panel.";
+                       timesteps and noise. A cross marks where a curve leaves the panel, or ends because the loss was not finite.";
         Ok(Some(Drawn::svg("losses", "Training losses", caption, text)))
     }
 
@@ -242,9 +250,8 @@ impl Sources<'_, '_> {
         let chosen: Vec<&PlannedCell> =
             self.table.cells.first().into_iter().chain(tuned).chain(self.default_cell()).collect();
         let run = |cell: &PlannedCell, seed: u64| cell.runs.iter().find(|run| run.seed == seed).map(|run| run.sample);
-        let complete = |seed: &u64| {
-            chosen.iter().all(|cell| run(cell, *seed).is_some_and(|key| self.has(key, "sample")))
-        };
+        let complete =
+            |seed: &u64| chosen.iter().all(|cell| run(cell, *seed).is_some_and(|key| self.has(key, "sample")));
         let Some(seed) = self.table.seeds.iter().copied().find(complete) else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
         let mut side = 0;
@@ -262,7 +269,7 @@ impl Sources<'_, '_> {
             side = width;
             let images = pixels.chunks_exact(channels * side * side).take(COLUMNS);
             let images = images.map(|planes| samples::image(planes, channels, side)).collect();
-            rows.push((cell.title.clone(), images));
+            rows.push((method_name(&cell.method).to_owned(), images));
         }
         let sampling = self.table.scale.sample.seed.wrapping_add(seed);
         let subtitle = format!("training seed {seed}, sampling seed {sampling}, samples 0 to {}", COLUMNS - 1);
@@ -295,6 +302,16 @@ impl Drawn {
     fn svg(name: &str, title: &str, caption: &str, text: String) -> Self {
         let (file, title, caption) = (format!("{name}.svg"), title.to_owned(), caption.to_owned());
         Self { file, title, caption, bytes: text.into_bytes(), shown: true }
+    }
+}
+
+/// What a reader calls a method.
+fn method_name(method: &Method) -> &'static str {
+    match method {
+        Method::Pretrained(_) => "baseline",
+        Method::Finetune(_) => "fine-tuning",
+        Method::PromptTuning(_) => "prompt tuning",
+        Method::Dmp(_) => "DMP",
     }
 }
 

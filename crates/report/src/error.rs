@@ -26,7 +26,9 @@ pub enum Error {
         second_value: String,
     },
     /// A record without the number that it is there for.
-    #[error("{record} has no usable {what}\n  it was written by another version: discard its stage and run the cell again")]
+    #[error(
+        "{record} has no usable {what}\n  it was written by another version: discard its stage and run the cell again"
+    )]
     Lacks {
         /// The record.
         record: String,

@@ -134,7 +134,8 @@ pub(crate) fn judge<'p>(table: &'p Table, mut cells: Vec<Cell<'p>>) -> Result<Ju
 fn is_paper_scale(table: &Table) -> bool {
     let scale = &table.scale;
     let inception = matches!(scale.extractor, Extractor::Inception(_));
-    let settings = scale.train.iterations == table.paper.further_iterations && scale.train.learning_rate_multiplier == 1.0;
+    let settings =
+        scale.train.iterations == table.paper.further_iterations && scale.train.learning_rate_multiplier == 1.0;
     table.scale_name == "paper" && inception && settings && table.overrides.is_empty()
 }
 
@@ -202,14 +203,20 @@ fn outcome(a: &Cell, b: &Cell) -> Result<Outcome, Error> {
         [(seed, a_only, b_only)] => {
             let both = a_only.subsets.len() == b_only.subsets.len();
             let (x, y) = (&a_only.subsets, &b_only.subsets);
-            both.then(|| Difference::over_subsets(a_only.value, b_only.value, x, y, SHARE)).flatten().ok_or_else(|| {
-                let run = a.runs.iter().find(|run| run.keys.seed == *seed).expect("just measured");
-                Error::Lacks { record: name(run.keys.metrics, "metrics"), what: "subsets of its samples".to_owned() }
-            })?
+            both.then(|| Difference::over_subsets(a_only.value, b_only.value, x, y, SHARE)).flatten().ok_or_else(
+                || {
+                    let run = a.runs.iter().find(|run| run.keys.seed == *seed).expect("just measured");
+                    Error::Lacks {
+                        record: name(run.keys.metrics, "metrics"),
+                        what: "subsets of its samples".to_owned(),
+                    }
+                },
+            )?
         }
         _ => {
             let values = |pick: fn(&(u64, &Measured, &Measured)) -> f64| pairs.iter().map(pick).collect::<Vec<f64>>();
-            Difference::over_seeds(&values(|pair| pair.1.value), &values(|pair| pair.2.value)).expect("two seeds or more")
+            Difference::over_seeds(&values(|pair| pair.1.value), &values(|pair| pair.2.value))
+                .expect("two seeds or more")
         }
     };
     Ok(Outcome::Measured(difference))

@@ -1,7 +1,7 @@
 //! From records to tables, figures and verdicts.
 //!
 //! Data path: `observed` (records to values by cell and seed) -> `consistency` (nothing is mixed) -> `judged` (paired
-//! differences and verdicts) -> `frames` (polars tables, the CSV files) -> `page` (Markdown) and `drawn` (figures). The
+//! differences and verdicts) -> `frames` (polars tables, the CSV files) -> `page`, `results` and `paper` (Markdown) and `drawn` (figures). The
 //! way in is [`build`]. Nothing but the plan and the records enters: the same records give the same bytes.
 
 use std::collections::BTreeSet;
@@ -22,9 +22,11 @@ mod judged;
 mod markdown;
 mod observed;
 mod page;
+mod paper;
 mod protocol;
 mod provenance;
 mod readings;
+mod results;
 
 pub use error::Error;
 
@@ -95,8 +97,7 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     let (cells, contrasts) = (frames::cells(&judged, &table.groups)?, frames::contrasts(&judged)?);
     let gaps = frames::gaps(&judged)?;
     let interval = page::interval(&judged);
-    let sources =
-        drawn::Sources { plan, table, store, judged: &judged, metric: &metric, interval: &interval };
+    let sources = drawn::Sources { plan, table, store, judged: &judged, metric: &metric, interval: &interval };
     let figures = drawn::all(&sources)?;
     let stages = recorded(plan, table, tree)?;
     let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();

@@ -1,5 +1,6 @@
 //! The report's page in Markdown: what was measured, how far it can be trusted, and how to do it again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use manifest::digest::Key;
@@ -11,7 +12,7 @@ use store::{Record, Tree};
 
 use crate::drawn::{self, Drawn};
 use crate::judged::{Comparison, Control, Judged, needs_control};
-use crate::markdown::{Align, Values, code, escape, table};
+use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
 use crate::provenance;
 use crate::readings;
@@ -41,7 +42,7 @@ pub(crate) struct Page<'a, 'p> {
 }
 
 /// Marks intervals that hold the sampling error only.
-const SAMPLING_ONLY: &str = "†";
+pub(crate) const SAMPLING_ONLY: &str = "†";
 
 /// What an interval means in this table.
 pub(crate) fn interval(judged: &Judged) -> String {
@@ -67,6 +68,7 @@ impl Page<'_, '_> {
             self.results(),
             self.figures(),
             self.gaps(),
+            self.identical(),
             self.readings(),
             self.again(),
             provenance::section(self.records),
@@ -114,7 +116,9 @@ impl Page<'_, '_> {
         let what = format!("noise on the prompts of {default}, {noise} of their root mean square, must make it worse");
         let shown = |difference: &Difference| self.signed_interval(Some(*difference));
         match &self.judged.control {
-            Control::Absent => "**Positive control:** none, since the table's method has no prompts to disturb.".to_owned(),
+            Control::Absent => {
+                "**Positive control:** none, since the table's method has no prompts to disturb.".to_owned()
+            }
             Control::Shows(difference) => format!("**Positive control** ({what}): it shows, {}.", shown(difference)),
             Control::Silent(difference) => format!(
                 "**Positive control ({what}): IT DOES NOT SHOW, {}. This protocol cannot see a change that is known to hurt; all \
@@ -122,16 +126,22 @@ impl Page<'_, '_> {
                 shown(difference)
             ),
             Control::Diverged => {
-                format!("**Positive control ({what}): {default} diverged, so it says nothing; all verdicts are withheld.**")
+                format!(
+                    "**Positive control ({what}): {default} diverged, so it says nothing; all verdicts are withheld.**"
+                )
             }
-            Control::NotRun => format!("**Positive control ({what}): not run yet; until then all verdicts are withheld.**"),
+            Control::NotRun => {
+                format!("**Positive control ({what}): not run yet; until then all verdicts are withheld.**")
+            }
         }
     }
 
     fn verdicts(&self) -> String {
         let size = match self.judged.paper_scale {
             true => "*reproduced*: moreover the paper's difference lies in the interval",
-            false => "*reproduced* is said at the paper's own scale only: here sizes are not comparable, directions are",
+            false => {
+                "*reproduced* is said at the paper's own scale only: here sizes are not comparable, directions are"
+            }
         };
         let judged = self.judged.cells.iter().filter_map(|cell| cell.to_baseline.as_ref());
         let count = judged.chain(&self.judged.contrasts).filter(|c| c.verdict.is_some_and(needs_control)).count();
@@ -142,7 +152,11 @@ impl Page<'_, '_> {
                  no more, not what another training would give"
             }
         };
-        let marked = if self.uses_both() { format!(" ({SAMPLING_ONLY}: one common seed only, sampling error alone)") } else { String::new() };
+        let marked = if self.uses_both() {
+            format!(" ({SAMPLING_ONLY}: one common seed only, sampling error alone)")
+        } else {
+            String::new()
+        };
         format!(
             "**Verdicts** compare a difference with {interval}{marked}. *direction holds*: the paper's sign, zero outside the interval; \
              *direction contradicted*: the other sign, zero outside; *inconclusive*: zero inside; *identical by construction*: the \
@@ -152,93 +166,9 @@ impl Page<'_, '_> {
     }
 
     /// Whether some intervals are over training seeds and some over subsets.
-    fn uses_both(&self) -> bool {
+    pub(crate) fn uses_both(&self) -> bool {
         let any = |spread: Spread| differences(self.judged).any(|difference| difference.spread == spread);
         any(Spread::TrainingSeeds) && any(Spread::Subsampling)
-    }
-
-    /// The table itself.
-    fn results(&self) -> String {
-        let ours = format!("{}, mean ± sd (seeds)", self.metric);
-        let columns = [
-            ("Cell", Align::Left),
-            ("Paper", Align::Right),
-            (ours.as_str(), Align::Right),
-            ("Minus baseline [95%]", Align::Right),
-            ("Paper's", Align::Right),
-            ("Verdict", Align::Left),
-            ("Minus other cell [95%]", Align::Right),
-            ("Paper's", Align::Right),
-            ("Verdict", Align::Left),
-        ];
-        let (cells, contrasts) = (Values(self.cells), Values(self.contrasts));
-        let mut rows = Vec::new();
-        let mut group = None;
-        for row in 0..cells.rows() {
-            let id = cells.text("cell", row).unwrap_or_default();
-            let this_group = cells.text("group", row);
-            if this_group != group {
-                let mut heading = vec![String::new(); columns.len()];
-                heading[0] = format!("**{}**", escape(&cells.text("group_title", row).unwrap_or_default()));
-                rows.push(heading);
-                group = this_group;
-            }
-            let mut line = vec![self.label(&cells, row), paper_value(cells.number("paper", row)), self.ours(&cells, row)];
-            line.extend(self.comparison(&cells, row, None));
-            let own: Vec<usize> =
-                (0..contrasts.rows()).filter(|&other| contrasts.text("cell", other).as_ref() == Some(&id)).collect();
-            match own.first() {
-                Some(&first) => line.extend(self.comparison(&contrasts, first, contrasts.text("against", first))),
-                None => line.extend([String::new(), String::new(), String::new()]),
-            }
-            rows.push(line);
-            for &other in own.iter().skip(1) {
-                let mut line = vec![String::new(); 6];
-                line.extend(self.comparison(&contrasts, other, contrasts.text("against", other)));
-                rows.push(line);
-            }
-        }
-        format!("## Results\n\n{}", table(&columns, &rows))
-    }
-
-    fn label(&self, cells: &Values, row: usize) -> String {
-        let id = cells.text("cell", row).unwrap_or_default();
-        let title = cells.text("title", row).unwrap_or_default();
-        let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
-        let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
-        match cells.text("same_run_as", row) {
-            Some(other) => format!("{name} (same run as {})", code(&other)),
-            None => name,
-        }
-    }
-
-    fn ours(&self, cells: &Values, row: usize) -> String {
-        let state = cells.text("state", row).unwrap_or_default();
-        let Some(mean) = cells.number("mean", row) else { return state };
-        let seeds = cells.number("training_seeds", row).unwrap_or_default();
-        let sd = cells.number("standard_deviation", row);
-        let sd = sd.map_or(String::new(), |sd| format!(" ± {}", self.number(sd)));
-        let note = if state == "measured" { String::new() } else { format!(", {state}") };
-        format!("{}{sd} ({seeds}){note}", self.number(mean))
-    }
-
-    /// Ours, the paper's, the verdict.
-    fn comparison(&self, values: &Values, row: usize, against: Option<String>) -> [String; 3] {
-        let paper = values.number("paper_difference", row).map_or(String::new(), |gap| format!("{gap:+.2}"));
-        let verdict = values.text("verdict", row).unwrap_or_default();
-        let interval = values.number("low", row).zip(values.number("high", row));
-        let ours = match (values.number("difference", row), interval) {
-            (Some(difference), Some((low, high))) => {
-                let only = values.text("interval_over", row).is_some_and(|over| over != "training seeds");
-                let mark = if only && self.uses_both() { SAMPLING_ONLY } else { "" };
-                format!("{} [{}, {}]{mark}", self.signed(difference), self.signed(low), self.signed(high))
-            }
-            (Some(_), None) => "0".to_owned(),
-            (None, _) => String::new(),
-        };
-        let against = against.map_or(String::new(), |other| format!("{}: ", code(&other)));
-        let ours = if ours.is_empty() && verdict.is_empty() { ours } else { format!("{against}{ours}") };
-        [ours, paper, emphasis(&verdict)]
     }
 
     fn figures(&self) -> String {
@@ -255,49 +185,6 @@ impl Page<'_, '_> {
         text
     }
 
-    /// The paper's own gaps against what FID is known to scatter.
-    fn gaps(&self) -> String {
-        let gaps = Values(self.gaps);
-        if gaps.rows() == 0 {
-            return String::new();
-        }
-        let classes: Vec<String> = (0..gaps.rows()).filter_map(|row| gaps.text("noise", row)).collect();
-        let count = |class: &str| classes.iter().filter(|other| *other == class).count();
-        let columns = [
-            ("Cell", Align::Left),
-            ("Against", Align::Left),
-            ("Paper", Align::Right),
-            ("Paper", Align::Right),
-            ("Gap", Align::Right),
-            ("Relative", Align::Right),
-            ("To the noise of FID", Align::Left),
-        ];
-        let rows: Vec<Vec<String>> = (0..gaps.rows())
-            .map(|row| {
-                let id = |column| code(&gaps.text(column, row).unwrap_or_default());
-                let number = |column| gaps.number(column, row).unwrap_or_default();
-                vec![
-                    id("cell"),
-                    id("against"),
-                    paper_value(gaps.number("paper", row)),
-                    paper_value(gaps.number("paper_against", row)),
-                    format!("{:+.2}", number("gap")),
-                    format!("{:+.1}%", 100.0 * number("relative")),
-                    gaps.text("noise", row).unwrap_or_default(),
-                ]
-            })
-            .collect();
-        format!(
-            "## The paper's own gaps\n\nThe paper prints one run each. FID is known to scatter by 1 to 2% from seeds alone: of its {} \
-             gaps here, {} lie within 1% (within the noise), {} between 1 and 2% (borderline), {} beyond.\n\n{}",
-            gaps.rows(),
-            count("within the known noise"),
-            count("borderline"),
-            count("beyond the known noise"),
-            table(&columns, &rows)
-        )
-    }
-
     fn readings(&self) -> String {
         let readings = readings::of(self.table);
         if readings.is_empty() {
@@ -305,9 +192,10 @@ impl Page<'_, '_> {
         }
         let gated = |method: &Method| matches!(method, Method::Dmp(_));
         let patched = self.table.cells.iter().filter(|cell| gated(&cell.written)).count();
-        let mut text = "## Readings\n\nThe paper leaves these open, or its released code does otherwise; each is a key of the \
+        let mut text =
+            "## Readings\n\nThe paper leaves these open, or its released code does otherwise; each is a key of the \
                         manifest that can be set.\n\n"
-            .to_owned();
+                .to_owned();
         for (reading, cells) in readings {
             let cells = match cells.len() {
                 1..=4 => cells.iter().map(|cell| code(cell)).collect::<Vec<_>>().join(", "),
@@ -323,50 +211,59 @@ impl Page<'_, '_> {
     fn again(&self) -> String {
         let columns = [("Cell", Align::Left), ("Records by training seed", Align::Left), ("Run it again", Align::Left)];
         let mut rows = Vec::new();
+        let mut targets = BTreeMap::new();
         let control = self.table.positive_control.iter();
         for cell in self.table.cells.iter().chain(control) {
-            let links: Vec<String> = cell.runs.iter().map(|run| self.link(run)).collect();
-            let command = match &cell.group {
-                None if cell.id != self.table.cells[0].id => "with its default cell".to_owned(),
-                _ => code(&protocol::command(self.plan, self.table, &cell.id)),
-            };
-            rows.push(vec![code(&cell.id), links.join(" "), command]);
+            let mut links = Vec::new();
+            for run in &cell.runs {
+                links.push(match self.record(run) {
+                    Some((key, kind)) => {
+                        targets.insert(key.short(), web(&self.published.dir(key, kind).join(Record::FILE)));
+                        format!("[{}]", key.short())
+                    }
+                    None => "none".to_owned(),
+                });
+            }
+            let command = protocol::command(self.plan, self.table, &cell.id);
+            rows.push(vec![code(&cell.id), links.join(" "), code(&command)]);
         }
+        let targets: Vec<String> = targets.iter().map(|(key, path)| format!("[{key}]: {path}\n")).collect();
         format!(
-            "## Records and commands\n\n`runner reproduce {}` runs what is missing of the whole table. Numbers with all their digits: \
-             [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({a}/cells.csv), [contrasts.csv]({a}/contrasts.csv).\n\n{}",
-            self.plan.artifact,
+            "## Records and commands\n\n`runner reproduce {a}` runs what is missing of the whole table; `runner show` prints a record. \
+             Numbers with all their digits: [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({a}/cells.csv), \
+             [contrasts.csv]({a}/contrasts.csv).\n\n{}\n{}",
             table(&columns, &rows),
+            targets.concat(),
             a = self.plan.artifact,
         )
     }
 
     /// The record of a run: its distance, or else its diverged training.
-    fn link(&self, run: &CellRun) -> String {
-        let has = |key: Key, kind: &str| self.records.iter().any(|record| record.key == key && record.kind == kind);
-        let link = |key: Key, kind: &str| {
-            let path = self.published.dir(key, kind).join(Record::FILE);
-            format!("[{}]({})", run.seed, web(&path))
-        };
-        match run.train {
-            _ if has(run.metrics, "metrics") => link(run.metrics, "metrics"),
-            Some(train) if has(train, "train") => link(train, "train"),
-            _ => format!("{}: none", run.seed),
-        }
+    fn record(&self, run: &CellRun) -> Option<(Key, &'static str)> {
+        let candidates = [Some((run.metrics, "metrics")), run.train.map(|train| (train, "train"))];
+        let has =
+            |(key, kind): &(Key, &str)| self.records.iter().any(|record| record.key == *key && record.kind == *kind);
+        candidates.into_iter().flatten().find(has)
     }
 
     fn signed_interval(&self, difference: Option<Difference>) -> String {
         let Some(difference) = difference else { return String::new() };
         let (low, high) = difference.interval(crate::judged::CONFIDENCE);
-        format!("{} [{}, {}] in {}", self.signed(difference.estimate), self.signed(low), self.signed(high), code(self.metric))
+        format!(
+            "{} [{}, {}] in {}",
+            self.signed(difference.estimate),
+            self.signed(low),
+            self.signed(high),
+            code(self.metric)
+        )
     }
 
     /// A number with as many decimals as the table's intervals deserve.
-    fn number(&self, value: f64) -> String {
+    pub(crate) fn number(&self, value: f64) -> String {
         format!("{value:.*}", self.decimals())
     }
 
-    fn signed(&self, value: f64) -> String {
+    pub(crate) fn signed(&self, value: f64) -> String {
         format!("{value:+.*}", self.decimals())
     }
 
@@ -376,19 +273,6 @@ impl Page<'_, '_> {
             differences(self.judged).map(|d| d.half_width(crate::judged::CONFIDENCE)).filter(|w| *w > 0.0).collect();
         widths.sort_by(f64::total_cmp);
         widths.get(widths.len() / 2).map_or(2, |median| (1.0 - median.log10().floor()).clamp(1.0, 6.0) as usize)
-    }
-}
-
-/// A value as the paper prints it.
-fn paper_value(value: Option<f64>) -> String {
-    value.map_or(String::new(), |value| format!("{value:.2}"))
-}
-
-/// What a reader must not overlook.
-fn emphasis(verdict: &str) -> String {
-    match verdict {
-        "direction contradicted" | "withheld" => format!("**{verdict}**"),
-        _ => verdict.to_owned(),
     }
 }
 

@@ -43,7 +43,11 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
             sample.sampler.steps,
             table.diffusion.timesteps,
             if sample.sampler.clip_x0 { ", x0 clipped" } else { "" },
-            if sample.sampler.guidance == 1.0 { String::new() } else { format!(", guidance {}", sample.sampler.guidance) }
+            if sample.sampler.guidance == 1.0 {
+                String::new()
+            } else {
+                format!(", guidance {}", sample.sampler.guidance)
+            }
         ),
         format!("{} samples per run", sample.count),
         format!("reference: {}", reference(table, judged)),
@@ -115,7 +119,8 @@ fn input(plan: &Plan, key: Option<Key>, role: &str) -> String {
 }
 
 fn reference(table: &Table, judged: &Judged) -> String {
-    let counted = judged.cells.iter().flat_map(|cell| cell.cell.measured()).find_map(|(_, measured)| measured.reference);
+    let counted =
+        judged.cells.iter().flat_map(|cell| cell.cell.measured()).find_map(|(_, measured)| measured.reference);
     let images = dataset(&table.scale.evaluation.reference);
     counted.map_or(images.clone(), |count| format!("{count} real images ({images})"))
 }

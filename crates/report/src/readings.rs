@@ -75,10 +75,14 @@ fn of_gate(gate: &Gate) -> Vec<String> {
         }
     }
     match gate.input {
-        GateInput::T => say("The gate reads the timestep embedding t (the released code: t + label, where prompts are added)."),
+        GateInput::T => {
+            say("The gate reads the timestep embedding t (the released code: t + label, where prompts are added).")
+        }
         GateInput::TPlusC => say("The gate reads the sum of timestep and label embedding."),
         GateInput::AsReleased => {
-            say("The gate reads t + label where prompts are added and t where they are prepended, as in the released code.");
+            say(
+                "The gate reads t + label where prompts are added and t where they are prepended, as in the released code.",
+            );
         }
     }
     match gate.noise {

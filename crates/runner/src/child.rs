@@ -143,7 +143,9 @@ fn give_up(claim: Claim, class: FailureClass, error: String) -> Event {
     let missing_input = class == FailureClass::MissingInput;
     match claim.fail(class, &error) {
         Ok(()) => Event::Failed { missing_input, error },
-        Err(unrecorded) => Event::Failed { missing_input, error: format!("{error}\n  nor could that be recorded: {unrecorded}") },
+        Err(unrecorded) => {
+            Event::Failed { missing_input, error: format!("{error}\n  nor could that be recorded: {unrecorded}") }
+        }
     }
 }
 
@@ -155,7 +157,8 @@ fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (Fa
             Input::Stage(key) => {
                 let producer = order.stage_inputs.get(role).map(|producer| &producer.stage);
                 let found = producer.and_then(|stage| Some((stage.kind(), file_of(stage)?)));
-                let (kind, file) = found.ok_or_else(|| (FailureClass::Other, format!("the input `{role}` has no file")))?;
+                let (kind, file) =
+                    found.ok_or_else(|| (FailureClass::Other, format!("the input `{role}` has no file")))?;
                 store.open_artifact(*key, kind, file).map_err(|error| (FailureClass::of(&error), error.to_string()))?
             }
             Input::File { sha256, path } => {
@@ -205,8 +208,8 @@ fn recorded(finished: engine::Finished) -> store::Finished {
     let point = |point: engine::CurvePoint| {
         let engine::CurvePoint { iteration, learning_rate, losses } = point;
         let losses = engine::Losses::NAMES.into_iter().zip(losses.values());
-        let values = losses.chain([("learning_rate", learning_rate)]);
-        store::CurvePoint { iteration, values: values.map(|(name, value)| (name.to_owned(), value)).collect() }
+        let losses = losses.map(|(name, value)| (name.to_owned(), value)).collect();
+        store::CurvePoint { iteration, learning_rate, losses }
     };
     store::Finished { outcome, metrics, curve: curve.into_iter().map(point).collect(), artifacts }
 }

@@ -135,7 +135,9 @@ pub(crate) enum Command {
         explain: bool,
     },
     /// Run every cell of manifests; write no report.
-    #[command(after_help = "Example:\n  runner sweep experiments/table4.yaml --scale tiny --set train.iterations=50 --seeds 0..2 --jobs 2")]
+    #[command(
+        after_help = "Example:\n  runner sweep experiments/table4.yaml --scale tiny --set train.iterations=50 --seeds 0..2 --jobs 2"
+    )]
     Sweep {
         /// Manifests or artifacts.
         #[arg(value_name = "MANIFEST", required = true)]

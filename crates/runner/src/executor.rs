@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use store::{FailureClass, Outcome, Status, Store};
+use store::{FailureClass, Outcome, Status, Store, StoreError};
 
 use crate::cli::Mode;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::progress::Board;
 use crate::protocol::{Event, Order};
 use crate::schedule::Schedule;
@@ -65,7 +65,7 @@ pub(crate) enum Ending {
     Skipped,
     /// There is no record, and nothing may run (mode `read-only`).
     Missing,
-    /// It was stopped by the user; its state is saved.
+    /// It was stopped by the user, after saving its state or (stopped at once) with that of its last checkpoint.
     Interrupted,
 }
 
@@ -88,7 +88,9 @@ pub(crate) struct Executor<'a> {
     held: BTreeMap<usize, Instant>,
     endings: Vec<Option<Ending>>,
     board: Board,
-    messages: (Sender<(usize, Message)>, Receiver<(usize, Message)>),
+    killed: bool,
+    sender: Sender<(usize, Message)>,
+    messages: Receiver<(usize, Message)>,
 }
 
 /// A worker and what its stage has reported as its end.
@@ -100,6 +102,7 @@ struct Active {
 impl<'a> Executor<'a> {
     /// An executor of `tasks`, which are in topological order.
     pub(crate) fn new(tasks: &'a [Task], store: &'a Store, mode: Mode, slots: Slots) -> Self {
+        let (sender, messages) = channel();
         Self {
             tasks,
             store,
@@ -110,15 +113,14 @@ impl<'a> Executor<'a> {
             held: BTreeMap::new(),
             endings: vec![None; tasks.len()],
             board: Board::new(tasks.len(), tasks.iter().map(|task| task.work).sum()),
-            messages: channel(),
+            killed: false,
+            sender,
+            messages,
         }
     }
 
     /// Runs until every task has ended or the user asked to stop; tasks that were not reached have no ending.
-    ///
-    /// # Errors
-    /// When the results tree cannot be read. What runs then is asked to stop: its standard input is dropped.
-    pub(crate) fn run(mut self, stop: &StopRequests) -> Result<Vec<Option<Ending>>, Failure> {
+    pub(crate) fn run(mut self, stop: &StopRequests) -> Vec<Option<Ending>> {
         let mut asked = 0;
         loop {
             let requests = stop.count();
@@ -127,14 +129,14 @@ impl<'a> Executor<'a> {
                 asked = requests;
             }
             if asked == 0 {
-                self.look_at_held()?;
-                self.fill_slots()?;
+                self.look_at_held();
+                self.fill_slots();
             }
             if self.workers.is_empty() && (asked > 0 || self.held.is_empty()) {
-                return Ok(self.endings);
+                return self.endings;
             }
-            match self.messages.1.recv_timeout(POLL) {
-                Ok((stage, message)) => self.hear(stage, message)?,
+            match self.messages.recv_timeout(POLL) {
+                Ok((stage, message)) => self.hear(stage, message),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
@@ -142,6 +144,7 @@ impl<'a> Executor<'a> {
 
     /// Asks children to stop, or ends them at once when the user asked before.
     fn stop(&mut self, requests: usize) {
+        self.killed = requests > 1;
         for active in self.workers.values_mut() {
             if requests > 1 {
                 active.worker.kill();
@@ -155,34 +158,34 @@ impl<'a> Executor<'a> {
     }
 
     /// Starts ready stages while there are slots.
-    fn fill_slots(&mut self) -> Result<(), Failure> {
-        while self.workers.len() < self.slots.jobs {
-            let Some(stage) = self.schedule.start_next() else { return Ok(()) };
-            self.begin(stage)?;
+    fn fill_slots(&mut self) {
+        while self.workers.len() < self.slots.jobs
+            && let Some(stage) = self.schedule.start_next()
+        {
+            self.begin(stage);
         }
-        Ok(())
     }
 
     /// Starts a stage unless its end is known already.
-    fn begin(&mut self, stage: usize) -> Result<(), Failure> {
+    fn begin(&mut self, stage: usize) {
         let again = self.mode == Mode::Force;
-        match self.status(stage)? {
-            Status::Done(record) if !again => self.end(stage, done(record.outcome, Ending::Cached)),
-            Status::Running(owner) => self.hold(stage, &owner.to_string()),
-            _ if self.mode == Mode::ReadOnly => self.end(stage, Ending::Missing),
-            Status::Failed(failure) if !runs_again(self.mode, failure.class) => {
+        match self.status(stage) {
+            Ok(Status::Done(record)) if !again => self.end(stage, done(record.outcome, Ending::Cached)),
+            Ok(Status::Running(owner)) => self.hold(stage, &owner.to_string()),
+            Ok(_) if self.mode == Mode::ReadOnly => self.end(stage, Ending::Missing),
+            Ok(Status::Failed(failure)) if !runs_again(self.mode, failure.class) => {
                 self.end(stage, Ending::FailedBefore { error: failure.reason });
             }
-            Status::Done(_) | Status::Corrupt(_) | Status::Failed(_) | Status::Partial { .. } | Status::Missing => {
+            Ok(Status::Done(_) | Status::Corrupt(_) | Status::Failed(_) | Status::Partial { .. } | Status::Missing) => {
                 self.spawn(stage, again);
             }
+            Err(error) => self.end(stage, Ending::fault(error)),
         }
-        Ok(())
     }
 
-    fn status(&self, stage: usize) -> Result<Status, Failure> {
+    fn status(&self, stage: usize) -> Result<Status, StoreError> {
         let planned = &self.tasks[stage].order.planned;
-        Ok(self.store.status(planned.key, planned.stage.kind())?)
+        self.store.status(planned.key, planned.stage.kind())
     }
 
     /// Starts a child. It gets its share of the cores: all of them where nothing else could run.
@@ -191,12 +194,12 @@ impl<'a> Executor<'a> {
         let threads = (self.slots.cores / at_once).max(1);
         let task = &self.tasks[stage];
         let order = Order { threads, again, ..task.order.clone() };
-        match Worker::start(stage, &order, self.messages.0.clone()) {
+        match Worker::start(stage, &order, self.sender.clone()) {
             Ok(worker) => {
                 self.board.started(stage, &task.label, task.work);
                 self.workers.insert(stage, Active { worker, last: None });
             }
-            Err(error) => self.end(stage, Ending::Failed { missing_input: false, error: format!("{error:#}") }),
+            Err(error) => self.end(stage, Ending::fault(format_args!("{error:#}"))),
         }
     }
 
@@ -209,35 +212,36 @@ impl<'a> Executor<'a> {
     }
 
     /// Takes up stages that somebody else worked on and has let go of.
-    fn look_at_held(&mut self) -> Result<(), Failure> {
+    fn look_at_held(&mut self) {
         let due: Vec<usize> =
             self.held.iter().filter(|(_, looked)| looked.elapsed() >= HELD_POLL).map(|(&stage, _)| stage).collect();
         for stage in due {
-            match self.status(stage)? {
-                Status::Running(_) => {
+            let ending = match self.status(stage) {
+                Ok(Status::Running(_)) => {
                     self.held.insert(stage, Instant::now());
+                    continue;
                 }
-                Status::Done(record) => {
-                    self.held.remove(&stage);
-                    self.end(stage, done(record.outcome, Ending::Done));
-                }
-                Status::Failed(failure) => {
-                    self.held.remove(&stage);
+                Ok(Status::Done(record)) => done(record.outcome, Ending::Done),
+                Ok(Status::Failed(failure)) => {
                     let missing_input = failure.class == FailureClass::MissingInput;
-                    self.end(stage, Ending::Failed { missing_input, error: failure.reason });
+                    Ending::Failed { missing_input, error: failure.reason }
                 }
-                Status::Missing | Status::Partial { .. } | Status::Corrupt(_) if self.workers.len() < self.slots.jobs => {
-                    self.held.remove(&stage);
-                    self.begin(stage)?;
+                Ok(Status::Missing | Status::Partial { .. } | Status::Corrupt(_)) => {
+                    if self.workers.len() < self.slots.jobs {
+                        self.held.remove(&stage);
+                        self.begin(stage);
+                    }
+                    continue;
                 }
-                Status::Missing | Status::Partial { .. } | Status::Corrupt(_) => {}
-            }
+                Err(error) => Ending::fault(error),
+            };
+            self.held.remove(&stage);
+            self.end(stage, ending);
         }
-        Ok(())
     }
 
     /// Takes note of what a worker says.
-    fn hear(&mut self, stage: usize, message: Message) -> Result<(), Failure> {
+    fn hear(&mut self, stage: usize, message: Message) {
         match message {
             Message::Event(Event::Started { .. }) => {}
             Message::Event(Event::Progress { done, total, unit, note }) => {
@@ -250,31 +254,27 @@ impl<'a> Executor<'a> {
             }
             Message::Closed => {
                 if let Some(active) = self.workers.remove(&stage) {
-                    self.reap(stage, active)?;
+                    self.reap(stage, active);
                 }
             }
         }
-        Ok(())
     }
 
     /// A child has exited: what it said last is how its stage ended.
-    fn reap(&mut self, stage: usize, active: Active) -> Result<(), Failure> {
-        let (status, complaints) =
-            active.worker.wait().map_err(|error| Failure::Other(anyhow::anyhow!("a child process is lost: {error}")))?;
+    fn reap(&mut self, stage: usize, active: Active) {
+        let exited = active.worker.wait();
         let ending = match active.last {
             Some(Event::Done { outcome }) => done(outcome, Ending::Done),
-            Some(Event::Held { by }) => {
-                self.hold(stage, &by);
-                return Ok(());
-            }
+            Some(Event::Held { by }) => return self.hold(stage, &by),
             Some(Event::Interrupted) => Ending::Interrupted,
             Some(Event::Failed { missing_input, error }) => Ending::Failed { missing_input, error },
-            Some(Event::Started { .. } | Event::Progress { .. }) | None => {
-                Ending::Failed { missing_input: false, error: crash(status, &complaints) }
-            }
+            Some(Event::Started { .. } | Event::Progress { .. }) | None => match exited {
+                Ok(_) if self.killed => Ending::Interrupted,
+                Ok((status, complaints)) => Ending::fault(crash(status, &complaints)),
+                Err(error) => Ending::fault(format_args!("its process is lost: {error}")),
+            },
         };
         self.end(stage, ending);
-        Ok(())
     }
 
     /// Notes how a stage ended, and what that means for its dependents.
@@ -292,7 +292,9 @@ impl<'a> Executor<'a> {
             Ending::Diverged { .. } => Some(Ending::Skipped),
             Ending::Missing => Some(Ending::Missing),
             Ending::Interrupted => None,
-            Ending::Failed { .. } | Ending::FailedBefore { .. } | Ending::Blocked | Ending::Skipped => Some(Ending::Blocked),
+            Ending::Failed { .. } | Ending::FailedBefore { .. } | Ending::Blocked | Ending::Skipped => {
+                Some(Ending::Blocked)
+            }
         };
         if let Some(consequence) = dependents {
             for dependent in self.schedule.stopped(stage) {
@@ -302,6 +304,13 @@ impl<'a> Executor<'a> {
             }
         }
         self.endings[stage] = Some(ending);
+    }
+}
+
+impl Ending {
+    /// A failure for which the stage itself has left no words.
+    fn fault(error: impl std::fmt::Display) -> Self {
+        Self::Failed { missing_input: false, error: error.to_string() }
     }
 }
 
@@ -316,7 +325,7 @@ impl std::fmt::Display for Ending {
             Self::Blocked => write!(f, "blocked: a stage that it needs failed"),
             Self::Skipped => write!(f, "skipped: a stage that it needs diverged"),
             Self::Missing => write!(f, "missing"),
-            Self::Interrupted => write!(f, "interrupted, state saved"),
+            Self::Interrupted => write!(f, "interrupted"),
         }
     }
 }
@@ -326,7 +335,8 @@ pub(crate) fn exit(endings: &[Option<Ending>], interrupted: bool) -> Exit {
     if interrupted {
         return Exit::Interrupted;
     }
-    let failed = |ending: &&Ending| matches!(ending, Ending::Failed { .. } | Ending::FailedBefore { .. } | Ending::Missing);
+    let failed =
+        |ending: &&Ending| matches!(ending, Ending::Failed { .. } | Ending::FailedBefore { .. } | Ending::Missing);
     let missing_input = |ending: &Ending| matches!(ending, Ending::Failed { missing_input: true, .. });
     let mut failures = endings.iter().flatten().filter(failed);
     match failures.next() {

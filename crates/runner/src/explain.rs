@@ -127,7 +127,12 @@ pub(crate) struct Explained {
 ///
 /// # Errors
 /// When the results tree cannot be read.
-pub(crate) fn explain(stages: &Stages<'_>, store: &Store, mode: Mode, history: &History) -> Result<Vec<Explained>, Failure> {
+pub(crate) fn explain(
+    stages: &Stages<'_>,
+    store: &Store,
+    mode: Mode,
+    history: &History,
+) -> Result<Vec<Explained>, Failure> {
     let mut will_run = BTreeSet::new();
     let mut without_result = BTreeSet::new();
     let mut explained = Vec::new();
@@ -196,7 +201,10 @@ impl History {
         let Ok(params) = serde_json::to_value(&stage.stage) else { return Reason::NeverRun };
         let params = flatten(&params);
         let known = self.by_kind.get(stage.stage.kind()).map_or(&[][..], Vec::as_slice);
-        let nearest = known.iter().map(|(flat, record)| (differences(flat, &params), record)).min_by_key(|(found, _)| found.len());
+        let nearest = known
+            .iter()
+            .map(|(flat, record)| (differences(flat, &params), record))
+            .min_by_key(|(found, _)| found.len());
         let Some((differences, record)) = nearest else { return Reason::NeverRun };
         let nearest = record.key;
         if differences.len() > MOST_DIFFERENCES {

@@ -57,7 +57,9 @@ pub(crate) fn by_digits(results: &Path, digits: &str) -> Result<Found, Failure> 
         }
         (None, _) => {
             let problem = format!("no stage in {} has a key that begins with `{digits}`", results.display());
-            Err(Failure::Usage(format!("{problem}\n  `runner status ARTIFACT` lists keys; `--results DIR` names another tree")))
+            Err(Failure::Usage(format!(
+                "{problem}\n  `runner status ARTIFACT` lists keys; `--results DIR` names another tree"
+            )))
         }
     }
 }

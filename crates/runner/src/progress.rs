@@ -49,8 +49,14 @@ impl Board {
             overall.enable_steady_tick(Duration::from_secs(1));
             Bars { screen, overall }
         });
-        let mut board =
-            Self { bars, running: BTreeMap::new(), work_in_all: work.max(f64::MIN_POSITIVE), work_ended: 0.0, stages, ended: 0 };
+        let mut board = Self {
+            bars,
+            running: BTreeMap::new(),
+            work_in_all: work.max(f64::MIN_POSITIVE),
+            work_ended: 0.0,
+            stages,
+            ended: 0,
+        };
         board.draw_overall();
         board
     }
@@ -153,7 +159,8 @@ fn say(line: &str) {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("=> "))
+    ProgressStyle::with_template(template)
+        .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("=> "))
 }
 
 /// The first `most` characters, the last of them an ellipsis where something was cut.

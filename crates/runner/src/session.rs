@@ -31,6 +31,7 @@ pub(crate) struct Session {
     pub(crate) output: Output,
     workspace: Workspace,
     store: Arc<Store>,
+    reports: PathBuf,
 }
 
 impl Session {
@@ -40,8 +41,11 @@ impl Session {
     /// Outside of a repository, and where the results tree cannot be used.
     pub(crate) fn open(options: Options, access: Access) -> Result<Self, Failure> {
         let workspace = workspace(&options)?;
-        let results = options.results.clone().unwrap_or_else(|| workspace.root().join("results"));
-        let results = std::path::absolute(results).map_err(anyhow::Error::from)?;
+        let absolute = |typed: &Option<PathBuf>, usual: &str| {
+            let path = typed.clone().unwrap_or_else(|| workspace.root().join(usual));
+            std::path::absolute(path).map_err(anyhow::Error::from)
+        };
+        let (results, reports) = (absolute(&options.results, "results")?, absolute(&options.reports, "reports")?);
         let store = match access {
             Access::Write if options.mode != Mode::ReadOnly => Store::open(&results)?,
             Access::Read | Access::Write => Store::open_read_only(&results)?,
@@ -55,7 +59,7 @@ impl Session {
             })
         };
         let output = Output::new(options.json);
-        Ok(Self { options, output, workspace: workspace.with_hash(Box::new(hash)), store })
+        Ok(Self { options, output, workspace: workspace.with_hash(Box::new(hash)), store, reports })
     }
 
     /// The folder that holds `experiments/`.
@@ -74,8 +78,8 @@ impl Session {
     }
 
     /// Where reports are written.
-    pub(crate) fn reports(&self) -> PathBuf {
-        self.options.reports.clone().unwrap_or_else(|| self.root().join("reports"))
+    pub(crate) fn reports(&self) -> &Path {
+        &self.reports
     }
 
     /// The repository's manifests.

@@ -54,7 +54,8 @@ impl<'a> Stages<'a> {
 
     /// What the executor is given.
     pub(crate) fn tasks(&self, results: &Path, code: &store::Code, device: &str) -> Vec<Task> {
-        let places: BTreeMap<Key, usize> = self.stages.iter().enumerate().map(|(place, stage)| (stage.key, place)).collect();
+        let places: BTreeMap<Key, usize> =
+            self.stages.iter().enumerate().map(|(place, stage)| (stage.key, place)).collect();
         let task = |stage: &&PlannedStage| {
             let producer = |key: &Key| self.stages[places[key]].clone();
             let stage_inputs = stage.inputs.iter().filter_map(|(role, input)| match input {
@@ -91,7 +92,10 @@ fn label(plan: &Plan, stage: &PlannedStage) -> String {
     let kind = stage.stage.kind();
     let Some(table) = &plan.table else { return format!("{kind} {}", plan.artifact) };
     let mut users = table.cells.iter().chain(&table.positive_control).flat_map(|cell| {
-        cell.runs.iter().filter(|run| chain(run).any(|key| key == stage.key)).map(|run| format!("{} seed {}", cell.id, run.seed))
+        cell.runs
+            .iter()
+            .filter(|run| chain(run).any(|key| key == stage.key))
+            .map(|run| format!("{} seed {}", cell.id, run.seed))
     });
     match (users.next(), users.count()) {
         (Some(first), 0) => format!("{kind} {first}"),

@@ -22,14 +22,16 @@ const SMALL: f64 = 1e9;
 impl Work {
     /// Estimates the work of a stage.
     pub(crate) fn of(stage: &Stage) -> Self {
-        let iterations = |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
+        let iterations =
+            |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
         match stage {
             Stage::Pretrain(s) => {
                 iterations(s.optimisation.iterations, s.optimisation.batch as f64 * 3.0 * dit_forward(&s.dit, None))
             }
-            Stage::TrainExtractor(s) => {
-                iterations(s.optimisation.iterations, s.optimisation.batch as f64 * 3.0 * extractor_forward(&s.extractor))
-            }
+            Stage::TrainExtractor(s) => iterations(
+                s.optimisation.iterations,
+                s.optimisation.batch as f64 * 3.0 * extractor_forward(&s.extractor),
+            ),
             // Frozen weights need no gradient of their own: forward and backward cost the same.
             Stage::Train(s) => {
                 let passes = if matches!(s.method, Method::Finetune(_)) { 3.0 } else { 2.0 };
@@ -42,7 +44,9 @@ impl Work {
                 let images = s.count as f64;
                 Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
             }
-            Stage::Features(s) => Self { flops: SMALL + 1e4 * extractor_forward(&s.extractor), units: 1.0, unit: "stages" },
+            Stage::Features(s) => {
+                Self { flops: SMALL + 1e4 * extractor_forward(&s.extractor), units: 1.0, unit: "stages" }
+            }
             Stage::Statistics(_) | Stage::Metrics(_) | Stage::Activation(_) => {
                 Self { flops: SMALL, units: 1.0, unit: "stages" }
             }

@@ -18,10 +18,10 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     write_with(path, |file| file.write_all(contents))
 }
 
-/// As [`write`], with the contents written by `fill`.
+/// As [`write()`], with the contents written by `fill`.
 ///
 /// # Errors
-/// As [`write`], and what `fill` returns.
+/// As [`write()`], and what `fill` returns.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), StoreError> {
     let folder = parent(path);
     let attempt = || {

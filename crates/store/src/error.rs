@@ -91,7 +91,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// For `map_err`: an [`StoreError::Io`] from what was tried on which path.
+    /// For `map_err`: a [`StoreError::Io`] from what was tried on which path.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::Io { action, path, source }

@@ -119,7 +119,8 @@ impl Record {
 
     /// The contents of `record.json`.
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        let sealed = Sealed { format: FORMAT, seal: self.seal(), record: self.clone() };
+        let seal = Digest::of(&serde_json::to_vec(self).expect("a record has a JSON form"));
+        let sealed = Sealed { format: FORMAT, seal, record: self.clone() };
         let mut json = serde_json::to_vec_pretty(&sealed).expect("a record has a JSON form");
         json.push(b'\n');
         json
@@ -141,16 +142,12 @@ impl Record {
         if format != FORMAT {
             return Err(StoreError::Format { path, found: format.to_string(), supported: FORMAT });
         }
-        let Sealed { seal, record, .. } = serde_json::from_slice(&json).map_err(not_json)?;
-        // The seal covers the values, the comparison of texts the rest.
-        if record.seal() != seal || record.to_json() != json {
+        let Sealed { record, .. } = serde_json::from_slice(&json).map_err(not_json)?;
+        // Written anew, with its seal, the record must be the same text to the last byte.
+        if record.to_json() != json {
             return Err(StoreError::corrupt(path, "changed since it was written (its seal does not fit)"));
         }
         Ok(Some(record))
-    }
-
-    fn seal(&self) -> Digest {
-        Digest::of(&serde_json::to_vec(self).expect("a record has a JSON form"))
     }
 }
 

@@ -49,12 +49,8 @@ impl Trunk for FastTrunk {
         };
         let depth = self.dit.depth;
         let contributions = mixed.as_ref().map_or(vec![Contribution::None; depth], |mixed| mixed.contributions(depth));
-        let inputs = Inputs {
-            parameters: &self.parameters,
-            condition: &condition,
-            rows: &rows,
-            contributions: &contributions,
-        };
+        let inputs =
+            Inputs { parameters: &self.parameters, condition: &condition, rows: &rows, contributions: &contributions };
         workspace.forward(&inputs, x, out);
         Ok(())
     }

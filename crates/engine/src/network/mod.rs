@@ -71,9 +71,8 @@ impl Network {
             Engine::Fast => Box::new(fast::FastTrunk::new(dit, weights.0, patch)?),
         };
         let guided = dit.classes.filter(|_| sampler.guidance != 1.0);
-        let guidance = guided.map(|null| {
-            (Guidance { scale: sampler.guidance, channels: sampler.guidance_channels }, null as u32)
-        });
+        let guidance =
+            guided.map(|null| (Guidance { scale: sampler.guidance, channels: sampler.guidance_channels }, null as u32));
         Ok(Self { dit: dit.clone(), guidance, labels: Vec::new(), trunk })
     }
 

@@ -88,7 +88,10 @@ impl Mixed {
                 Self { kind, blocks: prompts.dim(0)? }
             }
             patches::Contribution::Vectors { vectors, .. } => {
-                anyhow::ensure!(!in_front, "a literal attention gate cannot prepend with --engine fast; use --engine reference");
+                anyhow::ensure!(
+                    !in_front,
+                    "a literal attention gate cannot prepend with --engine fast; use --engine reference"
+                );
                 Self { kind: Kind::Vectors(flat(vectors)?), blocks: vectors.dim(0)? }
             }
         })

@@ -2,6 +2,8 @@
 
 pub mod fast;
 mod full;
+#[cfg(test)]
+mod goldens;
 mod patched;
 mod reference;
 

@@ -61,7 +61,7 @@ impl TrainingTrunk for PatchedTrunk {
         let condition = fast::gate_condition(&self.condition, self.dit.hidden)?;
         let learned = weights::variables(&self.layout.unflatten(values), DType::F32, &Device::Cpu)?;
         let patch = Patch::build(&self.method, &self.dit, &learned)?.context("this method trains no patch")?;
-        let mixture = patch.mix(&condition, Some(&batch.gate_noise(&patch, &Device::Cpu)?))?;
+        let mixture = patch.mix(&condition, batch.gate_noise(&patch, &Device::Cpu)?.as_ref())?;
         let mixed = fast::Mixed::new(&mixture, patch.prepended() > 0)?;
         let contributions = mixed.contributions(self.dit.depth);
         let inputs = Inputs {
@@ -94,10 +94,9 @@ fn contribution_gradient(
         Tensor::from_vec(values, like.shape(), like.device())
     };
     Ok(match like {
-        patches::Contribution::Prompts { weights, prompts } => ContributionGradient::Prompts {
-            weights: stack(weights_of, weights)?,
-            prompts: stack(prompts_of, prompts)?,
-        },
+        patches::Contribution::Prompts { weights, prompts } => {
+            ContributionGradient::Prompts { weights: stack(weights_of, weights)?, prompts: stack(prompts_of, prompts)? }
+        }
         patches::Contribution::Vectors { vectors, .. } => ContributionGradient::Vectors(stack(vectors_of, vectors)?),
     })
 }

@@ -50,7 +50,7 @@ impl TrainingTrunk for ReferenceTrunk {
         let condition =
             dit.condition(&Tensor::new(t, &self.device)?, &Tensor::new(batch.clean.labels.as_slice(), &self.device)?)?;
         let mixture = match &patch {
-            Some(patch) => Some(patch.mix(&condition, Some(&batch.gate_noise(patch, &self.device)?))?),
+            Some(patch) => Some(patch.mix(&condition, batch.gate_noise(patch, &self.device)?.as_ref())?),
             None => None,
         };
         let hooks: &dyn Hooks = mixture.as_ref().map_or(&Unpatched, |mixture| mixture);

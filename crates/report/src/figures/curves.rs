@@ -56,7 +56,7 @@ impl Curve {
 
 const WINDOWS: usize = 60;
 const PANEL: (i32, i32) = (280, 176);
-const LEGEND: i32 = 220;
+const LEGEND: i32 = 300;
 const TOP: i32 = 66;
 
 /// Draws the figure.
@@ -69,9 +69,11 @@ pub fn draw(curves: &Curves) -> Result<String, Failure> {
     let subtitle = format!("{}; a point is the mean of about {window:.0} iterations", curves.subtitle);
     svg(size, "Training losses of every cell", |root| {
         headline(root, "Training losses", &subtitle)?;
-        let everything: Vec<Curve> = curves.groups.iter().flat_map(|(_, all)| all).map(|c| c.smoothed(WINDOWS)).collect();
+        let everything: Vec<Curve> =
+            curves.groups.iter().flat_map(|(_, all)| all).map(|c| c.smoothed(WINDOWS)).collect();
         let default = curves.default.smoothed(WINDOWS);
-        let mut above: Vec<(&Curve, RGBColor)> = everything.iter().map(|curve| (curve, RGBColor(170, 170, 170))).collect();
+        let mut above: Vec<(&Curve, RGBColor)> =
+            everything.iter().map(|curve| (curve, RGBColor(170, 170, 170))).collect();
         above.push((&default, INK));
         row(root, TOP, "", &above, &default)?;
         let keys = [("every cell", RGBColor(170, 170, 170)), (default.label.as_str(), INK)];
@@ -98,7 +100,8 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
         let Some((low, high)) = span(curves, loss) else { continue };
         let height = high - low;
         let power = low.abs().max(high.abs()).log10().floor().min(0.0) as i32;
-        let (unit, note) = if power < -2 { (10f64.powi(power), format!(" (× 1e{power})")) } else { (1.0, String::new()) };
+        let (unit, note) =
+            if power < -2 { (10f64.powi(power), format!(" (× 1e{power})")) } else { (1.0, String::new()) };
         write(&area, &format!("{name}{suffix}{note}"), (52, 3), SMALL, INK, (HPos::Left, VPos::Top))?;
         let mut chart = ChartBuilder::on(&area)
             .margin_top(24)
@@ -125,7 +128,7 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
             let inside = |&(_, value): &(f64, f64)| value.is_finite() && value <= high && value >= low;
             let all = curve.iterations.iter().copied().zip(curve.losses[loss].iter().copied());
             let points: Vec<(f64, f64)> = all.take_while(inside).collect();
-            let cut = points.len() < curve.iterations.len();
+            let cut = points.len() < curve.iterations.len() || curve.iterations.last() < default.iterations.last();
             let end = points.last().copied();
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
             if let Some(end) = end.filter(|_| cut) {
@@ -139,7 +142,8 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
 /// The values that a panel covers: all of them, unless a few (a diverging run) lie far outside the rest; a curve that
 /// leaves the panel ends in a cross.
 fn span(curves: &[(&Curve, RGBColor)], loss: usize) -> Option<(f64, f64)> {
-    let mut values: Vec<f64> = curves.iter().flat_map(|(c, _)| &c.losses[loss]).copied().filter(|v| v.is_finite()).collect();
+    let mut values: Vec<f64> =
+        curves.iter().flat_map(|(c, _)| &c.losses[loss]).copied().filter(|v| v.is_finite()).collect();
     values.sort_by(f64::total_cmp);
     let at = |share: f64| values[(share * (values.len() - 1) as f64).round() as usize];
     if values.is_empty() {

@@ -114,7 +114,7 @@ pub fn draw(forest: &Forest) -> Result<String, Failure> {
             }
             let colour = row.mark.colour();
             write(root, &row.label, (LEFT - 12, y), SMALL, INK, (HPos::Right, VPos::Center))?;
-            let number = |value| tick(value, span / 10.0);
+            let number = |value: f64| format!("{}{}", if value > 0.0 { "+" } else { "" }, tick(value, span / 10.0));
             let note = match (row.difference, row.interval) {
                 (Some(d), Some((a, b))) => format!("{} [{}, {}] {}", number(d), number(a), number(b), row.note),
                 (Some(d), None) => format!("{} {}", number(d), row.note),
@@ -127,7 +127,13 @@ pub fn draw(forest: &Forest) -> Result<String, Failure> {
                     let ends = [(across(a.max(low)), y), (across(b.min(high)), y)];
                     root.draw(&PathElement::new(ends, colour.stroke_width(2)))?;
                 }
-                mark(root, row.mark, difference.clamp(low, high), difference, (across(difference.clamp(low, high)), y))?;
+                mark(
+                    root,
+                    row.mark,
+                    difference.clamp(low, high),
+                    difference,
+                    (across(difference.clamp(low, high)), y),
+                )?;
             }
         }
         Ok(vec![])

@@ -95,8 +95,7 @@ fn embed(bitmap: &Bitmap) -> String {
 fn enlarge((width, height): (u32, u32), rgb: &[u8], (across, down): (u32, u32)) -> (u32, u32, Vec<u8>) {
     let mut large = Vec::with_capacity(rgb.len() * (across * down) as usize);
     for row in rgb.chunks_exact(width as usize * 3) {
-        let wide: Vec<u8> =
-            row.chunks_exact(3).flat_map(|pixel| pixel.repeat(across as usize)).collect();
+        let wide: Vec<u8> = row.chunks_exact(3).flat_map(|pixel| pixel.repeat(across as usize)).collect();
         large.extend(wide.repeat(down as usize));
     }
     (width * across, height * down, large)
@@ -151,7 +150,11 @@ fn headline(area: &Area, title: &str, subtitle: &str) -> Result<(), Failure> {
 fn tick(value: f64, span: f64) -> String {
     let decimals = (2.0 - span.abs().max(1e-12).log10().floor()).clamp(0.0, 8.0) as usize - usize::from(span < 100.0);
     let text = format!("{value:.decimals$}");
-    if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') { "0".into() } else { text.replace('-', "−") }
+    if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') {
+        "0".into()
+    } else {
+        text.replace('-', "−")
+    }
 }
 
 /// The range of finite values, widened by a share of itself on both sides; `None` where there is no finite value.
@@ -173,7 +176,8 @@ mod tests {
 
     #[test]
     fn base64_matches_the_rfc() {
-        let pairs = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        let pairs =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
         for (plain, coded) in pairs {
             assert_eq!(base64(plain.as_bytes()), coded);
         }

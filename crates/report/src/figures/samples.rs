@@ -82,9 +82,13 @@ mod tests {
 
     #[test]
     fn planes_become_pixels_and_keep_their_place_in_the_grid() {
-        assert_eq!(image(&[1, 2, 3, 4, 11, 12, 13, 14, 21, 22, 23, 24], 3, 2), [1, 11, 21, 2, 12, 22, 3, 13, 23, 4, 14, 24]);
+        assert_eq!(
+            image(&[1, 2, 3, 4, 11, 12, 13, 14, 21, 22, 23, 24], 3, 2),
+            [1, 11, 21, 2, 12, 22, 3, 13, 23, 4, 14, 24]
+        );
         assert_eq!(image(&[7, 8, 9, 10], 1, 2)[..6], [7, 7, 7, 8, 8, 8]);
-        let rows = [("a".to_string(), vec![vec![1; 12], vec![2; 12]]), ("b".to_string(), vec![vec![3; 12], vec![4; 12]])];
+        let rows =
+            [("a".to_string(), vec![vec![1; 12], vec![2; 12]]), ("b".to_string(), vec![vec![3; 12], vec![4; 12]])];
         let grid = Grid { subtitle: "", side: 2, columns: 2, rows: &rows };
         let (width, height, rgb) = pixels(&grid);
         assert_eq!((width, height), (5, 5));

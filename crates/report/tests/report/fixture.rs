@@ -86,7 +86,8 @@ impl Bench {
         for (run, &value) in self.cell(cell).runs.iter().zip(values) {
             let mut metrics = BTreeMap::from([(name.clone(), value), ("reference".to_owned(), 10000.0)]);
             for subset in 0..8 {
-                metrics.insert(format!("{name}.subset.{subset:02}"), value + 1.0 + 0.01 * (subset as f64 * value).sin());
+                metrics
+                    .insert(format!("{name}.subset.{subset:02}"), value + 1.0 + 0.01 * (subset as f64 * value).sin());
             }
             self.commit(run.metrics, Finished { metrics, ..finished() }, &[]);
         }
@@ -174,27 +175,36 @@ pub(crate) fn finished() -> Finished {
 
 fn tensors(tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
     let view = |(name, dtype, shape, bytes): &(&str, Dtype, Vec<usize>, Vec<u8>)| {
-        (name.to_string(), TensorView::new(*dtype, shape.clone(), bytes).unwrap().data().to_vec(), *dtype, shape.clone())
+        (
+            name.to_string(),
+            TensorView::new(*dtype, shape.clone(), bytes).unwrap().data().to_vec(),
+            *dtype,
+            shape.clone(),
+        )
     };
     let owned: Vec<_> = tensors.iter().map(view).collect();
-    let views = owned.iter().map(|(name, bytes, dtype, shape)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    let views =
+        owned.iter().map(|(name, bytes, dtype, shape)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     safetensors::serialize(views, None).unwrap()
 }
 
 /// Table 4 with every state that a cell can be in: most cells measured, `d/prepend` diverged, `reference/finetune` not run.
 pub(crate) fn full(seeds: &[u64]) -> Bench {
     let bench = Bench::new(plan(seeds, &[]));
-    let noise = |cell: &str, seed: u64| 0.01 * ((cell.len() * 13 + cell.bytes().map(usize::from).sum::<usize>()) as f64 + 7.0 * seed as f64).sin();
+    let noise = |cell: &str, seed: u64| {
+        0.01 * ((cell.len() * 13 + cell.bytes().map(usize::from).sum::<usize>()) as f64 + 7.0 * seed as f64).sin()
+    };
     let each = |cell: &str, value: f64| {
-        let values: Vec<f64> = seeds.iter().map(|&seed| value + 0.3 * (seed as f64).cos() + noise(cell, seed)).collect();
+        let values: Vec<f64> =
+            seeds.iter().map(|&seed| value + 0.3 * (seed as f64).cos() + noise(cell, seed)).collect();
         bench.measure(cell, &values);
     };
     for (cell, value) in [
         ("baseline", 6.0),
-        ("a/attention", 6.2),     // direction holds against the baseline and linear
+        ("a/attention", 6.2), // direction holds against the baseline and linear
         ("a/linear", 5.7),
-        ("b/hard", 5.4),          // contradicted against soft
-        ("c/uniform", 5.701),     // inconclusive against distinct
+        ("b/hard", 5.4),      // contradicted against soft
+        ("c/uniform", 5.701), // inconclusive against distinct
         ("e/ib0_lb0", 5.8),
         ("e/ib2_lb1", 5.75),
         ("depth/first", 5.9),

@@ -26,7 +26,10 @@ fn contrast(rows: &[Row], cell: &str, against: &str) -> String {
 /// The line of the results table that begins with a cell's id.
 fn line<'p>(page: &'p str, cell: &str) -> &'p str {
     let results = page.split("## Results").nth(1).unwrap();
-    results.lines().find(|line| line.starts_with(&format!("| `{cell}`"))).unwrap_or_else(|| panic!("no line for {cell}"))
+    results
+        .lines()
+        .find(|line| line.starts_with(&format!("| `{cell}`")))
+        .unwrap_or_else(|| panic!("no line for {cell}"))
 }
 
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -75,6 +78,8 @@ fn every_verdict_is_given_where_it_is_due() {
     assert!(page.contains("`runner run experiments/table4.yaml --cell b/hard --scale tiny --seeds 0,1,2`"));
     // The paper's b/hard and b/soft lie 1.5% apart.
     assert!(page.contains("borderline"));
+    // The load loss has no gradient, and yet the paper prints two values.
+    assert!(page.contains("- `e/ib0_lb1` and `e/ib0_lb0`: 5.96 and 6.11, -2.5%"));
     // At this scale nothing is ever called reproduced.
     assert!(!line(&page, "a/attention").contains("reproduced"));
 }
@@ -188,8 +193,10 @@ fn the_same_records_give_the_same_bytes_and_touch_no_file() {
 
     // Links of the page lead to files of the report.
     let page = fs::read_to_string(&report.files[0]).unwrap();
-    let links: Vec<&str> = page.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(links.len() > 20);
+    let inline = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let defined = page.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).map(|(_, path)| path);
+    let links: Vec<&str> = inline.chain(defined).collect();
+    assert!(links.len() > 20, "{links:?}");
     for link in links {
         assert!(bench.reports().join(link).is_file(), "{link}");
     }
@@ -289,4 +296,32 @@ fn a_recipe_has_no_report() {
     let mut plan = plan(&[0], &[]);
     plan.table = None;
     assert!(matches!(Bench::new(plan).build(), Err(Error::NoTable(_))));
+}
+
+#[test]
+fn sizes_are_judged_at_the_papers_scale_only() {
+    let measured = |paper_scale: bool| {
+        let mut bench = Bench::new(plan(&[0, 1, 2], &[]));
+        let table = bench.table_mut();
+        table.scale.train.iterations = table.paper.further_iterations;
+        table.scale.train.learning_rate_multiplier = 1.0;
+        table.scale_name = "paper".to_owned();
+        if paper_scale {
+            let weights = manifest::scale::Weights { file: "inception.safetensors".to_owned(), sha256: None };
+            table.scale.extractor = manifest::scale::Extractor::Inception(manifest::scale::Inception { weights });
+        }
+        bench.measure("baseline", &[6.25, 6.27, 6.29]);
+        // The paper's difference is -0.40; one interval holds it, the other does not.
+        bench.measure("a/linear", &[5.86, 5.87, 5.88]);
+        bench.measure("b/hard", &[5.75, 5.77, 5.80]);
+        bench.measure("positive_control", &[8.0, 8.2, 8.1]);
+        bench.page()
+    };
+    let (report, page) = measured(true);
+    assert_eq!(verdict(&report.rows, "a/linear"), "reproduced");
+    assert_eq!(verdict(&report.rows, "b/hard"), "direction holds");
+    assert_eq!(report.files[0].parent().unwrap().file_name().unwrap(), "paper");
+    assert!(page.contains("moreover the paper's difference lies in the interval"));
+    let (report, _) = measured(false);
+    assert_eq!(verdict(&report.rows, "a/linear"), "direction holds");
 }

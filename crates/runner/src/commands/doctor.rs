@@ -40,7 +40,7 @@ pub(crate) fn run(options: Options) -> Result<Exit, Failure> {
     let output = Output::new(options.json);
     let mut checks = vec![cores(), memory(), simd()];
     let session = Session::open(options, Access::Read)?;
-    checks.extend([writable("results", session.results()), writable("reports", &session.reports())]);
+    checks.extend([writable("results", session.results()), writable("reports", session.reports())]);
     checks.push(space(session.results()));
     checks.push(device(session.device()));
     checks.extend(data(&session));
@@ -113,7 +113,7 @@ fn simd() -> Check {
     }
 }
 
-/// Whether a folder can be written; nothing stays behind, the folder itself included.
+/// Whether a folder can be written. Nothing stays behind, not even the folder.
 fn writable(what: &str, folder: &Path) -> Check {
     let existing = nearest_existing(folder);
     match tempfile::Builder::new().prefix(".doctor-").tempfile_in(existing) {
@@ -140,7 +140,9 @@ fn device(device: DeviceName) -> Check {
     let DeviceName::Cuda(number) = device else { return check("device", Verdict::Ok, "cpu") };
     match std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count) {
         0 => check("device", Verdict::Missing, format!("{device}: no NVIDIA driver is loaded; use `--device cpu`")),
-        gpus if number >= gpus => check("device", Verdict::Missing, format!("{device}: this machine has {gpus} GPUs, from cuda:0 on")),
+        gpus if number >= gpus => {
+            check("device", Verdict::Missing, format!("{device}: this machine has {gpus} GPUs, from cuda:0 on"))
+        }
         gpus => check("device", Verdict::Ok, format!("{device}, of {gpus}")),
     }
 }
@@ -152,7 +154,9 @@ fn data(session: &Session) -> Vec<Check> {
         for scale in session.workspace().scales() {
             let what = format!("{artifact} at {scale}");
             checks.push(match session.plan_at(&artifact, &scale) {
-                Ok(plan) => check(&what, Verdict::Ok, format!("data and weights are there, {} stages", plan.stages.len())),
+                Ok(plan) => {
+                    check(&what, Verdict::Ok, format!("data and weights are there, {} stages", plan.stages.len()))
+                }
                 // Other scales than the one asked for may well lack their data.
                 Err(Failure::Manifest(error @ (manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }))) => {
                     let asked_for = scale == session.options.scale;
@@ -171,7 +175,7 @@ fn first_line(error: &impl std::fmt::Display) -> String {
 }
 
 fn nearest_existing(folder: &Path) -> &Path {
-    folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"))
+    folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"))
 }
 
 fn gigabytes(bytes: u64) -> String {

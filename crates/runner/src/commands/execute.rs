@@ -56,7 +56,10 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
         return execute(session, &stages);
     }
     let table = plans[0].table.as_ref().ok_or_else(|| {
-        Failure::Usage(format!("{} is a recipe, it has no cells\n  leave `--cell` out to run it", plans[0].file.display()))
+        Failure::Usage(format!(
+            "{} is a recipe, it has no cells\n  leave `--cell` out to run it",
+            plans[0].file.display()
+        ))
     })?;
     let mut wanted = BTreeSet::new();
     for id in cells {
@@ -88,7 +91,7 @@ fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let code = store::Code::collect(session.root(), store.hashes());
     let tasks = stages.tasks(session.results(), &code, &session.device().to_string());
     let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
-    let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop)?;
+    let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop);
     let exit = executor::exit(&endings, stop.count() > 0);
     tell(session, &tasks, &endings, started.elapsed().as_secs_f64())?;
     if exit == Exit::Interrupted {
@@ -116,7 +119,11 @@ fn tell(session: &Session, tasks: &[Task], endings: &[Option<Ending>], seconds: 
     if session.output.is_json() {
         for (task, ending) in tasks.iter().zip(endings) {
             if let Some(ending) = ending {
-                session.output.object(&Ended { key: task.order.planned.key.to_string(), label: &task.label, ending })?;
+                session.output.object(&Ended {
+                    key: task.order.planned.key.to_string(),
+                    label: &task.label,
+                    ending,
+                })?;
             }
         }
         return session.output.object(&tally);

@@ -23,9 +23,10 @@ struct Collected {
 pub(crate) fn run(session: &Session, delete: bool) -> Result<Exit, Failure> {
     let mut keep = BTreeSet::new();
     let workspace = session.workspace();
-    let at_scales = workspace.artifacts().into_iter().flat_map(|artifact| {
-        workspace.scales().into_iter().map(move |scale| (artifact.clone(), scale))
-    });
+    let at_scales = workspace
+        .artifacts()
+        .into_iter()
+        .flat_map(|artifact| workspace.scales().into_iter().map(move |scale| (artifact.clone(), scale)));
     let recipes = workspace.recipes().into_iter().map(|recipe| (recipe, session.options.scale.clone()));
     for (name, scale) in at_scales.chain(recipes) {
         match session.plan_at(&name, &scale) {

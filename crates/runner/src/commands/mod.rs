@@ -17,6 +17,7 @@ use manifest::plan::{PlannedCell, Table};
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
+use crate::output::Output;
 use crate::session::{Access, Session};
 
 /// Does what was asked.
@@ -42,7 +43,9 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Schema { write } => schema::run(&options, write),
         Command::Doctor => doctor::run(options),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "runner", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "runner", &mut script);
+            Output::new(false).line(String::from_utf8_lossy(&script))?;
             Ok(Exit::Done)
         }
         Command::Stage => crate::child::run(),

@@ -60,7 +60,10 @@ pub(crate) fn run(session: &Session, artifact: &str, why: bool) -> Result<Exit, 
         session.output.line("")?;
     }
     session.output.line(table(&explained))?;
-    let mut line = format!("{}: {} stages, {} done, {} will run", plans[0].artifact, summary.stages, summary.done, summary.will_run);
+    let mut line = format!(
+        "{}: {} stages, {} done, {} will run",
+        plans[0].artifact, summary.stages, summary.done, summary.will_run
+    );
     for (count, what) in [(summary.running, "running"), (summary.will_not_run, "will not run")] {
         if count > 0 {
             let _ = write!(line, ", {count} {what}");

@@ -26,7 +26,7 @@ pub(crate) fn run(session: &Session, artifact: &str) -> Result<Exit, Failure> {
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn write(session: &Session, plan: &Plan) -> Result<(), Failure> {
-    let report = report::build(plan, session.store(), &session.reports()).map_err(anyhow::Error::from)?;
+    let report = report::build(plan, session.store(), session.reports()).map_err(anyhow::Error::from)?;
     session.output.emit(&report, text(&report))
 }
 
@@ -40,9 +40,9 @@ fn text(report: &report::Report) -> String {
             (Some(mean), None) => format!("{mean:.3}"),
             (None, _) => row.state.clone(),
         };
-        let difference = row.to_baseline.map_or_else(|| "-".to_owned(), |[estimate, low, high]| {
-            format!("{estimate:+.3} [{low:+.3}, {high:+.3}]")
-        });
+        let difference = row
+            .to_baseline
+            .map_or_else(|| "-".to_owned(), |[estimate, low, high]| format!("{estimate:+.3} [{low:+.3}, {high:+.3}]"));
         let verdict = row.verdict.clone().unwrap_or_default();
         rows.push(vec![row.cell.clone(), number(row.paper), ours, difference, verdict]);
     }

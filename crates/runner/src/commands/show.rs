@@ -35,9 +35,9 @@ struct Shown {
 pub(crate) fn run(session: &Session, what: &str) -> Result<Exit, Failure> {
     match what.split_once(':') {
         Some((artifact, cell)) => show_cell(session, artifact, cell),
-        None if what.contains('/') => {
-            Err(Failure::Usage(format!("`{what}` names no artifact\n  a cell is shown with its artifact, e.g. `table4:{what}`")))
-        }
+        None if what.contains('/') => Err(Failure::Usage(format!(
+            "`{what}` names no artifact\n  a cell is shown with its artifact, e.g. `table4:{what}`"
+        ))),
         None => show_stage(session, &by_digits(session.results(), what)?),
     }
 }
@@ -96,7 +96,8 @@ fn text(shown: &Shown) -> String {
 
 fn show_cell(session: &Session, artifact: &str, id: &str) -> Result<Exit, Failure> {
     let plan = session.plan(artifact)?;
-    let table = plan.table.as_ref().ok_or_else(|| Failure::Usage(format!("`{artifact}` is a recipe, it has no cells")))?;
+    let table =
+        plan.table.as_ref().ok_or_else(|| Failure::Usage(format!("`{artifact}` is a recipe, it has no cells")))?;
     let cell = super::cell(table, artifact, id)?;
     let mut rows = vec![["seed", "stage", "key", "state", "metrics"].map(str::to_owned).to_vec()];
     let mut stages = Vec::new();
@@ -117,7 +118,13 @@ fn show_cell(session: &Session, artifact: &str, id: &str) -> Result<Exit, Failur
                 Status::Missing => "missing",
             };
             let shown: Vec<String> = metrics.iter().take(4).map(|(name, value)| format!("{name} {value:.6}")).collect();
-            rows.push(vec![run.seed.to_string(), kind.to_owned(), stage.key.short(), state.to_owned(), shown.join(", ")]);
+            rows.push(vec![
+                run.seed.to_string(),
+                kind.to_owned(),
+                stage.key.short(),
+                state.to_owned(),
+                shown.join(", "),
+            ]);
             stages.push(serde_json::json!({
                 "seed": run.seed, "kind": kind, "key": stage.key.to_string(), "state": state, "metrics": metrics,
             }));
@@ -129,7 +136,9 @@ fn show_cell(session: &Session, artifact: &str, id: &str) -> Result<Exit, Failur
         "identical_by_construction": cell.identical_by_construction, "stages": stages,
     });
     let mut text = format!("{}: {}\n", cell.id, cell.title);
-    for (what, other) in [("same run as", &cell.same_run_as), ("identical by construction to", &cell.identical_by_construction)] {
+    for (what, other) in
+        [("same run as", &cell.same_run_as), ("identical by construction to", &cell.identical_by_construction)]
+    {
         if let Some(other) = other {
             text.push_str(&format!("{what} {other}\n"));
         }

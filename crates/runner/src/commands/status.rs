@@ -42,9 +42,11 @@ pub(crate) fn run(session: &Session, artifact: Option<&str>) -> Result<Exit, Fai
         Some(artifact) => {
             let plans = session.plans(&[artifact.to_owned()])?;
             let planned = Stages::of(&plans);
-            stages.extend(planned.iter().map(|stage| {
-                (stage.key, stage.stage.kind().to_owned(), planned.label(stage.key).to_owned())
-            }));
+            stages.extend(
+                planned
+                    .iter()
+                    .map(|stage| (stage.key, stage.stage.kind().to_owned(), planned.label(stage.key).to_owned())),
+            );
         }
         None => stages.extend(inventory::stages(session.results()).into_iter().map(|found| {
             let label = format!("{} {}", found.kind, found.key.short());
@@ -63,7 +65,9 @@ pub(crate) fn run(session: &Session, artifact: Option<&str>) -> Result<Exit, Fai
         let (count, note) = match status {
             Status::Done(_) => (&mut counts.done, None),
             Status::Running(owner) => (&mut counts.running, Some(("running", owner.to_string()))),
-            Status::Partial { attempts } => (&mut counts.interrupted, Some(("interrupted", format!("attempts: {attempts}")))),
+            Status::Partial { attempts } => {
+                (&mut counts.interrupted, Some(("interrupted", format!("attempts: {attempts}"))))
+            }
             Status::Failed(failure) => (&mut counts.failed, Some(("failed", failure.reason))),
             Status::Corrupt(damage) => (&mut counts.damaged, Some(("damaged", damage))),
             Status::Missing => (&mut counts.missing, None),
@@ -82,7 +86,8 @@ pub(crate) fn run(session: &Session, artifact: Option<&str>) -> Result<Exit, Fai
         session.output.line(format!("nothing has been run in {} yet", session.results().display()))?;
         return Ok(Exit::Done);
     }
-    let mut rows = vec![["stage", "done", "running", "interrupted", "failed", "damaged", "missing"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["stage", "done", "running", "interrupted", "failed", "damaged", "missing"].map(str::to_owned).to_vec()];
     for kind in kinds {
         let counts = &of_kind[&kind];
         let numbers = [counts.done, counts.running, counts.interrupted, counts.failed, counts.damaged, counts.missing];
@@ -90,7 +95,8 @@ pub(crate) fn run(session: &Session, artifact: Option<&str>) -> Result<Exit, Fai
     }
     session.output.line(columns(&rows))?;
     if !notable.is_empty() {
-        let row = |stage: &Notable| vec![stage.key.short(), stage.stage.clone(), stage.state.to_owned(), stage.why.clone()];
+        let row =
+            |stage: &Notable| vec![stage.key.short(), stage.stage.clone(), stage.state.to_owned(), stage.why.clone()];
         session.output.line("")?;
         session.output.line(columns(&notable.iter().map(row).collect::<Vec<_>>()))?;
     }

@@ -1,0 +1,103 @@
+//! The results table: a row per cell, what was measured beside what the paper prints.
+
+use crate::markdown::{Align, Values, code, escape, table};
+use crate::page::{Page, SAMPLING_ONLY};
+use crate::paper::paper_value;
+
+impl Page<'_, '_> {
+    /// The table itself.
+    pub(crate) fn results(&self) -> String {
+        let ours = format!("{}, mean ± sd (seeds)", self.metric);
+        let columns = [
+            ("Cell", Align::Left),
+            ("Paper", Align::Right),
+            (ours.as_str(), Align::Right),
+            ("Minus baseline [95%]", Align::Right),
+            ("Paper's", Align::Right),
+            ("Verdict", Align::Left),
+            ("Minus other cell [95%]", Align::Right),
+            ("Paper's", Align::Right),
+            ("Verdict", Align::Left),
+        ];
+        let (cells, contrasts) = (Values(self.cells), Values(self.contrasts));
+        let mut rows = Vec::new();
+        let mut group = None;
+        for row in 0..cells.rows() {
+            let id = cells.text("cell", row).unwrap_or_default();
+            let this_group = cells.text("group", row);
+            if this_group != group {
+                let mut heading = vec![String::new(); columns.len()];
+                heading[0] = format!("**{}**", escape(&cells.text("group_title", row).unwrap_or_default()));
+                rows.push(heading);
+                group = this_group;
+            }
+            let mut line =
+                vec![self.label(&cells, row), paper_value(cells.number("paper", row)), self.ours(&cells, row)];
+            line.extend(self.comparison(&cells, row, None));
+            let own: Vec<usize> =
+                (0..contrasts.rows()).filter(|&other| contrasts.text("cell", other).as_ref() == Some(&id)).collect();
+            match own.first() {
+                Some(&first) => line.extend(self.comparison(&contrasts, first, contrasts.text("against", first))),
+                None => line.extend([String::new(), String::new(), String::new()]),
+            }
+            rows.push(line);
+            for &other in own.iter().skip(1) {
+                let mut line = vec![String::new(); 6];
+                line.extend(self.comparison(&contrasts, other, contrasts.text("against", other)));
+                rows.push(line);
+            }
+        }
+        format!("## Results\n\n{}", table(&columns, &rows))
+    }
+
+    fn label(&self, cells: &Values, row: usize) -> String {
+        let id = cells.text("cell", row).unwrap_or_default();
+        let title = cells.text("title", row).unwrap_or_default();
+        let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
+        let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
+        match cells.text("same_run_as", row) {
+            Some(other) => format!("{name} (same run as {})", code(&other)),
+            None => name,
+        }
+    }
+
+    fn ours(&self, cells: &Values, row: usize) -> String {
+        let state = cells.text("state", row).unwrap_or_default();
+        let Some(mean) = cells.number("mean", row) else { return state };
+        let seeds = cells.number("training_seeds", row).unwrap_or_default();
+        let sd = cells.number("standard_deviation", row);
+        let sd = sd.map_or(String::new(), |sd| format!(" ± {}", self.number(sd)));
+        let note = if state == "measured" { String::new() } else { format!(", {state}") };
+        format!("{}{sd} ({seeds}){note}", self.number(mean))
+    }
+
+    /// Ours, the paper's, the verdict.
+    fn comparison(&self, values: &Values, row: usize, against: Option<String>) -> [String; 3] {
+        let paper = values.number("paper_difference", row).map_or(String::new(), |gap| format!("{gap:+.2}"));
+        let verdict = values.text("verdict", row).unwrap_or_default();
+        let interval = values.number("low", row).zip(values.number("high", row));
+        let ours = match (values.number("difference", row), interval) {
+            (Some(difference), Some((low, high))) => {
+                let only = values.text("interval_over", row).is_some_and(|over| over != "training seeds");
+                let mark = if only && self.uses_both() { SAMPLING_ONLY } else { "" };
+                format!("{} [{}, {}]{mark}", self.signed(difference), self.signed(low), self.signed(high))
+            }
+            (Some(_), None) => "0".to_owned(),
+            (None, _) => String::new(),
+        };
+        let ours = match against {
+            Some(other) if ours.is_empty() => code(&other),
+            Some(other) => format!("{}: {ours}", code(&other)),
+            None => ours,
+        };
+        [ours, paper, emphasis(&verdict)]
+    }
+}
+
+/// What a reader must not overlook.
+fn emphasis(verdict: &str) -> String {
+    match verdict {
+        "direction contradicted" | "withheld" => format!("**{verdict}**"),
+        _ => verdict.to_owned(),
+    }
+}

@@ -1,0 +1,112 @@
+//! Processes that are stopped, killed or short of disk space in the middle, and runners beside each other.
+
+use crate::repository::{Repository, files, wait};
+
+/// Long enough to be stopped in the middle.
+const LONG: &str = "optimisation.iterations=1200";
+
+#[test]
+fn two_runners_share_one_results_tree() {
+    let repository = Repository::new();
+    let arguments = ["sweep", "nano", "--json"];
+    let runners = [repository.start(&arguments), repository.start(&arguments)];
+    for runner in runners {
+        let said = runner.finish();
+        assert_eq!(said.code, Some(0), "{said:#?}");
+        let tally = said.json();
+        let reached = tally["done"].as_u64().unwrap() + tally["already_done"].as_u64().unwrap();
+        assert_eq!(reached, tally["stages"].as_u64().unwrap());
+    }
+    repository.exits(0, &["verify"]);
+    // Each stage ran once: one attempt, one log.
+    let logs =
+        files(&repository.path("results")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "log"));
+    assert!(logs.into_iter().all(|log| log.ends_with("attempt-1.log")));
+}
+
+#[cfg(unix)]
+#[test]
+fn killed_in_the_middle_it_ends_in_the_same_bits() {
+    let repository = Repository::new();
+    repository.exits(0, &["run", "nano-backbone", "--set", LONG, "--results", "undisturbed"]);
+
+    let arguments = ["run", "nano-backbone", "--set", LONG];
+    let first = repository.start(&arguments);
+    repository.wait_for_log("results", "pretrain", "iterations");
+    first.signal("INT");
+    let said = first.finish();
+    assert_eq!(said.code, Some(130), "{said:#?}");
+    assert!(said.err.contains("same command"), "{}", said.err);
+    let status = repository.exits(0, &["status", "--json"]).json_lines();
+    assert_eq!(status[0]["pretrain"]["interrupted"], 1);
+
+    // Killed outright, the runner leaves a child that sees it and stops by itself.
+    let second = repository.start(&arguments);
+    wait("the second attempt", || {
+        let text = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        files(&repository.path("results"))
+            .into_iter()
+            .any(|path| path.ends_with("attempt-2.log") && text(path).contains("iterations"))
+    });
+    second.signal("KILL");
+    second.finish();
+    wait("the child's end", || repository.run(&["status", "--json"]).json_lines()[0]["pretrain"]["running"] == 0);
+    repository.exits(0, &["verify"]);
+
+    let third = repository.exits(0, &["run", "nano-backbone", "--set", LONG]);
+    assert!(!third.err.contains("error"), "{}", third.err);
+    let (disturbed, undisturbed) =
+        (repository.record("results", "pretrain"), repository.record("undisturbed", "pretrain"));
+    assert!(disturbed["provenance"]["cost"]["resumed_attempts"].as_u64().unwrap() >= 2);
+    assert_eq!(undisturbed["provenance"]["cost"]["resumed_attempts"], 0);
+    assert_eq!(disturbed["artifacts"], undisturbed["artifacts"]);
+    assert_eq!(disturbed["key"], undisturbed["key"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_child_that_is_killed_is_a_failed_stage_and_its_state_is_kept() {
+    let repository = Repository::new();
+    let runner = repository.start(&["run", "nano-backbone", "--set", LONG]);
+    repository.wait_for_log("results", "pretrain", "iterations");
+    let status = repository.exits(0, &["status", "--json"]).json_lines();
+    let owner = status[1]["why"].as_str().unwrap().to_owned();
+    let pid = owner.split_whitespace().nth(1).unwrap();
+    assert!(std::process::Command::new("kill").args(["-s", "KILL", pid]).status().unwrap().success());
+    let said = runner.finish();
+    assert_eq!(said.code, Some(1), "{said:#?}");
+    assert!(said.err.contains("signal 9"), "{}", said.err);
+    repository.exits(0, &["verify"]);
+    repository.exits(0, &["run", "nano-backbone", "--set", LONG]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_twice_stops_at_once_and_leaves_a_sound_tree() {
+    let repository = Repository::new();
+    let runner = repository.start(&["sweep", "nano", "--set", "train.iterations=100000"]);
+    repository.wait_for_log("results", "train", "iterations");
+    runner.signal("INT");
+    runner.signal("TERM");
+    let said = runner.finish();
+    assert_eq!(said.code, Some(130), "{said:#?}");
+    repository.exits(0, &["verify"]);
+    let status = repository.exits(0, &["status", "--json"]).json_lines();
+    assert_eq!((&status[0]["train"]["running"], &status[0]["train"]["failed"]), (&0.into(), &0.into()), "{status:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_named_and_the_next_run_goes_on() {
+    let repository = Repository::new();
+    // No file may grow beyond a few kilobytes: what a full disk does to weights, without one.
+    let script = format!("trap '' XFSZ; ulimit -f 8; exec {} run nano-backbone", env!("CARGO_BIN_EXE_runner"));
+    let said =
+        std::process::Command::new("sh").args(["-c", &script]).current_dir(repository.path("")).output().unwrap();
+    let message = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(1), "{message}");
+    assert!(message.contains("pretrain") && message.contains("too large"), "{message}");
+    repository.exits(0, &["verify"]);
+    // A failure of the surroundings does not stand: the same command tries again.
+    assert_eq!(repository.exits(0, &["run", "nano-backbone", "--json"]).json()["done"], 1);
+}
