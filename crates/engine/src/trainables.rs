@@ -38,13 +38,9 @@ impl Layout {
     }
 
     /// Elements in all.
+    #[allow(clippy::len_without_is_empty, reason = "an empty layout is of no use to anybody")]
     pub fn len(&self) -> usize {
         self.slots.last().map_or(0, |slot| slot.range.end)
-    }
-
-    /// Whether nothing learns.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Copies tensors by name into a flat buffer.

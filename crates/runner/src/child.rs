@@ -15,7 +15,6 @@ use manifest::plan::Input;
 use manifest::stage::Stage;
 use store::{Claim, FailureClass, Machine, Status, Store, StoreError};
 
-use crate::cli::DeviceName;
 use crate::exit::{Exit, Failure};
 use crate::protocol::{Event, Order};
 
@@ -95,11 +94,12 @@ fn carry_out(order: &Order, stop: &AtomicBool) -> Event {
 
 /// Executes a claimed stage.
 fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool) -> Event {
-    let (inputs, device) = match inputs(order, store).and_then(|inputs| Ok((inputs, device(&order.device)?))) {
-        Ok(both) => both,
+    let inputs = match inputs(order, store) {
+        Ok(inputs) => inputs,
         Err((class, error)) => return give_up(claim, class, error),
     };
-    log.line(&format!("{} threads on {}", order.threads, order.device));
+    let device = order.device;
+    log.line(&format!("{} threads on {device}", order.threads));
     let nobody_listens = |_| stop.store(true, Ordering::Relaxed);
     say(&Event::Started { attempt: claim.attempt(), log: claim.log_path() }).unwrap_or_else(nobody_listens);
     let progress = |progress: engine::Progress| {
@@ -112,7 +112,7 @@ fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool
         inputs,
         directory: claim.dir(),
         threads: order.threads,
-        device,
+        device: device.into(),
         progress: &progress,
         stop,
     };
@@ -121,7 +121,7 @@ fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool
     match executed {
         Ok(Ok(finished)) => {
             let finished = recorded(finished);
-            let machine = Machine::collect(&order.device, order.threads);
+            let machine = Machine::collect(&device.described(), order.threads);
             match claim.commit(&finished, order.code.clone(), machine) {
                 Ok(record) => Event::Done { outcome: record.outcome },
                 Err(error) => Event::Failed { missing_input: false, error: error.to_string() },
@@ -187,14 +187,6 @@ fn file_of(stage: &Stage) -> Option<&'static str> {
         Stage::Statistics(_) => Some(artifact::STATISTICS),
         Stage::Activation(_) => Some(artifact::ACTIVATION),
         Stage::Metrics(_) => None,
-    }
-}
-
-fn device(name: &str) -> Result<engine::Device, (FailureClass, String)> {
-    match name.parse::<DeviceName>() {
-        Ok(DeviceName::Cpu) => Ok(engine::Device::Cpu),
-        Ok(DeviceName::Cuda(number)) => Ok(engine::Device::Cuda(number)),
-        Err(reason) => Err((FailureClass::MissingInput, format!("device `{name}`: {reason}"))),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::device::Device;
 use crate::seeds::Seeds;
 
 const OVERVIEW: &str = "\
@@ -53,7 +54,7 @@ pub(crate) struct Options {
     pub(crate) seeds: Option<Seeds>,
     /// Device: `cpu` or `cuda:N` [default: `cpu`].
     #[arg(long, global = true, value_name = "DEVICE")]
-    pub(crate) device: Option<DeviceName>,
+    pub(crate) device: Option<Device>,
     /// Which implementation of the trunk computes [default: the scale's].
     #[arg(long, global = true, value_name = "ENGINE", value_enum)]
     pub(crate) engine: Option<EngineName>,
@@ -85,40 +86,6 @@ pub(crate) enum EngineName {
     Reference,
     /// Hand-written forward and backward passes.
     Fast,
-}
-
-/// A device's name: `cpu` or `cuda:N`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeviceName {
-    /// The processor.
-    Cpu,
-    /// The GPU of this number.
-    Cuda(usize),
-}
-
-impl std::str::FromStr for DeviceName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", number)) => number
-                .parse()
-                .map(Self::Cuda)
-                .map_err(|_| format!("`{number}` is not the number of a GPU; try `cuda:0`")),
-            _ => Err("allowed are `cpu` and `cuda:N`, e.g. `cuda:0`".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for DeviceName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cpu => write!(f, "cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
 }
 
 /// What to do.
@@ -175,9 +142,9 @@ pub(crate) enum Command {
         artifact: Option<String>,
     },
     /// Show one stage: parameters, record, provenance, logs.
-    #[command(after_help = "Examples:\n  runner show 3fa9\n  runner show table4:b/hard")]
+    #[command(after_help = "Examples:\n  runner show 3fa9\n  runner show b/hard")]
     Show {
-        /// Key (its first four digits or more), or a cell with its artifact: `table4:b/hard`.
+        /// Key (its first four digits or more), or a cell: `b/hard`, or with its artifact `table4:b/hard`.
         #[arg(value_name = "KEY|CELL")]
         what: String,
     },

@@ -30,8 +30,8 @@ pub(crate) struct Task {
     pub(crate) order: Order,
     /// Tasks whose results it needs, by their place in the plan.
     pub(crate) needs: Vec<usize>,
-    /// Estimated work.
-    pub(crate) work: f64,
+    /// Estimated duration; only the proportions matter.
+    pub(crate) seconds: f64,
 }
 
 /// How a task ended.
@@ -112,7 +112,7 @@ impl<'a> Executor<'a> {
             workers: BTreeMap::new(),
             held: BTreeMap::new(),
             endings: vec![None; tasks.len()],
-            board: Board::new(tasks.len(), tasks.iter().map(|task| task.work).sum()),
+            board: Board::new(tasks.len(), tasks.iter().map(|task| task.seconds).sum()),
             killed: false,
             sender,
             messages,
@@ -196,7 +196,7 @@ impl<'a> Executor<'a> {
         let order = Order { threads, again, ..task.order.clone() };
         match Worker::start(stage, &order, self.sender.clone()) {
             Ok(worker) => {
-                self.board.started(stage, &task.label, task.work);
+                self.board.started(stage, &task.label, task.seconds);
                 self.workers.insert(stage, Active { worker, last: None });
             }
             Err(error) => self.end(stage, Ending::fault(format_args!("{error:#}"))),
@@ -281,8 +281,8 @@ impl<'a> Executor<'a> {
     fn end(&mut self, stage: usize, ending: Ending) {
         let task = &self.tasks[stage];
         match ending {
-            Ending::Cached => self.board.skipped(task.work),
-            _ => self.board.ended(stage, &task.label, task.work, &ending.to_string()),
+            Ending::Cached => self.board.skipped(task.seconds),
+            _ => self.board.ended(stage, &task.label, task.seconds, &ending.to_string()),
         }
         let dependents = match ending {
             Ending::Cached | Ending::Done => {
@@ -299,7 +299,7 @@ impl<'a> Executor<'a> {
         if let Some(consequence) = dependents {
             for dependent in self.schedule.stopped(stage) {
                 let task = &self.tasks[dependent];
-                self.board.ended(dependent, &task.label, task.work, &consequence.to_string());
+                self.board.ended(dependent, &task.label, task.seconds, &consequence.to_string());
                 self.endings[dependent] = Some(consequence.clone());
             }
         }

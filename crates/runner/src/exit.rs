@@ -42,6 +42,9 @@ pub(crate) enum Failure {
     /// A wrong command line: unknown artifact, cell or key.
     #[error("{0}")]
     Usage(String),
+    /// The device is missing.
+    #[error("{0}")]
+    NoDevice(String),
     /// A manifest, scale or override is wrong.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
@@ -61,6 +64,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
+            Self::NoDevice(_) => Exit::MissingInput,
             Self::Manifest(manifest::Error::Invalid(_)) => Exit::Usage,
             Self::Manifest(manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }) => Exit::MissingInput,
             Self::Store(_) | Self::Other(_) => Exit::Failed,

@@ -6,6 +6,7 @@
 mod child;
 mod cli;
 mod commands;
+mod device;
 mod difference;
 mod executor;
 mod exit;

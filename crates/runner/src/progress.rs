@@ -40,7 +40,7 @@ struct Running {
 }
 
 impl Board {
-    /// A board for `stages` stages of `work` in all (any unit that is proportional to time).
+    /// A board for `stages` stages of `work` in all (estimated seconds).
     pub(crate) fn new(stages: usize, work: f64) -> Self {
         let bars = std::io::stderr().is_terminal().then(|| {
             let screen = MultiProgress::new();

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use manifest::plan::PlannedStage;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
+
 /// One stage to execute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
@@ -21,8 +23,8 @@ pub(crate) struct Order {
     pub(crate) results: PathBuf,
     /// The program that runs it, for the record's provenance.
     pub(crate) code: store::Code,
-    /// `cpu` or `cuda:N`.
-    pub(crate) device: String,
+    /// Where tensors live.
+    pub(crate) device: Device,
     /// Threads to use; the result does not depend on it.
     pub(crate) threads: usize,
     /// Whether an earlier result is thrown away first.

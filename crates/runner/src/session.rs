@@ -9,7 +9,8 @@ use manifest::scale::{DeviceKind, Engine};
 use manifest::{Request, Workspace};
 use store::{Store, StoreError};
 
-use crate::cli::{DeviceName, EngineName, Mode, Options};
+use crate::cli::{EngineName, Mode, Options};
+use crate::device::Device;
 use crate::executor::Slots;
 use crate::exit::Failure;
 use crate::output::Output;
@@ -148,13 +149,13 @@ impl Session {
     /// How much may run at once. A GPU is one slot.
     pub(crate) fn slots(&self) -> Slots {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let usual = if self.device() == DeviceName::Cpu { cores } else { 1 };
+        let usual = if self.device() == Device::Cpu { cores } else { 1 };
         Slots { jobs: self.options.jobs.map_or(usual, usize::from), cores }
     }
 
     /// Where tensors live.
-    pub(crate) fn device(&self) -> DeviceName {
-        self.options.device.unwrap_or(DeviceName::Cpu)
+    pub(crate) fn device(&self) -> Device {
+        self.options.device.unwrap_or(Device::Cpu)
     }
 
     /// Says something to people, on standard error.
@@ -164,10 +165,10 @@ impl Session {
     }
 }
 
-fn kind(device: DeviceName) -> DeviceKind {
+fn kind(device: Device) -> DeviceKind {
     match device {
-        DeviceName::Cpu => DeviceKind::Cpu,
-        DeviceName::Cuda(_) => DeviceKind::Cuda,
+        Device::Cpu => DeviceKind::Cpu,
+        Device::Cuda(_) => DeviceKind::Cuda,
     }
 }
 

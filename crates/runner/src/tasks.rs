@@ -5,10 +5,11 @@ use std::path::Path;
 
 use manifest::digest::Key;
 use manifest::plan::{CellRun, Input, Plan, PlannedStage};
+use manifest::stage::Stage;
 
+use crate::device::Device;
 use crate::executor::Task;
 use crate::protocol::Order;
-use crate::work::Work;
 
 /// The stages of some plans, each once, inputs before those who need them.
 pub(crate) struct Stages<'a> {
@@ -52,8 +53,14 @@ impl<'a> Stages<'a> {
         self.labels.get(&key).map_or("a stage", String::as_str)
     }
 
-    /// What the executor is given.
-    pub(crate) fn tasks(&self, results: &Path, code: &store::Code, device: &str) -> Vec<Task> {
+    /// What the executor is given. `seconds` estimates how long a stage takes.
+    pub(crate) fn tasks(
+        &self,
+        results: &Path,
+        code: &store::Code,
+        device: Device,
+        seconds: &dyn Fn(&Stage) -> f64,
+    ) -> Vec<Task> {
         let places: BTreeMap<Key, usize> =
             self.stages.iter().enumerate().map(|(place, stage)| (stage.key, place)).collect();
         let task = |stage: &&PlannedStage| {
@@ -70,12 +77,12 @@ impl<'a> Stages<'a> {
                     stage_inputs: stage_inputs.collect(),
                     results: results.to_owned(),
                     code: code.clone(),
-                    device: device.to_owned(),
+                    device,
                     threads: 1,
                     again: false,
                 },
                 needs: needs.into_iter().collect(),
-                work: Work::of(&stage.stage).flops,
+                seconds: seconds(&stage.stage),
             }
         };
         self.stages.iter().map(task).collect()

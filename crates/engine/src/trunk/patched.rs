@@ -90,7 +90,7 @@ fn contribution_gradient(
     like: &patches::Contribution,
 ) -> Result<ContributionGradient> {
     let stack = |part: fn(&kernels::ContributionGradient) -> &[f32], like: &Tensor| {
-        let values: Vec<f32> = blocks.iter().flat_map(|block| part(block)).copied().collect();
+        let values: Vec<f32> = blocks.iter().flat_map(part).copied().collect();
         Tensor::from_vec(values, like.shape(), like.device())
     };
     Ok(match like {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cli::{DeviceName, Options};
+use crate::cli::Options;
+use crate::device::Device;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, columns};
 use crate::session::{Access, Session};
@@ -135,15 +136,10 @@ fn space(results: &Path) -> Check {
     }
 }
 
-/// Whether the device is in this machine. Whether this program was built for it shows when a stage starts.
-fn device(device: DeviceName) -> Check {
-    let DeviceName::Cuda(number) = device else { return check("device", Verdict::Ok, "cpu") };
-    match std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count) {
-        0 => check("device", Verdict::Missing, format!("{device}: no NVIDIA driver is loaded; use `--device cpu`")),
-        gpus if number >= gpus => {
-            check("device", Verdict::Missing, format!("{device}: this machine has {gpus} GPUs, from cuda:0 on"))
-        }
-        gpus => check("device", Verdict::Ok, format!("{device}, of {gpus}")),
+fn device(device: Device) -> Check {
+    match device.check() {
+        Ok(()) => check("device", Verdict::Ok, device.described()),
+        Err(why) => check("device", Verdict::Missing, why),
     }
 }
 

@@ -2,14 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use manifest::stage::Stage;
 use serde::Serialize;
 
 use crate::executor::{self, Ending, Executor, Task};
 use crate::exit::{Exit, Failure};
-use crate::output::duration;
+use crate::explain::History;
+use crate::output::{counted, duration};
 use crate::session::Session;
 use crate::signals::StopRequests;
 use crate::tasks::{Stages, chain};
+use crate::work::Work;
+
+/// What a child process takes to start and to commit.
+const STARTING_SECONDS: f64 = 0.1;
+/// Floating-point operations a second where none were measured: only the proportions matter.
+const USUAL_RATE: f64 = 1e10;
 
 /// How a stage ended, for `--json`.
 #[derive(Serialize)]
@@ -87,9 +95,13 @@ pub(crate) fn reproduce(session: &Session, artifacts: &[String]) -> Result<Exit,
 /// Brings stages to their end.
 fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
+    session.device().check().map_err(Failure::NoDevice)?;
     let store = session.store();
     let code = store::Code::collect(session.root(), store.hashes());
-    let tasks = stages.tasks(session.results(), &code, &session.device().to_string());
+    let history = History::of(store);
+    let seconds =
+        |stage: &Stage| STARTING_SECONDS + Work::of(stage).flops / history.rate(stage.kind()).unwrap_or(USUAL_RATE);
+    let tasks = stages.tasks(session.results(), &code, session.device(), &seconds);
     let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
     let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop);
     let exit = executor::exit(&endings, stop.count() > 0);
@@ -154,5 +166,5 @@ fn tell(session: &Session, tasks: &[Task], endings: &[Option<Ending>], seconds: 
     ];
     let counts: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    session.output.line(format!("{} stages: {} ({})", tally.stages, counts.join(", "), duration(seconds)))
+    session.output.line(format!("{}: {} ({})", counted(tally.stages, "stage"), counts.join(", "), duration(seconds)))
 }

@@ -26,18 +26,20 @@ pub(crate) fn run(session: &Session, digits: &str, follow: bool) -> Result<Exit,
         // Whether it runs is asked before its log is read: so nothing is missed. A finished stage's log has moved.
         let running = matches!(session.store().status(*key, kind)?, Status::Running(_));
         let logs = session.store().tree().logs(*key, kind)?;
-        let log = logs.last().ok_or_else(|| Failure::Usage(format!("{kind} {} has no log", key.short())))?;
-        let mut text = String::new();
-        match File::open(log) {
-            Ok(mut file) => {
+        let file = logs.last().map(|log| File::open(log).with_context(|| log.display().to_string()));
+        match file {
+            Some(Ok(mut file)) => {
+                let mut text = String::new();
                 file.seek(SeekFrom::Start(printed)).context("the log cannot be read")?;
                 printed += file.read_to_string(&mut text).context("the log cannot be read")? as u64;
+                if !text.is_empty() {
+                    session.output.line(&text)?;
+                }
             }
-            Err(_) if running => {}
-            Err(error) => return Err(anyhow::anyhow!("{}: {error}", log.display()).into()),
-        }
-        if !text.is_empty() {
-            session.output.line(&text)?;
+            // It is being moved to its finished stage.
+            Some(Err(_)) | None if running => {}
+            Some(Err(error)) => return Err(error.into()),
+            None => return Err(Failure::Usage(format!("{kind} {} has no log", key.short()))),
         }
         if !follow || !running {
             return Ok(Exit::Done);

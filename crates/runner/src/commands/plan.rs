@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::explain::{Explained, History, Prospect, explain};
-use crate::output::{columns, duration, prefixed};
+use crate::output::{columns, counted, duration, prefixed};
 use crate::session::Session;
 use crate::tasks::Stages;
 
@@ -61,8 +61,11 @@ pub(crate) fn run(session: &Session, artifact: &str, why: bool) -> Result<Exit, 
     }
     session.output.line(table(&explained))?;
     let mut line = format!(
-        "{}: {} stages, {} done, {} will run",
-        plans[0].artifact, summary.stages, summary.done, summary.will_run
+        "{}: {}, {} done, {} will run",
+        plans[0].artifact,
+        counted(summary.stages, "stage"),
+        summary.done,
+        summary.will_run
     );
     for (count, what) in [(summary.running, "running"), (summary.will_not_run, "will not run")] {
         if count > 0 {

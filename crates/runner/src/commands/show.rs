@@ -35,11 +35,27 @@ struct Shown {
 pub(crate) fn run(session: &Session, what: &str) -> Result<Exit, Failure> {
     match what.split_once(':') {
         Some((artifact, cell)) => show_cell(session, artifact, cell),
-        None if what.contains('/') => Err(Failure::Usage(format!(
-            "`{what}` names no artifact\n  a cell is shown with its artifact, e.g. `table4:{what}`"
-        ))),
-        None => show_stage(session, &by_digits(session.results(), what)?),
+        None if what.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            show_stage(session, &by_digits(session.results(), what)?)
+        }
+        None => show_cell(session, &artifact_with(session, what)?, what),
     }
+}
+
+/// The first artifact that has a cell; the first of all where none has it, so that the nearest cell is named.
+fn artifact_with(session: &Session, cell: &str) -> Result<String, Failure> {
+    let mut artifacts = session.workspace().artifacts();
+    if artifacts.is_empty() {
+        return Err(Failure::Usage(format!(
+            "`{cell}` is no key, and there is no artifact that could have such a cell"
+        )));
+    }
+    for artifact in &artifacts {
+        if session.plan(artifact)?.table.is_some_and(|table| table.cell(cell).is_some()) {
+            return Ok(artifact.clone());
+        }
+    }
+    Ok(artifacts.swap_remove(0))
 }
 
 fn show_stage(session: &Session, found: &Found) -> Result<Exit, Failure> {

@@ -56,7 +56,7 @@ fn one_cell_is_run_with_what_it_needs_and_no_more() {
     repository.exits(0, &["run", "nano", "--cell", "b/hard"]);
     let shown = repository.exits(0, &["show", "nano:b/hard", "--json"]).json();
     assert!(shown["stages"].as_array().unwrap().iter().all(|stage| stage["state"] == "done"));
-    let other = repository.exits(0, &["show", "nano:b/soft", "--json"]).json();
+    let other = repository.exits(0, &["show", "b/soft", "--json"]).json();
     assert!(other["stages"].as_array().unwrap().iter().all(|stage| stage["state"] == "missing"));
     let status = repository.exits(0, &["status", "nano", "--json"]).json_lines();
     assert_eq!(status[0]["train"]["done"], 1);
@@ -210,4 +210,21 @@ fn a_truncated_dataset_fails_its_stage_with_its_name_and_stands_until_retried() 
     repository.edit("experiments/nano-backbone.yaml", idx, faces);
     repository.edit("experiments/nano-backbone.yaml", "channels: 1", "channels: 3");
     repository.exits(0, &["run", "nano-backbone", "--mode", "retry"]);
+}
+
+#[test]
+fn divergence_is_a_result_whose_dependents_are_skipped() {
+    let repository = Repository::new();
+    // Beyond the largest 32-bit number: the first step makes the prompts infinite.
+    let arguments = ["nano", "--set", "train.learning_rate=1.0e39"];
+    let run = |command: &'static str, more: &[&'static str]| {
+        repository.exits(0, &[&[command], &arguments[..], more].concat())
+    };
+    let tally = run("sweep", &["--json"]).json();
+    assert_eq!(tally["diverged"], 2, "{tally}");
+    assert!(tally["skipped"].as_u64().unwrap() >= 8 && tally["failed"] == 0, "{tally}");
+    let explained = run("plan", &["--explain"]).out;
+    assert!(explained.contains("done: diverged at iteration") && explained.contains("will not run"), "{explained}");
+    assert!(run("reproduce", &[]).out.contains("diverged"));
+    repository.exits(0, &["verify"]);
 }

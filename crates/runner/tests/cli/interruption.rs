@@ -110,3 +110,17 @@ fn a_full_disk_is_named_and_the_next_run_goes_on() {
     // A failure of the surroundings does not stand: the same command tries again.
     assert_eq!(repository.exits(0, &["run", "nano-backbone", "--json"]).json()["done"], 1);
 }
+
+#[test]
+fn a_followed_log_ends_with_its_attempt() {
+    let repository = Repository::new();
+    let runner = repository.start(&["run", "nano-backbone", "--set", LONG]);
+    repository.wait_for_log("results", "pretrain", "iterations");
+    let status = repository.exits(0, &["status", "--json"]).json_lines();
+    let followed = repository.exits(0, &["logs", status[1]["key"].as_str().unwrap(), "--follow"]);
+    assert_eq!(runner.finish().code, Some(0));
+    assert!(followed.out.starts_with("attempt 1 of pretrain"), "{}", followed.out);
+    let lines: Vec<&str> = followed.out.lines().collect();
+    assert!(lines.last().unwrap().ends_with("done"), "{}", followed.out);
+    assert_eq!(lines.iter().filter(|line| line.contains("threads on")).count(), 1, "no line twice: {}", followed.out);
+}

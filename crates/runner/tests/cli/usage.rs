@@ -49,7 +49,7 @@ fn unknown_names_bring_the_nearest_known_one() {
         (&["plan", "nano", "--set", "train.iteration=5"], "`iterations`"),
         (&["plan", "nano", "--set", "method.gate.selection.kind=sof"], "soft"),
         (&["run", "nano", "--cell", "b/hrad"], "`b/hard`"),
-        (&["show", "nano:b/sof"], "`b/soft`"),
+        (&["show", "b/sof"], "`b/soft`"),
     ];
     for (arguments, nearest) in cases {
         let said = repository.exits(2, arguments);
@@ -139,9 +139,7 @@ fn shipped_weights_with_a_wrong_hash_exit_with_3_before_anything_runs() {
 #[test]
 fn keys_that_do_not_exist_are_usage_errors() {
     let repository = Repository::new();
-    for arguments in
-        [&["show", "abcd"][..], &["logs", "abcd"], &["compare", "abcd", "ef01"], &["show", "xyz"], &["show", "b/hard"]]
-    {
+    for arguments in [&["show", "abcd"][..], &["logs", "abcd"], &["compare", "abcd", "ef01"], &["show", "abc"]] {
         let said = repository.exits(2, arguments);
         assert!(said.err.starts_with("error: "), "{arguments:?}: {}", said.err);
     }
@@ -178,4 +176,14 @@ fn a_reader_that_leaves_early_is_no_error() {
     let said = child.wait_with_output().unwrap();
     assert_eq!(said.status.code(), Some(0));
     assert!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+#[test]
+fn a_missing_gpu_exits_with_3_before_anything_runs() {
+    let repository = Repository::new();
+    let said = repository.exits(3, &["reproduce", "nano", "--device", "cuda:999"]);
+    assert!(said.err.contains("cuda:999"), "{}", said.err);
+    assert!(!repository.path("reports").exists() && !repository.path("results/pretrain").exists());
+    assert!(repository.exits(3, &["doctor", "--device", "cuda:999"]).out.contains("MISSING"));
+    repository.exits(0, &["plan", "nano", "--device", "cuda:999"]);
 }
