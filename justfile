@@ -7,7 +7,7 @@ runner := "cargo run --release --quiet --package runner --"
 default:
     @just --list
 
-# Run every cell of a table that has not run yet and write its report, e.g. `just reproduce table4 --seeds 0..3`.
+# Run every cell of a table that has not run yet and write its report, e.g. `just reproduce table4 --seeds 0..2` for three seeds.
 reproduce artifact *options:
     {{runner}} reproduce {{artifact}} {{options}}
 
