@@ -114,7 +114,10 @@ pub fn draw(forest: &Forest) -> Result<String, Failure> {
             }
             let colour = row.mark.colour();
             write(root, &row.label, (LEFT - 12, y), SMALL, INK, (HPos::Right, VPos::Center))?;
-            let number = |value: f64| format!("{}{}", if value > 0.0 { "+" } else { "" }, tick(value, span / 10.0));
+            // Two significant digits of the row's own interval: rows differ by orders of magnitude.
+            let resolution = row.interval.map_or(span / 10.0, |(low, high)| high - low);
+            let decimals = (1.0 - (resolution / 2.0).max(1e-4).log10().floor()).clamp(1.0, 4.0) as usize;
+            let number = |value: f64| format!("{value:+.decimals$}");
             let note = match (row.difference, row.interval) {
                 (Some(d), Some((a, b))) => format!("{} [{}, {}] {}", number(d), number(a), number(b), row.note),
                 (Some(d), None) => format!("{} {}", number(d), row.note),
