@@ -1,6 +1,8 @@
 //! A trained network as the sampler sees it: noise prediction at one timestep for a batch. One trunk per engine.
 
 mod fast;
+#[cfg(test)]
+mod goldens;
 mod reference;
 
 use anyhow::Result;

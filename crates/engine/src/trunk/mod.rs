@@ -6,6 +6,8 @@ mod full;
 mod goldens;
 mod patched;
 mod reference;
+#[cfg(test)]
+pub mod released;
 
 use anyhow::Result;
 use candle_core::Device;

@@ -1,0 +1,128 @@
+//! Sampling as the authors' code samples (goldens, group b, `dmp_sampling`), by both engines.
+
+use candle_core::Device;
+use diffusion::{Denoiser, Kind, Process, Sampler, Schedule, Spacing, Variance};
+use goldens::{Array, Golden, distance};
+use manifest::dit::DitConfig;
+use manifest::scale::{self, Engine, GuidanceChannels, SamplerKind};
+use models::weights::{Tensor, Weights};
+
+use super::Network;
+use crate::trunk::released;
+
+/// The samples of one kind (`cond`, `uncond`) under one engine.
+struct Case {
+    golden: Golden,
+    kind: &'static str,
+    network: Network,
+    /// The initial noise of the samples; the reference carries a second copy for the null label.
+    start: Vec<f32>,
+    count: usize,
+    elements: usize,
+}
+
+impl Case {
+    fn new(kind: &'static str, engine: Engine) -> Self {
+        let golden = Golden::open("dmp_sampling");
+        let conditional = kind == "cond";
+        let dit = DitConfig { classes: None, label_dropout: 0.0, ..released::dit(golden.config()) };
+        let classes = golden.config()["num_classes"].as_u64().unwrap() as usize;
+        let dit = if conditional { DitConfig { classes: Some(classes), label_dropout: 0.1, ..dit } } else { dit };
+        let all = golden.group(&format!("{kind}.sd.")).into_iter();
+        let tensor = |(name, array): (String, Array)| (name, Tensor { values: array.f32(), shape: array.shape });
+        let is_patch = |name: &str| name.starts_with("gate.") || name == "w_noise" || name == patches::PROMPTS;
+        let (patch, backbone): (Weights, Weights) = all.map(tensor).partition(|(name, _)| is_patch(name));
+        let sampler = scale::Sampler {
+            kind: SamplerKind::Ddpm,
+            steps: 1,
+            clip_x0: false,
+            guidance: 1.5,
+            guidance_channels: GuidanceChannels::FirstThree,
+        };
+        let method = released::method(golden.config());
+        let mut network = Network::new(&dit, &method, &sampler, (&backbone, &patch), engine, &Device::Cpu).unwrap();
+        let (mut start, mut labels) =
+            (golden.get(&format!("{kind}.z")).f32(), golden.get(&format!("{kind}.y")).usize());
+        let elements = start.len() / labels.len();
+        if conditional {
+            labels.truncate(labels.len() / 2);
+            start.truncate(labels.len() * elements);
+        }
+        let count = labels.len();
+        network.set_labels(labels.into_iter().map(|label| label as u32).collect());
+        Self { golden, kind, network, start, count, elements }
+    }
+
+    /// Walks the steps `t`, with `noise` per step, and hands every state on.
+    fn walk(
+        &mut self,
+        sampler: &Sampler,
+        steps: impl Iterator<Item = usize>,
+        noise: &[f32],
+        mut see: impl FnMut(usize, &[f32]),
+    ) {
+        let mut x = self.start.clone();
+        let mut output = vec![0.0; 2 * x.len()];
+        let per_step = noise.len() / sampler.process().len();
+        for (i, t) in steps.enumerate() {
+            self.network.denoise(&x, sampler.process().step(t).timestep, &mut output).unwrap();
+            for sample in 0..self.count {
+                let part = sample * self.elements..(sample + 1) * self.elements;
+                let draws = if noise.is_empty() { &[][..] } else { &noise[i * per_step..][part.clone()] };
+                sampler.step(t, &mut x[part.clone()], &output[2 * part.start..2 * part.end], draws);
+            }
+            see(i, &x);
+        }
+    }
+
+    fn compare(&self, what: &str, ours: &[f32], theirs: &[f64]) {
+        // Relative to the largest value, as the tolerance is given.
+        let ours: Vec<f64> = ours.iter().map(|&v| f64::from(v)).collect();
+        let theirs = &theirs[..ours.len()];
+        let largest = theirs.iter().fold(1e-9, |m: f64, v| m.max(v.abs()));
+        let scaled = |values: &[f64]| values.iter().map(|v| v / largest).collect::<Vec<f64>>();
+        let apart = distance(&scaled(&ours), &scaled(theirs));
+        assert!(apart <= 1e-4, "{} {what}: {apart:.1e} apart", self.kind);
+    }
+}
+
+fn sampler(schedule: Schedule, kind: Kind, spacing: &Spacing) -> Sampler {
+    let process = Process::new(schedule, 1000).unwrap().respaced(spacing).unwrap();
+    // An untrained model stays finite under the cosine schedule only where x0 is clipped.
+    Sampler::new(process, kind, Variance::LearnedRange, schedule == Schedule::Cosine)
+}
+
+#[test]
+fn sampling_follows_the_reference() {
+    let steps = Golden::open("dmp_sampling").config()["steps"].as_u64().unwrap() as usize;
+    for engine in [Engine::Fast, Engine::Reference] {
+        for kind in ["cond", "uncond"] {
+            let mut case = Case::new(kind, engine);
+            for (name, schedule) in [("linear", Schedule::Linear), ("cosine", Schedule::Cosine)] {
+                let get = |case: &Case, what: &str| case.golden.get(&format!("{kind}.{name}.{what}"));
+                let (noise, path) = (get(&case, "ddpm.noise").f32(), get(&case, "ddpm.trajectory").values);
+                let ddpm = sampler(schedule, Kind::Ddpm, &Spacing::Sections(vec![steps]));
+                let mut states = Vec::new();
+                case.walk(&ddpm, (0..steps).rev(), &noise, |_, x| states.push(x.to_vec()));
+                let per_step = path.len() / steps;
+                for (i, state) in states.iter().enumerate() {
+                    case.compare(&format!("{name} ddpm {engine:?} step {i}"), state, &path[i * per_step..]);
+                }
+
+                let ddim = Kind::Ddim { eta: 0.0 };
+                let every = sampler(schedule, ddim, &Spacing::Strided(steps));
+                let mut last = Vec::new();
+                case.walk(&every, (0..steps).rev(), &[], |_, x| last = x.to_vec());
+                case.compare(&format!("{name} ddim {engine:?}"), &last, &get(&case, "ddim_all_steps").values);
+                // The released loop strides over its own schedule; the steps themselves are right.
+                let fifty = sampler(schedule, ddim, &Spacing::Strided(50));
+                case.walk(&fifty, (0..50).rev().step_by(5), &[], |_, x| last = x.to_vec());
+                case.compare(
+                    &format!("{name} ddim as written {engine:?}"),
+                    &last,
+                    &get(&case, "ddim_loop_as_written").values,
+                );
+            }
+        }
+    }
+}
