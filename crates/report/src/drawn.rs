@@ -218,7 +218,7 @@ impl Sources<'_, '_> {
         let figure = curves::Curves { subtitle: &subtitle, default: &curve, groups: &groups };
         let text = curves::draw(&figure).map_err(failed("losses"))?;
         let caption = "Above: the losses as they are. Below, by group: each cell's loss minus the default's on the same batches, \
-                       timesteps and noise. A cross marks where a curve leaves the panel, or ends because the loss was not finite.";
+                       timesteps and noise. A curve beyond its panel runs along the edge; a cross marks one that ends because the loss was not finite.";
         Ok(Some(Drawn::svg("losses", "Training losses", caption, text)))
     }
 

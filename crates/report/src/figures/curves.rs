@@ -125,9 +125,10 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
             chart.draw_series(LineSeries::new([(0.0, 0.0), (last, 0.0)], GREY.stroke_width(1)))?;
         }
         for (curve, colour) in curves {
-            let inside = |&(_, value): &(f64, f64)| value.is_finite() && value <= high && value >= low;
+            // A spike runs along the panel's edge: ending the curve there would hide all that follows it.
             let all = curve.iterations.iter().copied().zip(curve.losses[loss].iter().copied());
-            let points: Vec<(f64, f64)> = all.take_while(inside).collect();
+            let finite = all.take_while(|(_, value)| value.is_finite());
+            let points: Vec<(f64, f64)> = finite.map(|(at, value)| (at, value.clamp(low, high))).collect();
             let cut = points.len() < curve.iterations.len() || curve.iterations.last() < default.iterations.last();
             let end = points.last().copied();
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
@@ -140,7 +141,7 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
 }
 
 /// The values that a panel covers: all of them, unless a few (a diverging run) lie far outside the rest; a curve that
-/// leaves the panel ends in a cross.
+/// leaves the panel runs along its edge.
 fn span(curves: &[(&Curve, RGBColor)], loss: usize) -> Option<(f64, f64)> {
     let mut values: Vec<f64> =
         curves.iter().flat_map(|(c, _)| &c.losses[loss]).copied().filter(|v| v.is_finite()).collect();
