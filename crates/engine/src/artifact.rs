@@ -14,7 +14,7 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub const SAMPLES: &str = "samples.safetensors";
 /// Features: `features` f32 `[n, F]`.
 pub const FEATURES: &str = "features.safetensors";
-/// Statistics: `mean` `[F]`, `covariance` `[F, F]` and `count` `[1]`, f64.
+/// Statistics: `mean` `[F]`, `covariance` `[F, F]`, its `factor` `[k, F]` and `count` `[1]`, f64.
 pub const STATISTICS: &str = "statistics.safetensors";
 /// Gate weights: `weights` f32 `[timesteps, L', N]`, `timesteps` i64.
 pub const ACTIVATION: &str = "activation.safetensors";

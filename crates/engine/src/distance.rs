@@ -1,4 +1,4 @@
-//! The stages `statistics` (a reference's mean and covariance) and `metrics` (the distance of features to it).
+//! The stages `statistics` (a reference's mean, covariance and its factor) and `metrics` (the distance of features to it).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,17 +12,20 @@ use safetensors::Dtype;
 use crate::artifact;
 use crate::job::{EngineError, Finished, Job};
 
-/// Summarises features by mean and covariance.
+/// Summarises features by mean and covariance, and factors the covariance once for all distances to it.
 ///
 /// # Errors
 /// The features are missing, too few or not finite.
 pub fn statistics(job: &Job) -> Result<Finished, EngineError> {
     let (features, n, width) = artifact::read_features(job.input("features")?)?;
     let gaussian = Gaussian::from_features(&features, width).map_err(anyhow::Error::from)?;
+    let reference = Reference::new(gaussian).map_err(anyhow::Error::from)?;
+    let (gaussian, factor) = (reference.gaussian(), reference.factor());
     let bytes = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let tensors = [
         ("mean", Dtype::F64, vec![width], bytes(gaussian.mean())),
         ("covariance", Dtype::F64, vec![width, width], bytes(&gaussian.covariance())),
+        ("factor", Dtype::F64, vec![factor.len() / width, width], bytes(&factor)),
         ("count", Dtype::F64, vec![1], bytes(&[n as f64])),
     ];
     artifact::write(&job.directory.join(artifact::STATISTICS), &tensors)?;
@@ -60,5 +63,5 @@ fn read_statistics(path: &Path) -> Result<(Reference, f64)> {
         Ok(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
     };
     let gaussian = Gaussian::from_moments(read("mean")?, &read("covariance")?)?;
-    Ok((Reference::new(gaussian)?, read("count")?[0]))
+    Ok((Reference::from_factor(gaussian, &read("factor")?)?, read("count")?[0]))
 }

@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(sampled.to_string(), "c9beda176effb882c8732c514c10efd260a60fe0d38aa03d61947b96748e09c9");
         let features = BTreeMap::from([("features".to_owned(), Input::Stage(sampled))]);
         let statistics = key(Stage::Statistics(Statistics {}), features);
-        assert_eq!(statistics.to_string(), "27006ba4b5709bce3378e7272573a6e3ac3b53d5ad8fd000bc2f538964786161");
+        assert_eq!(statistics.to_string(), "bfd05c55aba2c799ec8f5ceb1a02e9f011f817009860436abd865e31e2acf82e");
     }
 
     #[test]

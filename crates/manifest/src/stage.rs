@@ -39,7 +39,7 @@ impl Stage {
             Self::Train(stage) => ("train", 1, Some(&stage.numerics)),
             Self::Sample(stage) => ("sample", 1, Some(&stage.numerics)),
             Self::Features(stage) => ("features", 1, Some(&stage.numerics)),
-            Self::Statistics(_) => ("statistics", 1, None),
+            Self::Statistics(_) => ("statistics", 2, None),
             Self::Metrics(_) => ("metrics", 1, None),
             Self::Activation(stage) => ("activation", 1, Some(&stage.numerics)),
         }

@@ -2,7 +2,7 @@
 
 use faer::{Mat, MatRef};
 
-use crate::gaussian::{Covariance, FeatureError, Gaussian};
+use crate::gaussian::{Covariance, FeatureError, Gaussian, finite};
 use crate::linear::{factor, nuclear_norm, product, trace_of_root};
 
 /// A distribution to which many distances are measured: what depends on it alone is computed once.
@@ -21,6 +21,26 @@ impl Reference {
             Covariance::Thin(factor) => factor.clone(),
         };
         Ok(Self { gaussian, factor })
+    }
+
+    /// Of a `gaussian` and its factor `F` `[k, D]`, row-major, computed before: [`Reference::factor`].
+    ///
+    /// # Errors
+    /// The factor has no rows of `D` numbers, or they are not finite.
+    pub fn from_factor(gaussian: Gaussian, factor: &[f64]) -> Result<Self, FeatureError> {
+        let d = gaussian.dimensions();
+        if factor.is_empty() || factor.len() % d != 0 {
+            return Err(FeatureError::Ragged { values: factor.len(), dimensions: d });
+        }
+        finite("factor", factor.iter().copied(), d)?;
+        let factor = MatRef::from_row_major_slice(factor, factor.len() / d, d).to_owned();
+        Ok(Self { gaussian, factor })
+    }
+
+    /// `F`, row-major `[k, D]`, with covariance `F^T F`.
+    pub fn factor(&self) -> Vec<f64> {
+        let (rows, columns) = (self.factor.nrows(), self.factor.ncols());
+        (0..rows * columns).map(|i| self.factor[(i / columns, i % columns)]).collect()
     }
 
     /// The distribution itself.
@@ -126,6 +146,22 @@ mod tests {
         let one = on(1);
         assert_eq!(one, on(2));
         assert_eq!(one, on(5));
+    }
+
+    /// Regular and singular: what is stored of a reference measures the same bits.
+    #[test]
+    fn a_stored_factor_measures_the_same() {
+        let d = 20;
+        let theirs = Gaussian::from_features(&normals(1, 90 * d), d).unwrap();
+        for n in [60, 12] {
+            let few = Gaussian::from_features(&normals(0, n * d), d).unwrap();
+            let ours = Gaussian::from_moments(few.mean().to_vec(), &few.covariance()).unwrap();
+            let reference = Reference::new(ours.clone()).unwrap();
+            let stored = Reference::from_factor(ours.clone(), &reference.factor()).unwrap();
+            assert_eq!(stored.distance(&theirs).unwrap().to_bits(), reference.distance(&theirs).unwrap().to_bits());
+            assert!(Reference::from_factor(ours.clone(), &[1.0; 21]).is_err());
+            assert!(Reference::from_factor(ours, &[]).is_err());
+        }
     }
 
     #[test]

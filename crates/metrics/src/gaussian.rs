@@ -137,7 +137,11 @@ impl Gaussian {
     }
 }
 
-fn finite(what: &'static str, values: impl Iterator<Item = f64>, columns: usize) -> Result<(), FeatureError> {
+pub(crate) fn finite(
+    what: &'static str,
+    values: impl Iterator<Item = f64>,
+    columns: usize,
+) -> Result<(), FeatureError> {
     match values.enumerate().find(|(_, value)| !value.is_finite()) {
         Some((i, value)) => Err(FeatureError::NotFinite { what, row: i / columns, column: i % columns, value }),
         None => Ok(()),

@@ -8,19 +8,14 @@ pub(crate) fn unit(bits: u32) -> f32 {
     (bits >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-/// Four normals from four words: `sqrt(-2 ln u) (cos, sin)(2 pi v)`, twice.
+/// Two normals from two words: `sqrt(-2 ln u) (cos, sin)(2 pi v)`.
 #[inline(always)]
-pub(crate) fn box_muller(bits: [u32; 4]) -> [f32; 4] {
-    let pair = |a: u32, b: u32| {
-        // u in (0, 1]: its logarithm is finite.
-        let u = (a as f32 + 0.5) * (1.0 / 4_294_967_296.0);
-        let radius = (-2.0 * ln(u)).max(0.0).sqrt();
-        let (sin, cos) = sin_cos_turns(unit(b));
-        (radius * cos, radius * sin)
-    };
-    let (a, b) = pair(bits[0], bits[1]);
-    let (c, d) = pair(bits[2], bits[3]);
-    [a, b, c, d]
+pub(crate) fn box_muller(a: u32, b: u32) -> (f32, f32) {
+    // u in (0, 1]: its logarithm is finite.
+    let u = (a as f32 + 0.5) * (1.0 / 4_294_967_296.0);
+    let radius = (-2.0 * ln(u)).max(0.0).sqrt();
+    let (sin, cos) = sin_cos_turns(unit(b));
+    (radius * cos, radius * sin)
 }
 
 /// Natural logarithm of a normal positive number: mantissa in [sqrt(1/2), sqrt(2)), then the odd series of
@@ -47,12 +42,10 @@ fn sin_cos_turns(turns: f32) -> (f32, f32) {
     let sin = a * (1.0 + z * (-1.0 / 6.0 + z * (1.0 / 120.0 + z * (-1.0 / 5040.0 + z * (1.0 / 362_880.0)))));
     let cos =
         1.0 + z * (-1.0 / 2.0 + z * (1.0 / 24.0 + z * (-1.0 / 720.0 + z * (1.0 / 40_320.0 - z * (1.0 / 3_628_800.0)))));
-    match quarter % 4 {
-        0 => (sin, cos),
-        1 => (cos, -sin),
-        2 => (-sin, -cos),
-        _ => (-cos, sin),
-    }
+    // (sin, cos), (cos, -sin), (-sin, -cos), (-cos, sin), without a branch so that the compiler can use vectors
+    let odd = quarter & 1 == 1;
+    let negated = |x: f32, by: u32| f32::from_bits(x.to_bits() ^ ((by & 2) << 30));
+    (negated(if odd { cos } else { sin }, quarter), negated(if odd { sin } else { cos }, quarter + 1))
 }
 
 #[cfg(test)]

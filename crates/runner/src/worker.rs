@@ -33,6 +33,10 @@ impl Worker {
     pub(crate) fn start(label: usize, order: &Order, messages: Sender<(usize, Message)>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("the runner's own file is not known")?;
         let mut command = Command::new(program);
+        // candle keeps threads of its own beside those of the engine: more of them than the stage was given would spin
+        // against the other workers.
+        let threads = order.threads.to_string();
+        command.envs([("RAYON_NUM_THREADS", &threads), ("CANDLE_NUM_THREADS", &threads)]);
         command.arg("stage").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A process group of its own: Ctrl-C reaches the runner alone, which then asks its children to stop.
         #[cfg(unix)]

@@ -1,6 +1,8 @@
 //! What the fast engine's trunks share: the manifest's shapes, the weight files' names and the patch's tensors as `kernels`
 //! knows them.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use kernels::{Parameters, Shape};
@@ -70,7 +72,7 @@ pub struct Mixed {
 
 enum Kind {
     /// Weights `[L', R, N]` and prompts `[L', N, D]`, added to the tokens or put in front of them.
-    Prompts { weights: Vec<f32>, prompts: Vec<f32>, in_front: bool },
+    Prompts { weights: Vec<f32>, prompts: Arc<[f32]>, in_front: bool },
     /// Vectors `[L', R, D]`.
     Vectors(Vec<f32>),
 }
@@ -84,7 +86,7 @@ impl Mixed {
         let flat = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
         Ok(match mixture.contribution() {
             patches::Contribution::Prompts { weights, prompts } => {
-                let kind = Kind::Prompts { weights: flat(weights)?, prompts: flat(prompts)?, in_front };
+                let kind = Kind::Prompts { weights: flat(weights)?, prompts: flat(prompts)?.into(), in_front };
                 Self { kind, blocks: prompts.dim(0)? }
             }
             patches::Contribution::Vectors { vectors, .. } => {
@@ -95,6 +97,17 @@ impl Mixed {
                 Self { kind: Kind::Vectors(flat(vectors)?), blocks: vectors.dim(0)? }
             }
         })
+    }
+
+    /// Keeps the prompts of `other`, which are the same, instead of its own: a table of gates holds them once.
+    pub fn sharing_prompts(mut self, other: &Self) -> Self {
+        if let (Kind::Prompts { prompts: ours, .. }, Kind::Prompts { prompts: theirs, .. }) =
+            (&mut self.kind, &other.kind)
+        {
+            debug_assert_eq!(ours, theirs, "one patch has one set of prompts");
+            *ours = Arc::clone(theirs);
+        }
+        self
     }
 
     /// What enters before each of `depth` blocks.
