@@ -1,24 +1,20 @@
 //! Every training of Table 4, a few iterations of each: all differ in what they learn, and both engines learn the same.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use engine::{Device, Job, Outcome, artifact};
+use engine::artifact;
 use manifest::dataset::Source;
 use manifest::gate::Selection;
 use manifest::method::Method;
-use manifest::plan::{Input, PlannedStage};
+use manifest::plan::PlannedStage;
 use manifest::scale::Engine;
 use manifest::stage::{Stage, Train};
-use manifest::{Request, Workspace};
 use models::weights::{self, Weights};
 
+use crate::run;
+
 fn trainings() -> Vec<PlannedStage> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let request = Request { scale: "smoke".to_owned(), overrides: Vec::new(), seeds: Some(vec![0]) };
-    let plan = Workspace::open(root).unwrap().load_artifact("table4", &request).unwrap();
-    plan.stages.into_iter().filter(|planned| matches!(planned.stage, Stage::Train(_))).collect()
+    run::table4(&[]).into_iter().filter(|planned| matches!(planned.stage, Stage::Train(_))).collect()
 }
 
 /// Trains a stage of the plan, cut down, with the shipped backbone.
@@ -32,17 +28,10 @@ fn train(planned: &PlannedStage, engine: Engine, threads: usize, iterations: usi
     (stage.optimisation.learning_rate, stage.optimisation.final_learning_rate) = (1e-4, 1e-4);
     let Source::Faces(faces) = &mut stage.data else { panic!("the smoke scale draws faces") };
     faces.count = 64;
-    let file = |(role, input): (&String, &Input)| match input {
-        Input::File { path, .. } => (role.clone(), path.clone()),
-        Input::Stage(key) => panic!("{role} comes from stage {key}: the weights are not shipped"),
-    };
-    let inputs: BTreeMap<String, PathBuf> = planned.inputs.iter().map(file).collect();
     let folder = tempfile::tempdir().unwrap();
-    let (stage, stop, progress) = (Stage::Train(stage), AtomicBool::new(false), |_| {});
-    let directory = folder.path();
-    let job = Job { stage: &stage, inputs, directory, threads, device: Device::Cpu, progress: &progress, stop: &stop };
-    assert_eq!(engine::execute(&job).unwrap().outcome, Outcome::Completed);
-    weights::read(&directory.join(artifact::WEIGHTS)).unwrap()
+    let finished = run::execute(&Stage::Train(stage), &planned.inputs, &BTreeMap::new(), threads, folder.path());
+    finished.expect("the weights are shipped");
+    weights::read(&folder.path().join(artifact::WEIGHTS)).unwrap()
 }
 
 fn selects(planned: &PlannedStage) -> bool {
@@ -79,11 +68,13 @@ fn both_engines_learn_the_same() {
         assert_eq!(fast.keys().collect::<Vec<_>>(), reference.keys().collect::<Vec<_>>());
         for (name, ours) in &fast {
             let theirs = &reference[name].values;
-            let apart = ours.values.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let scale = theirs.iter().fold(1.0, |m: f32, v| m.max(v.abs()));
-            // The keys' bias has a gradient of exactly zero: Adam turns its rounding into whole steps.
-            if !name.ends_with("qkv.bias") {
-                assert!(apart <= tolerance * scale, "{name}: {apart:e} apart in {:?}", planned.stage);
+            let third = theirs.len() / 3;
+            for (i, (a, b)) in ours.values.iter().zip(theirs).enumerate() {
+                // The keys' bias has a gradient of exactly zero: Adam turns its rounding into whole steps.
+                let keys = name.ends_with("qkv.bias") && (third..2 * third).contains(&i);
+                let apart = (a - b).abs();
+                assert!(keys || apart <= tolerance * scale, "{name}: {apart:e} apart in {:?}", planned.stage);
             }
         }
     }

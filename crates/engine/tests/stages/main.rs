@@ -1,0 +1,5 @@
+//! Whole stages, cut down, on the shipped weights.
+
+mod pinned;
+mod run;
+mod table4;

@@ -1,0 +1,51 @@
+//! Plans of the repository's manifests, and the execution of one of their stages.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use engine::{Device, Finished, Job, Outcome};
+use manifest::digest::Key;
+use manifest::plan::{Input, PlannedStage};
+use manifest::stage::Stage;
+use manifest::{Request, Workspace};
+
+/// The stages of Table 4 at the smoke scale, one seed, with some values set.
+pub fn table4(overrides: &[&str]) -> Vec<PlannedStage> {
+    let overrides = overrides.iter().map(|&o| o.to_owned()).collect();
+    let request = Request { scale: "smoke".to_owned(), overrides, seeds: Some(vec![0]) };
+    workspace().load_artifact("table4", &request).unwrap().stages
+}
+
+/// The stages of a recipe.
+pub fn recipe(name: &str, overrides: &[&str]) -> Vec<PlannedStage> {
+    let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+    workspace().load_recipe(name, &overrides).unwrap().stages
+}
+
+fn workspace() -> Workspace {
+    Workspace::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
+}
+
+/// Executes a stage in `directory` on its files and the artifacts in `made`; `None` where an input is not made yet.
+pub fn execute(
+    stage: &Stage,
+    inputs: &BTreeMap<String, Input>,
+    made: &BTreeMap<Key, PathBuf>,
+    threads: usize,
+    directory: &Path,
+) -> Option<Finished> {
+    let file = |(role, input): (&String, &Input)| {
+        let path = match input {
+            Input::File { path, .. } => path.clone(),
+            Input::Stage(key) => made.get(key)?.clone(),
+        };
+        Some((role.clone(), path))
+    };
+    let inputs = inputs.iter().map(file).collect::<Option<BTreeMap<_, _>>>()?;
+    let (stop, progress) = (AtomicBool::new(false), |_| {});
+    let job = Job { stage, inputs, directory, threads, device: Device::Cpu, progress: &progress, stop: &stop };
+    let finished = engine::execute(&job).unwrap();
+    assert_eq!(finished.outcome, Outcome::Completed);
+    Some(finished)
+}
