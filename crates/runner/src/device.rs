@@ -27,12 +27,24 @@ impl Device {
         match gpus().len() {
             0 => Err(format!("{self}: no NVIDIA driver is loaded here; use `--device cpu`")),
             count if number >= count => Err(format!("{self}: this machine has {count} GPUs, from cuda:0 on")),
-            _ if !cfg!(feature = "cuda") => {
-                let advice = "`cargo install --path crates/runner --features cuda` builds one that does";
-                Err(format!("{self}: this runner was built without CUDA; {advice}"))
-            }
-            _ => Ok(()),
+            _ => match self.program() {
+                Ok(program) if program.is_file() => Ok(()),
+                Ok(program) => {
+                    let advice = "`cargo install --path crates/runner --features cuda --bin runner-cuda` builds it";
+                    Err(format!("{self}: there is no {}; {advice}", program.display()))
+                }
+                Err(error) => Err(format!("{self}: the runner's own file is not known: {error}")),
+            },
         }
+    }
+
+    /// The program that executes stages on it: this one, or `runner-cuda` beside it.
+    pub(crate) fn program(self) -> std::io::Result<PathBuf> {
+        let own = std::env::current_exe()?;
+        Ok(match self {
+            Self::Cpu => own,
+            Self::Cuda(_) => own.with_file_name(format!("runner-cuda{}", std::env::consts::EXE_SUFFIX)),
+        })
     }
 
     /// What provenance says of it: `cpu`, or the GPU's model and driver.

@@ -31,8 +31,8 @@ impl Worker {
     /// # Errors
     /// When the process cannot be started.
     pub(crate) fn start(label: usize, order: &Order, messages: Sender<(usize, Message)>) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("the runner's own file is not known")?;
-        let mut command = Command::new(program);
+        let program = order.device.program().context("the runner's own file is not known")?;
+        let mut command = Command::new(&program);
         // candle keeps threads of its own beside those of the engine: more of them than the stage was given would spin
         // against the other workers.
         let threads = order.threads.to_string();
@@ -41,7 +41,7 @@ impl Worker {
         // A process group of its own: Ctrl-C reaches the runner alone, which then asks its children to stop.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn().context("no child process could be started")?;
+        let mut child = command.spawn().with_context(|| format!("{} could not be started", program.display()))?;
         let mut input = child.stdin.take().context("the child has no input")?;
         let output = child.stdout.take().context("the child has no output")?;
         let errors = child.stderr.take().context("the child has no error output")?;
