@@ -7,9 +7,8 @@
 use std::time::{Duration, Instant};
 
 use kernels::{
-    AdamW, Condition, Contribution, Group, Inputs, Learn, OutsideGradients, Parameters, Plan, Shape, Workspace,
+    AdamW, Condition, Contribution, Group, Inputs, Learn, OutsideGradients, Parameters, Peak, Plan, Shape, Workspace,
 };
-use rayon::prelude::*;
 
 const NANO: Shape =
     Shape { image_size: 16, channels: 1, patch: 2, hidden: 64, depth: 4, heads: 4, label_rows: 1, out_channels: 2 };
@@ -35,43 +34,8 @@ fn seconds(work: &mut impl FnMut()) -> f64 {
     begin.elapsed().as_secs_f64()
 }
 
-/// Square matrix products, one per thread: the machine's peak.
-struct Peak {
-    input: Vec<f32>,
-    outputs: Vec<Vec<f32>>,
-}
-
-impl Peak {
-    const SIZE: usize = 512;
-
-    fn new() -> Self {
-        let values = Self::SIZE * Self::SIZE;
-        Self { input: vec![0.5; values], outputs: vec![vec![0.0; values]; rayon::current_num_threads()] }
-    }
-
-    /// GFLOP/s of one product per thread.
-    fn measure(&mut self) -> f64 {
-        let n = Self::SIZE;
-        let flops = 2.0 * (n * n * n * self.outputs.len()) as f64;
-        let Self { input, outputs } = self;
-        let elapsed = seconds(&mut || {
-            outputs.par_iter_mut().with_max_len(1).for_each(|out| {
-                let (stride, out, input) = (n as isize, out.as_mut_ptr(), input.as_ptr());
-                let (none, no) = (gemm::Parallelism::None, false);
-                // SAFETY: all three matrices are n x n and contiguous, and each task has its own output.
-                unsafe {
-                    gemm::gemm(
-                        n, n, n, out, 1, stride, no, input, 1, stride, input, 1, stride, 0.0, 1.0, no, no, no, none,
-                    );
-                }
-            });
-        });
-        flops / elapsed / 1e9
-    }
-}
-
 /// Times `work` for about three seconds, alternating with the peak, and prints medians.
-fn report(what: &str, flops: f64, peak: &mut Peak, mut work: impl FnMut()) -> f64 {
+fn report(what: &str, flops: f64, peak: &mut Peak<f32>, mut work: impl FnMut()) -> f64 {
     work();
     peak.measure();
     let (mut times, mut peaks, mut shares) = (Vec::new(), Vec::new(), Vec::new());
@@ -93,13 +57,6 @@ fn report(what: &str, flops: f64, peak: &mut Peak, mut work: impl FnMut()) -> f6
     time
 }
 
-/// Multiplications and additions of one image's forward pass: blocks' linear layers and attention.
-fn forward_flops(s: &Shape) -> f64 {
-    let (t, d) = (s.tokens() as f64, s.hidden as f64);
-    let ends = 2.0 * t * d * (s.patch_in() + s.patch_out()) as f64;
-    s.depth as f64 * (24.0 * t * d * d + 4.0 * t * t * d) + ends
-}
-
 fn bench(name: &str, shape: Shape, batch: usize) {
     println!("{name}: depth {}, width {}, {} tokens, batch {batch}", shape.depth, shape.hidden, shape.tokens());
     let mut parameters = Parameters::zeros(shape).expect("a sound shape");
@@ -118,7 +75,7 @@ fn bench(name: &str, shape: Shape, batch: usize) {
     let d_output: Vec<f32> = (0..batch * shape.output()).map(|i| ((i * 17) % 23) as f32 / 1e3 - 0.01).collect();
 
     let mut peak = Peak::new();
-    let forward = forward_flops(&shape) * batch as f64;
+    let forward = shape.forward_flops() * batch as f64;
 
     let mut workspace = Workspace::new(Plan::sampling(shape, batch, 0));
     let row = vec![0; batch];
@@ -134,9 +91,7 @@ fn bench(name: &str, shape: Shape, batch: usize) {
     let learn = Learn::Contributions { from: 0 };
     let plan = Plan { learn, ..Plan::sampling(shape, batch, 0) };
     let mut workspace = Workspace::new(plan);
-    // the backward pass computes scores again and has four more products of that size, plus the linear layers once
-    let attention = shape.depth as f64 * 2.0 * (t * t * d * batch) as f64;
-    let frozen = 2.0 * forward + 2.0 * attention;
+    let frozen = forward + shape.backward_flops() * batch as f64;
     report("frozen step (prompts)", frozen, &mut peak, || {
         condition.compute(&parameters, &times, &labels);
         let inputs = Inputs { parameters: &parameters, condition: &condition, rows: &rows, contributions: &prompted };
@@ -145,11 +100,11 @@ fn bench(name: &str, shape: Shape, batch: usize) {
     });
 
     let mut workspace = Workspace::new(Plan { learn: Learn::Everything, ..plan });
-    let linear = shape.depth as f64 * 24.0 * (t * d * d * batch) as f64;
+    let weights = shape.weight_gradient_flops() * batch as f64;
     let none = vec![Contribution::None; shape.depth];
     let mut adamw = AdamW::new(parameters.values().len());
     let groups = [Group { range: 0..parameters.values().len(), learning_rate: 0.0, weight_decay: 0.0 }];
-    report("full step with AdamW", frozen + linear, &mut peak, || {
+    report("full step with AdamW", frozen + weights, &mut peak, || {
         condition.compute(&parameters, &times, &labels);
         let inputs = Inputs { parameters: &parameters, condition: &condition, rows: &rows, contributions: &none };
         workspace.forward(&inputs, &images, &mut output);

@@ -1,10 +1,17 @@
 //! Softmax attention of one sample, head by head: `O = softmax(Q K^T / sqrt(D/H)) V`.
 //!
-//! A head's scores fit in the second-level cache and are never stored: the forward pass keeps each row's maximum
-//! and reciprocal sum, from which the backward pass makes the probabilities again.
+//! Scores are worked on in strips of a few queries that stay in the innermost cache, from the product with the keys to
+//! that with the values, and are never stored: the forward pass keeps each row's maximum and reciprocal sum, from which
+//! the backward pass makes the probabilities again.
 
-use crate::matrix::{Matrix, MatrixMut, multiply, product};
-use crate::vector::{Kernel, dot, exp, map_sum, max, vectorize};
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::matrix::{Matrix, MatrixMut};
+use crate::tile;
+use crate::vector::{LANES, dot, exp, map_sum, max};
+
+/// Queries of a strip: a multiple of [`tile::ROWS`].
+const STRIP: usize = 12;
 
 /// What is kept of a softmax row: `p_j = e^(s_j - maximum) * inverse_sum`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +32,11 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
+    /// Values of the scratch that both passes need.
+    pub(crate) fn scratch(&self) -> usize {
+        2 * self.tokens * (self.tokens + self.width)
+    }
+
     fn hidden(&self) -> usize {
         self.heads * self.width
     }
@@ -33,144 +45,180 @@ impl Heads {
         1.0 / (self.width as f32).sqrt()
     }
 
-    /// Query (0), key (1) or value (2) of `head` in a `[tokens, 3 D]` buffer.
-    fn part<'a>(&self, qkv: &'a [f32], part: usize, head: usize) -> Matrix<'a> {
-        let start = part * self.hidden() + head * self.width;
-        Matrix::strided(&qkv[start..], self.tokens, self.width, 3 * self.hidden())
+    /// Of a `[tokens, stride]` buffer the `width` columns from `start` on, rows `first..first + rows`.
+    #[inline(always)]
+    fn view<'a>(&self, buffer: &'a [f32], stride: usize, start: usize, first: usize, rows: usize) -> Matrix<'a> {
+        Matrix::strided(&buffer[first * stride + start..], rows, self.width, stride)
     }
 
-    fn part_mut<'a>(&self, qkv: &'a mut [f32], part: usize, head: usize) -> MatrixMut<'a> {
-        let start = part * self.hidden() + head * self.width;
-        MatrixMut::strided(&mut qkv[start..], self.tokens, self.width, 3 * self.hidden())
-    }
-
-    fn square<'a>(&self, scores: &'a [f32]) -> Matrix<'a> {
-        Matrix::new(scores, self.tokens, self.tokens)
-    }
-
-    fn square_mut<'a>(&self, scores: &'a mut [f32]) -> MatrixMut<'a> {
-        MatrixMut::new(scores, self.tokens, self.tokens)
-    }
-
-    /// `qkv [tokens, 3 D]` to `out [tokens, D]`; `rows [H, tokens]` keeps the softmax rows;
-    /// `scores` is scratch of `tokens^2`.
-    pub(crate) fn forward(&self, qkv: &[f32], out: &mut [f32], rows: &mut [SoftmaxRow], scores: &mut [f32]) {
-        let (t, d) = (self.tokens, self.hidden());
-        let scores = &mut scores[..t * t];
-        for head in 0..self.heads {
-            let (q, k, v) = (self.part(qkv, 0, head), self.part(qkv, 1, head), self.part(qkv, 2, head));
-            let rows = &mut rows[head * t..(head + 1) * t];
-            multiply(self.square_mut(scores), q, k.t(), self.scale(), false);
-            vectorize(Softmax { scores: &mut *scores, rows: &mut *rows });
-            let start = head * self.width;
-            product(MatrixMut::strided(&mut out[start..], t, self.width, d), self.square(scores), v);
-            vectorize(Normalise { out: &mut out[start..], stride: d, width: self.width, rows });
-        }
-    }
-
-    /// Gradients of `qkv` from `d_out [tokens, D]`, given `qkv`, `out` and `rows` of the forward pass.
-    /// `scores` is scratch of `2 tokens^2`.
-    pub(crate) fn backward(
+    #[inline(always)]
+    fn view_mut<'a>(
         &self,
-        qkv: &[f32],
-        out: &[f32],
-        rows: &[SoftmaxRow],
-        d_out: &[f32],
-        d_qkv: &mut [f32],
-        scores: &mut [f32],
-    ) {
-        let (t, d) = (self.tokens, self.hidden());
-        let (p, dp) = scores[..2 * t * t].split_at_mut(t * t);
-        for head in 0..self.heads {
-            let (q, k, v) = (self.part(qkv, 0, head), self.part(qkv, 1, head), self.part(qkv, 2, head));
-            let start = head * self.width;
-            let d_head = Matrix::strided(&d_out[start..], t, self.width, d);
-            multiply(self.square_mut(p), q, k.t(), self.scale(), false);
-            product(self.square_mut(dp), d_head, v.t());
-            vectorize(SoftmaxBackward {
-                p: &mut *p,
-                dp: &mut *dp,
-                rows: &rows[head * t..(head + 1) * t],
-                out: &out[start..],
-                d_out: &d_out[start..],
-                stride: d,
-                width: self.width,
-                scale: self.scale(),
-            });
-            product(self.part_mut(d_qkv, 2, head), self.square(p).t(), d_head);
-            product(self.part_mut(d_qkv, 0, head), self.square(dp), k);
-            product(self.part_mut(d_qkv, 1, head), self.square(dp).t(), q);
+        buffer: &'a mut [f32],
+        stride: usize,
+        start: usize,
+        first: usize,
+        rows: usize,
+    ) -> MatrixMut<'a> {
+        MatrixMut::strided(&mut buffer[first * stride + start..], rows, self.width, stride)
+    }
+
+    /// First queries and numbers of queries of the strips.
+    #[inline(always)]
+    fn strips(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let tokens = self.tokens;
+        (0..tokens).step_by(STRIP).map(move |first| (first, STRIP.min(tokens - first)))
+    }
+
+    /// `out [width, tokens]` of the `width` columns from `start` on: in squares that the compiler keeps in registers.
+    #[inline(always)]
+    fn transpose<'a>(&self, buffer: &[f32], stride: usize, start: usize, out: &'a mut [f32]) -> Matrix<'a> {
+        let (t, square) = (self.tokens, |length: usize| length / LANES * LANES);
+        for first in (0..square(t)).step_by(LANES) {
+            for c in (0..square(self.width)).step_by(LANES) {
+                let row = |i: usize| (first + i) * stride + start + c;
+                let rows: [&[f32]; LANES] = std::array::from_fn(|i| &buffer[row(i)..row(i) + LANES]);
+                for j in 0..LANES {
+                    let column: [f32; LANES] = std::array::from_fn(|i| rows[i][j]);
+                    out[(c + j) * t + first..][..LANES].copy_from_slice(&column);
+                }
+            }
+        }
+        for token in 0..t {
+            let done = if token < square(t) { square(self.width) } else { 0 };
+            for c in done..self.width {
+                out[c * t + token] = buffer[token * stride + start + c];
+            }
+        }
+        Matrix::new(out, self.width, t)
+    }
+}
+
+/// `qkv [tokens, 3 D]` to `out [tokens, D]`; `rows [H, tokens]` keeps the softmax rows; `scratch` holds
+/// [`Heads::scratch`] values.
+pub(crate) struct Forward<'a> {
+    pub(crate) heads: Heads,
+    pub(crate) qkv: &'a [f32],
+    pub(crate) out: &'a mut [f32],
+    pub(crate) rows: &'a mut [SoftmaxRow],
+    pub(crate) scratch: &'a mut [f32],
+}
+
+impl Forward<'_> {
+    pub(crate) fn run(self) {
+        Arch::new().dispatch(self);
+    }
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.heads {
+            Heads { tokens: 64, heads, width: 16 } => self.each(simd, Heads { tokens: 64, heads, width: 16 }),
+            heads => self.each(simd, heads),
         }
     }
 }
 
-/// Each row of scores becomes `e^(s - max)`; the division by the sum is left to [`Normalise`], on narrower rows.
-struct Softmax<'a> {
-    scores: &'a mut [f32],
-    rows: &'a mut [SoftmaxRow],
-}
-
-impl Kernel for Softmax<'_> {
-    type Output = ();
-
+impl Forward<'_> {
     #[inline(always)]
-    fn run(self) {
-        let tokens = self.rows.len();
-        for (scores, row) in self.scores.chunks_exact_mut(tokens).zip(self.rows) {
-            let maximum = max(scores);
-            let total = map_sum(scores, |s| exp(s - maximum));
-            *row = SoftmaxRow { maximum, inverse_sum: 1.0 / total };
-        }
-    }
-}
-
-/// Divides one head's outputs, rows `stride` apart, by their softmax sums.
-struct Normalise<'a> {
-    out: &'a mut [f32],
-    stride: usize,
-    width: usize,
-    rows: &'a [SoftmaxRow],
-}
-
-impl Kernel for Normalise<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (t, row) in self.rows.iter().enumerate() {
-            for value in &mut self.out[t * self.stride..t * self.stride + self.width] {
-                *value *= row.inverse_sum;
+    fn each<S: Simd>(self, simd: S, h: Heads) {
+        let Self { qkv, out, rows, scratch, .. } = self;
+        let (t, d, scale) = (h.tokens, h.hidden(), h.scale());
+        let (keys, scores) = scratch.split_at_mut(h.width * t);
+        for head in 0..h.heads {
+            let start = head * h.width;
+            let keys = h.transpose(qkv, 3 * d, d + start, keys);
+            let values = h.view(qkv, 3 * d, 2 * d + start, 0, t);
+            for (first, count) in h.strips() {
+                let scores = &mut scores[..count * t];
+                let rows = &mut rows[head * t + first..][..count];
+                let queries = h.view(qkv, 3 * d, start, first, count);
+                tile::product::<S, false>(simd, MatrixMut::new(scores, count, t), queries, keys, None, |_| scale);
+                for (scores, row) in scores.chunks_exact_mut(t).zip(&mut *rows) {
+                    let maximum = max(scores);
+                    let total = map_sum(scores, |s| exp(s - maximum));
+                    *row = SoftmaxRow { maximum, inverse_sum: 1.0 / total };
+                }
+                // the division by the sum is done on the head's output, which is narrower than the scores
+                let into = h.view_mut(out, d, start, first, count);
+                let scores = Matrix::new(scores, count, t);
+                tile::product::<S, false>(simd, into, scores, values, None, |i| rows[i].inverse_sum);
             }
         }
     }
 }
 
-/// Scores become probabilities `P`; `dP` becomes the scores' gradient `P (dP - rowsum(dO O)) / sqrt(D/H)`.
-struct SoftmaxBackward<'a> {
-    p: &'a mut [f32],
-    dp: &'a mut [f32],
-    rows: &'a [SoftmaxRow],
-    out: &'a [f32],
-    d_out: &'a [f32],
-    stride: usize,
-    width: usize,
-    scale: f32,
+/// Gradients of `qkv` from `d_out [tokens, D]`, given `qkv`, `out` and `rows` of the forward pass: with
+/// `P = softmax(S)`, `dV = P^T dO`, `dP = dO V^T`, `dS = P (dP - rowsum(dO O)) / sqrt(D/H)`, `dQ = dS K`,
+/// `dK = dS^T Q`.
+pub(crate) struct Backward<'a> {
+    pub(crate) heads: Heads,
+    pub(crate) qkv: &'a [f32],
+    pub(crate) out: &'a [f32],
+    pub(crate) rows: &'a [SoftmaxRow],
+    pub(crate) d_out: &'a [f32],
+    pub(crate) d_qkv: &'a mut [f32],
+    pub(crate) scratch: &'a mut [f32],
 }
 
-impl Kernel for SoftmaxBackward<'_> {
+impl Backward<'_> {
+    pub(crate) fn run(self) {
+        Arch::new().dispatch(self);
+    }
+}
+
+impl WithSimd for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        let (tokens, scale) = (self.rows.len(), self.scale);
-        let scores = self.p.chunks_exact_mut(tokens).zip(self.dp.chunks_exact_mut(tokens));
-        for (t, (row, (p, dp))) in self.rows.iter().zip(scores).enumerate() {
-            let head = t * self.stride..t * self.stride + self.width;
-            let mean = dot(&self.out[head.clone()], &self.d_out[head]);
-            for (p, dp) in p.iter_mut().zip(dp) {
-                *p = exp(*p - row.maximum) * row.inverse_sum;
-                *dp = *p * (*dp - mean) * scale;
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.heads {
+            Heads { tokens: 64, heads, width: 16 } => self.each(simd, Heads { tokens: 64, heads, width: 16 }),
+            heads => self.each(simd, heads),
+        }
+    }
+}
+
+impl Backward<'_> {
+    #[inline(always)]
+    fn each<S: Simd>(self, simd: S, h: Heads) {
+        let Self { qkv, out, rows, d_out, d_qkv, scratch, .. } = self;
+        let (t, d, scale) = (h.tokens, h.hidden(), h.scale());
+        let (keys, scratch) = scratch.split_at_mut(h.width * t);
+        let (values, scratch) = scratch.split_at_mut(h.width * t);
+        let (p, ds) = scratch[..2 * t * t].split_at_mut(t * t);
+        for head in 0..h.heads {
+            let start = head * h.width;
+            let keys_t = h.transpose(qkv, 3 * d, d + start, keys);
+            let values_t = h.transpose(qkv, 3 * d, 2 * d + start, values);
+            for (first, count) in h.strips() {
+                let queries = h.view(qkv, 3 * d, start, first, count);
+                let d_head = h.view(d_out, d, start, first, count);
+                let (p, ds) = (&mut p[first * t..][..count * t], &mut ds[first * t..][..count * t]);
+                tile::product::<S, false>(simd, MatrixMut::new(p, count, t), queries, keys_t, None, |_| scale);
+                tile::product::<S, false>(simd, MatrixMut::new(ds, count, t), d_head, values_t, None, |_| 1.0);
+                let rows = &rows[head * t + first..][..count];
+                for (i, (p, ds)) in p.chunks_exact_mut(t).zip(ds.chunks_exact_mut(t)).enumerate() {
+                    let (row, at) = (rows[i], (first + i) * d + start);
+                    let mean = dot(&out[at..at + h.width], &d_out[at..at + h.width]);
+                    for (p, ds) in p.iter_mut().zip(ds) {
+                        *p = exp(*p - row.maximum) * row.inverse_sum;
+                        *ds = *p * (*ds - mean) * scale;
+                    }
+                }
+                let into = h.view_mut(d_qkv, 3 * d, start, first, count);
+                let keys = h.view(qkv, 3 * d, d + start, 0, t);
+                tile::product::<S, false>(simd, into, Matrix::new(ds, count, t), keys, None, |_| 1.0);
             }
+            let into = h.view_mut(d_qkv, 3 * d, d + start, 0, t);
+            let queries = h.view(qkv, 3 * d, start, 0, t);
+            tile::product::<S, false>(simd, into, Matrix::new(ds, t, t).t(), queries, None, |_| 1.0);
+            let into = h.view_mut(d_qkv, 3 * d, 2 * d + start, 0, t);
+            let d_head = h.view(d_out, d, start, 0, t);
+            tile::product::<S, false>(simd, into, Matrix::new(p, t, t).t(), d_head, None, |_| 1.0);
         }
     }
 }
@@ -210,14 +258,16 @@ mod tests {
             let (qkv, w) = (numbers(t * 3 * d, 0.1), numbers(t * d, 0.7));
             let mut out = vec![0.0; t * d];
             let mut rows = vec![SoftmaxRow::default(); heads.heads * t];
-            let mut scores = vec![0.0; 2 * t * t];
-            heads.forward(&qkv, &mut out, &mut rows, &mut scores);
+            let mut scratch = vec![0.0; heads.scratch()];
+            Forward { heads, qkv: &qkv, out: &mut out, rows: &mut rows, scratch: &mut scratch }.run();
             let wide: Vec<f64> = qkv.iter().map(|&v| f64::from(v)).collect();
             let ours: f64 = out.iter().zip(&w).map(|(o, w)| f64::from(*o) * f64::from(*w)).sum();
             assert!((ours - loss(heads, &wide, &w)).abs() < 2e-5);
 
             let mut d_qkv = vec![f32::NAN; qkv.len()];
-            heads.backward(&qkv, &out, &rows, &w, &mut d_qkv, &mut scores);
+            let (qkv, rows, d_qkv_out) = (&qkv[..], &rows[..], &mut d_qkv[..]);
+            let scratch = &mut scratch[..];
+            Backward { heads, qkv, out: &out, rows, d_out: &w, d_qkv: d_qkv_out, scratch }.run();
             for i in 0..qkv.len() {
                 let at = |h: f64| {
                     let mut moved = wide.clone();

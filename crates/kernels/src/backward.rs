@@ -3,6 +3,7 @@
 //! `lane.dx` carries the gradient of the residual stream from one call to the next. What is not stored is made again:
 //! normalised rows from the row statistics, GELU from the pre-activation, probabilities from the softmax rows.
 
+use crate::attention;
 use crate::gelu;
 use crate::matrix::{Matrix, MatrixMut, multiply, product};
 use crate::parameters::{BlockWeightsMut, Offsets};
@@ -92,7 +93,10 @@ impl Pass<'_> {
     /// Back through block `level` and its contribution.
     pub(crate) fn block_backward(&self, level: usize, lane: &mut Lane, pool: &Pool, learn: Learn) {
         let d = self.shape.hidden;
-        lane.d_prompts.fill(0.0);
+        let (weights, prompts) = self.contributions[level].gradient_lengths(lane.samples.len(), d);
+        lane.d_weights[level].resize(weights, 0.0);
+        lane.d_prompts[level].clear();
+        lane.d_prompts[level].resize(prompts, 0.0);
         if learn != Learn::Nothing && !lane.share.is_empty() {
             let share = BlockWeightsMut::split(&mut lane.share, d);
             for bias in [share.qkv_bias, share.proj_bias, share.fc1_bias, share.fc2_bias] {
@@ -191,7 +195,7 @@ impl Pass<'_> {
         let Lane { activations, dx, share, d_modulations, samples, d_weights, d_prompts, .. } = lane;
         let activations = activations.as_ref().expect("a backward pass has activations");
         let (slot, x_slot) = (activations.slot(level), activations.x_slot(level));
-        let Scratch { normed, branch, again, wide, scores, .. } = scratch;
+        let Scratch { normed, branch, again, wide, head, .. } = scratch;
         let dx = chunk.of_mut(dx, tokens * d);
         let (branch, normed) = (&mut branch[..rows * d], &mut normed[..rows * d]);
         let d_qkv = &mut wide[..rows * 3 * d];
@@ -226,14 +230,16 @@ impl Pass<'_> {
         let softmax = chunk.of(&activations.softmax[slot], tokens * s.heads);
         for sample in 0..chunk.count {
             let (narrow, three) = (sample * tokens * d..(sample + 1) * tokens * d, 3 * tokens * d);
-            self.heads(level).backward(
-                &qkv[sample * three..(sample + 1) * three],
-                &attention[narrow.clone()],
-                &softmax[sample * tokens * s.heads..(sample + 1) * tokens * s.heads],
-                &d_attention[narrow],
-                &mut d_qkv[sample * three..(sample + 1) * three],
-                scores,
-            );
+            attention::Backward {
+                heads: self.heads(level),
+                qkv: &qkv[sample * three..(sample + 1) * three],
+                out: &attention[narrow.clone()],
+                rows: &softmax[sample * tokens * s.heads..(sample + 1) * tokens * s.heads],
+                d_out: &d_attention[narrow],
+                d_qkv: &mut d_qkv[sample * three..(sample + 1) * three],
+                scratch: head,
+            }
+            .run();
         }
 
         let dn = &mut *normed;
@@ -254,6 +260,7 @@ impl Pass<'_> {
             weight_gradient(share.qkv, d_qkv, &again[..rows * d], rows, first);
             vectorize(AddRows { sum: share.qkv_bias, values: d_qkv });
         }
+        let (d_weights, d_prompts) = (&mut d_weights[level][..], &mut d_prompts[level][..]);
         vectorize(Leave { pass: self, chunk, level, dx, d_weights, d_prompts });
     }
 

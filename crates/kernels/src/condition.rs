@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::matrix::{Matrix, MatrixMut, add_product, product};
+use crate::matrix::{Matrix, MatrixMut, add_product, linear, product};
 use crate::parameters::{Offsets, Parameters};
 use crate::shape::Shape;
 use crate::vector::{Kernel, add, sigmoid, vectorize};
@@ -65,13 +65,10 @@ pub fn timestep_features(t: f32, features: &mut [f32]) {
 }
 
 /// `out [rows, outputs] = x [rows, inputs] W^T + bias`.
-fn linear(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], rows: usize) {
+fn layer(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], rows: usize) {
     let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
-    for row in out.chunks_exact_mut(outputs) {
-        row.copy_from_slice(bias);
-    }
     let x = Matrix::new(x, rows, inputs);
-    add_product(MatrixMut::new(out, rows, outputs), x, Matrix::new(weight, outputs, inputs).t());
+    linear(MatrixMut::new(out, rows, outputs), x, Matrix::new(weight, outputs, inputs).t(), bias);
 }
 
 /// `d_weight = dy^T x`, `d_bias = column sums of dy`.
@@ -157,10 +154,10 @@ impl Condition {
             timestep_features(*t, features);
         }
         let weights = (&values[at.time0.clone()], &values[at.time0_bias.clone()]);
-        linear(&mut self.hidden, &self.features, weights.0, weights.1, rows);
+        layer(&mut self.hidden, &self.features, weights.0, weights.1, rows);
         vectorize(Silu { x: &self.hidden, out: &mut self.hidden_active });
         let weights = (&values[at.time2.clone()], &values[at.time2_bias.clone()]);
-        linear(&mut self.t_emb, &self.hidden_active, weights.0, weights.1, rows);
+        layer(&mut self.t_emb, &self.hidden_active, weights.0, weights.1, rows);
 
         self.labels.copy_from_slice(labels);
         let table = &values[at.label.clone()];
@@ -179,7 +176,7 @@ impl Condition {
         let active = &self.active;
         let pieces = self.modulations.par_chunks_mut(rows * 6 * d);
         pieces.zip(weights).zip(biases).with_max_len(1).for_each(|((out, weight), bias)| {
-            linear(out, active, weight, bias, rows);
+            layer(out, active, weight, bias, rows);
         });
     }
 

@@ -72,6 +72,17 @@ impl<'a> Contribution<'a> {
         }
     }
 
+    /// Values that `samples` leave of the gradients of the weights, and of the prompts or vectors.
+    pub(crate) fn gradient_lengths(&self, samples: usize, d: usize) -> (usize, usize) {
+        match self {
+            Self::None => (0, 0),
+            Self::Broadcast { .. } => (0, samples * d),
+            Self::Weighted { prompts, .. } | Self::Prepend { prompts, .. } => {
+                (samples * (prompts.len() / d), prompts.len())
+            }
+        }
+    }
+
     /// What token `t` (prompts in front counted) of a sample mapped to `row` receives.
     #[inline(always)]
     pub(crate) fn entry(&self, row: usize, t: usize, d: usize) -> Entry<'a> {

@@ -1,21 +1,15 @@
 //! The forward pass of one chunk of samples: embedding, blocks, final layer.
 
 use crate::activations::Activations;
+use crate::attention;
 use crate::gelu;
-use crate::matrix::{Matrix, MatrixMut, add_product, product};
+use crate::matrix::{Matrix, MatrixMut, linear, product};
 use crate::parameters::Offsets;
 use crate::pass::{Chunk, Pass};
 use crate::patches;
 use crate::residual::{Enter, Middle, Source};
 use crate::vector::vectorize;
 use crate::workspace::Scratch;
-
-/// Every row becomes `bias`.
-fn fill_rows(out: &mut [f32], bias: &[f32]) {
-    for row in out.chunks_exact_mut(bias.len()) {
-        row.copy_from_slice(bias);
-    }
-}
 
 impl Pass<'_> {
     /// Output of the trunk for one chunk; `images` and `output` hold the chunk's samples only.
@@ -35,9 +29,9 @@ impl Pass<'_> {
         {
             patches::gather(s, image, patches);
         }
-        let weight = Matrix::new(&values[at.embed.clone()], d, s.patch_in());
+        let weight = Matrix::new(self.transposed.embed(), s.patch_in(), d);
         let into = MatrixMut::new(&mut scratch.branch[..rows * d], rows, d);
-        product(into, Matrix::new(patches, rows, s.patch_in()), weight.t());
+        product(into, Matrix::new(patches, rows, s.patch_in()), weight);
         let slot = activations.x_slot(0);
         vectorize(Enter {
             pass: self,
@@ -56,11 +50,11 @@ impl Pass<'_> {
             self.block(level, chunk, activations, scratch);
         }
 
-        let weight = Matrix::new(&values[at.last.clone()], s.patch_out(), d);
+        let weight = Matrix::new(self.transposed.last(), d, s.patch_out());
         let patches = &mut scratch.patches[..rows * s.patch_out()];
-        fill_rows(patches, &values[at.last_bias.clone()]);
         let normed = Matrix::new(&scratch.normed[..rows * d], rows, d);
-        add_product(MatrixMut::new(patches, rows, s.patch_out()), normed, weight.t());
+        let bias = &values[at.last_bias.clone()];
+        linear(MatrixMut::new(patches, rows, s.patch_out()), normed, weight, bias);
         for (patches, image) in
             patches.chunks_exact(s.tokens() * s.patch_out()).zip(output.chunks_exact_mut(s.output()))
         {
@@ -71,7 +65,7 @@ impl Pass<'_> {
     /// One block, from normalised rows in `scratch.normed` to the next block's (or the final layer's).
     fn block(&self, level: usize, chunk: Chunk, activations: &mut Activations, scratch: &mut Scratch) {
         let (s, d) = (self.shape, self.shape.hidden);
-        let weights = self.parameters.block(level);
+        let (weights, transposed) = (self.parameters.block(level), self.transposed.block(level, d));
         let tokens = self.tokens[level];
         let rows = chunk.count * tokens;
         let (slot, keeps) = (activations.slot(level), activations.keeps(level));
@@ -84,22 +78,22 @@ impl Pass<'_> {
         };
 
         let qkv = chunk.of_mut(&mut qkv[slot], tokens * 3 * d);
-        fill_rows(qkv, weights.qkv_bias);
         let normed = Matrix::new(&scratch.normed[..rows * d], rows, d);
-        add_product(MatrixMut::new(qkv, rows, 3 * d), normed, Matrix::new(weights.qkv, 3 * d, d).t());
+        let into = MatrixMut::new(qkv, rows, 3 * d);
+        linear(into, normed, Matrix::new(transposed.qkv, d, 3 * d), weights.qkv_bias);
 
         let attention = chunk.of_mut(&mut attention[slot], tokens * d);
         let softmax = chunk.of_mut(&mut softmax[slot], tokens * s.heads);
         let samples = qkv.chunks_exact(tokens * 3 * d).zip(attention.chunks_exact_mut(tokens * d));
-        for ((qkv, out), softmax) in samples.zip(softmax.chunks_exact_mut(tokens * s.heads)) {
-            self.heads(level).forward(qkv, out, softmax, &mut scratch.scores);
+        for ((qkv, out), rows) in samples.zip(softmax.chunks_exact_mut(tokens * s.heads)) {
+            attention::Forward { heads: self.heads(level), qkv, out, rows, scratch: &mut scratch.head }.run();
         }
 
         let branch = match &mut kept_proj {
             Some(kept) => chunk.of_mut(kept, tokens * d),
             None => &mut scratch.branch[..rows * d],
         };
-        let weight = Matrix::new(weights.proj, d, d).t();
+        let weight = Matrix::new(transposed.proj, d, d);
         product(MatrixMut::new(branch, rows, d), Matrix::new(attention, rows, d), weight);
         vectorize(Middle {
             pass: self,
@@ -115,7 +109,7 @@ impl Pass<'_> {
 
         let hidden = chunk.of_mut(&mut hidden[slot], tokens * s.mlp());
         let normed = Matrix::new(&scratch.normed[..rows * d], rows, d);
-        product(MatrixMut::new(hidden, rows, s.mlp()), normed, Matrix::new(weights.fc1, s.mlp(), d).t());
+        product(MatrixMut::new(hidden, rows, s.mlp()), normed, Matrix::new(transposed.fc1, d, s.mlp()));
         let active: &[f32] = if keeps {
             let wide = &mut scratch.wide[..rows * s.mlp()];
             vectorize(gelu::Forward { u: hidden, bias: weights.fc1_bias, h: wide });
@@ -128,7 +122,7 @@ impl Pass<'_> {
             Some(kept) => chunk.of_mut(kept, tokens * d),
             None => &mut scratch.branch[..rows * d],
         };
-        let weight = Matrix::new(weights.fc2, d, s.mlp()).t();
+        let weight = Matrix::new(transposed.fc2, s.mlp(), d);
         product(MatrixMut::new(branch, rows, d), Matrix::new(active, rows, s.mlp()), weight);
 
         vectorize(Enter {

@@ -1,24 +1,31 @@
-//! Matrix products over strided views, on one thread, by the library `gemm`.
+//! Matrix products over strided views, on one thread: in registers ([`crate::tile`]) where the right factor is small
+//! and its columns adjacent, else by the library `gemm`, which packs both factors first.
 //!
 //! An entry of a product is summed in the order of the inner index whatever the number of rows and columns, so a
 //! sample's result does not depend on the samples beside it; see `products_do_not_depend_on_their_neighbours`.
 
+use crate::tile;
+
+/// Most entries of a right factor that is read where it lies: a larger one leaves the second-level cache (measured:
+/// 1.02 to 1.4 times the library's speed below, 0.7 to 1 times above).
+const SMALL_FACTOR: usize = 1 << 20;
+
 /// A matrix that is read: entry `(i, j)` lies at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
 }
 
 /// A matrix that is written.
 pub(crate) struct MatrixMut<'a> {
-    data: &'a mut [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
+    pub(crate) data: &'a mut [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -68,6 +75,24 @@ pub(crate) fn product(out: MatrixMut, a: Matrix, b: Matrix) {
     multiply(out, a, b, 1.0, false);
 }
 
+/// `out = a b + bias` in every row.
+pub(crate) fn linear(out: MatrixMut, a: Matrix, b: Matrix, bias: &[f32]) {
+    if in_registers(b) {
+        let start = Some(bias);
+        return pulp::Arch::new().dispatch(InRegisters { out, a, b, start, scale: 1.0, accumulate: false });
+    }
+    let MatrixMut { rows, columns, row_stride, .. } = out;
+    for row in out.data.chunks_mut(row_stride).take(rows) {
+        row[..columns].copy_from_slice(bias);
+    }
+    add_product(out, a, b);
+}
+
+/// Whether `b` is read where it lies.
+fn in_registers(b: Matrix) -> bool {
+    b.column_stride == 1 && b.rows * b.columns <= SMALL_FACTOR
+}
+
 /// `out += a b`.
 pub(crate) fn add_product(out: MatrixMut, a: Matrix, b: Matrix) {
     multiply(out, a, b, 1.0, true);
@@ -77,6 +102,9 @@ pub(crate) fn add_product(out: MatrixMut, a: Matrix, b: Matrix) {
 pub(crate) fn multiply(out: MatrixMut, a: Matrix, b: Matrix, scale: f32, accumulate: bool) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert!(out.rows == m && out.columns == n && b.rows == k, "matrix product: shapes do not fit");
+    if in_registers(b) {
+        return pulp::Arch::new().dispatch(InRegisters { out, a, b, start: None, scale, accumulate });
+    }
     // SAFETY: every view was checked to lie inside its slice when it was made, and `out` is borrowed mutably.
     unsafe {
         gemm::gemm(
@@ -100,6 +128,30 @@ pub(crate) fn multiply(out: MatrixMut, a: Matrix, b: Matrix, scale: f32, accumul
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+/// A product for [`crate::tile`].
+struct InRegisters<'a> {
+    out: MatrixMut<'a>,
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    start: Option<&'a [f32]>,
+    scale: f32,
+    accumulate: bool,
+}
+
+impl pulp::WithSimd for InRegisters<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { out, a, b, start, scale, accumulate } = self;
+        if accumulate {
+            tile::product::<S, true>(simd, out, a, b, start, |_| scale);
+        } else {
+            tile::product::<S, false>(simd, out, a, b, start, |_| scale);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! All weights of a DiT in one flat buffer, under the names of the authors' state dict.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::shape::{Shape, ShapeError};
 
@@ -59,6 +60,13 @@ pub enum ParametersError {
 pub struct Parameters {
     shape: Shape,
     values: Vec<f32>,
+    version: u64,
+}
+
+/// Never given twice: equal versions mean equal values.
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The eight tensors of one block's two branches, as slices.
@@ -174,7 +182,7 @@ impl Parameters {
     /// [`ShapeError`] where the shape is unsound.
     pub fn zeros(shape: Shape) -> Result<Self, ShapeError> {
         let shape = shape.check()?;
-        Ok(Self { shape, values: vec![0.0; Offsets::new(&shape).adaln_bias.end] })
+        Ok(Self { shape, values: vec![0.0; Offsets::new(&shape).adaln_bias.end], version: next_version() })
     }
 
     /// Copies named tensors (in any order) into one buffer.
@@ -203,7 +211,7 @@ impl Parameters {
                     found: values.len(),
                 });
             }
-            ours.values[segment.range.clone()].copy_from_slice(values);
+            ours.values_mut()[segment.range.clone()].copy_from_slice(values);
         }
         match wanted.into_values().find(|(_, given)| !given) {
             Some((segment, _)) => Err(ParametersError::Missing { name: segment.name }),
@@ -223,7 +231,13 @@ impl Parameters {
 
     /// The flat buffer, to be changed in place (an optimizer's step).
     pub fn values_mut(&mut self) -> &mut [f32] {
+        self.version = next_version();
         &mut self.values
+    }
+
+    /// Changes whenever the values may have changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Every tensor's name, dimensions and place, in the order in which they lie.

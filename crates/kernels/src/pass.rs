@@ -5,11 +5,14 @@ use crate::condition::Condition;
 use crate::contribution::Contribution;
 use crate::parameters::Parameters;
 use crate::shape::Shape;
+use crate::transposed::Transposed;
 
 /// What all chunks of a pass read.
 pub(crate) struct Pass<'a> {
     pub(crate) shape: &'a Shape,
     pub(crate) parameters: &'a Parameters,
+    /// The same weights for the forward products.
+    pub(crate) transposed: &'a Transposed,
     pub(crate) condition: &'a Condition,
     /// Each sample's row of the condition.
     pub(crate) rows: &'a [u32],

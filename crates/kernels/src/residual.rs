@@ -6,6 +6,9 @@ use crate::layernorm::{self, RowStatistics};
 use crate::pass::{Chunk, Pass};
 use crate::vector::{Kernel, add, add_scaled, dot};
 
+/// A width for which the passes are compiled on their own: rows of a few vectors cost less than the loops around them.
+const NARROW: usize = 64;
+
 /// Where a token comes from when it enters a block.
 pub(crate) enum Source<'a> {
     /// From the patch embedding's product, without bias and position.
@@ -30,8 +33,17 @@ impl Kernel for Enter<'_> {
 
     #[inline(always)]
     fn run(self) {
+        match self.pass.shape.hidden {
+            NARROW => self.rows(NARROW),
+            d => self.rows(d),
+        }
+    }
+}
+
+impl Enter<'_> {
+    #[inline(always)]
+    fn rows(self, d: usize) {
         let e = self;
-        let d = e.pass.shape.hidden;
         let (from, to) = (e.pass.tokens_before(e.level), e.pass.tokens[e.level]);
         let contribution = e.pass.contributions.get(e.level).unwrap_or(&Contribution::None);
         for s in 0..e.chunk.count {
@@ -73,7 +85,7 @@ impl Kernel for Enter<'_> {
 
 /// `out = x + gate (branch + bias)`, one row.
 #[inline(always)]
-fn gated(x: &[f32], gate: &[f32], branch: &[f32], bias: &[f32], out: &mut [f32]) {
+pub(crate) fn gated(x: &[f32], gate: &[f32], branch: &[f32], bias: &[f32], out: &mut [f32]) {
     let d = out.len();
     let (x, gate, branch, bias) = (&x[..d], &gate[..d], &branch[..d], &bias[..d]);
     for i in 0..d {
@@ -99,8 +111,17 @@ impl Kernel for Middle<'_> {
 
     #[inline(always)]
     fn run(self) {
+        match self.pass.shape.hidden {
+            NARROW => self.rows(NARROW),
+            d => self.rows(d),
+        }
+    }
+}
+
+impl Middle<'_> {
+    #[inline(always)]
+    fn rows(self, d: usize) {
         let m = self;
-        let d = m.pass.shape.hidden;
         let tokens = m.pass.tokens[m.level];
         for s in 0..m.chunk.count {
             let row = m.pass.rows[m.chunk.start + s] as usize;
@@ -158,8 +179,17 @@ impl Kernel for Gate<'_> {
 
     #[inline(always)]
     fn run(self) {
+        match self.pass.shape.hidden {
+            NARROW => self.rows(NARROW),
+            d => self.rows(d),
+        }
+    }
+}
+
+impl Gate<'_> {
+    #[inline(always)]
+    fn rows(self, d: usize) {
         let mut g = self;
-        let d = g.pass.shape.hidden;
         let tokens = g.pass.tokens[g.level];
         for s in 0..g.chunk.count {
             let row = g.pass.rows[g.chunk.start + s] as usize;
@@ -204,8 +234,17 @@ impl Kernel for Norm<'_> {
 
     #[inline(always)]
     fn run(self) {
+        match self.pass.shape.hidden {
+            NARROW => self.rows(NARROW),
+            d => self.rows(d),
+        }
+    }
+}
+
+impl Norm<'_> {
+    #[inline(always)]
+    fn rows(self, d: usize) {
         let mut n = self;
-        let d = n.pass.shape.hidden;
         let tokens = n.pass.tokens[n.level];
         let width = if n.level == n.pass.shape.depth { 2 * d } else { 6 * d };
         for s in 0..n.chunk.count {
@@ -242,8 +281,17 @@ impl Kernel for Leave<'_> {
 
     #[inline(always)]
     fn run(self) {
+        match self.pass.shape.hidden {
+            NARROW => self.rows(NARROW),
+            d => self.rows(d),
+        }
+    }
+}
+
+impl Leave<'_> {
+    #[inline(always)]
+    fn rows(self, d: usize) {
         let l = self;
-        let d = l.pass.shape.hidden;
         let tokens = l.pass.tokens[l.level];
         for s in 0..l.chunk.count {
             let row = l.pass.rows[l.chunk.start + s] as usize;

@@ -7,6 +7,7 @@ use crate::contribution::{Contribution, ContributionGradient};
 use crate::parameters::{Offsets, Parameters};
 use crate::pass::{Chunk, Pass};
 use crate::plan::{Learn, Plan};
+use crate::transposed::Transposed;
 use crate::workspace::{Gradients, Lane, Workspace};
 
 /// Elements of a gradient that one task adds up over the lanes.
@@ -26,10 +27,9 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Checks every size and works out the length of the sequence in each block.
-    fn pass(&'a self, plan: &'a Plan) -> Pass<'a> {
+    /// Checks every size but the weights' and works out the length of the sequence in each block.
+    fn pass(&'a self, plan: &'a Plan, transposed: &'a Transposed) -> Pass<'a> {
         let (s, d) = (&plan.shape, plan.shape.hidden);
-        assert_eq!(self.parameters.shape(), s, "the weights must have the plan's shape");
         assert_eq!(self.rows.len(), plan.batch, "one row index per sample");
         assert!(
             self.rows.iter().all(|row| (*row as usize) < self.condition.rows()),
@@ -52,6 +52,7 @@ impl<'a> Inputs<'a> {
         Pass {
             shape: s,
             parameters: self.parameters,
+            transposed,
             condition: self.condition,
             rows: self.rows,
             contributions: self.contributions,
@@ -90,8 +91,10 @@ impl Workspace {
     /// # Panics
     /// If a length does not fit the plan.
     pub fn forward(&mut self, inputs: &Inputs, images: &[f32], output: &mut [f32]) {
-        let Self { plan, lanes, pool, .. } = self;
-        let (s, pass) = (&plan.shape, inputs.pass(plan));
+        let Self { plan, lanes, pool, transposed, .. } = self;
+        assert_eq!(inputs.parameters.shape(), &plan.shape, "the weights must have the plan's shape");
+        transposed.update(inputs.parameters);
+        let (s, pass) = (&plan.shape, inputs.pass(plan, transposed));
         assert_eq!(images.len(), plan.batch * s.image(), "images [B, C, size, size]");
         assert_eq!(output.len(), plan.batch * s.output(), "output [B, O, size, size]");
         let outputs = split(lanes, output, s.output());
@@ -127,27 +130,40 @@ impl Workspace {
     /// # Panics
     /// If the plan learns nothing, or a length does not fit it.
     pub fn backward(&mut self, inputs: &Inputs, d_output: &[f32]) {
-        let Self { plan, lanes, pool, gradients } = self;
+        let Self { plan, lanes, pool, gradients, transposed } = self;
+        assert_eq!(inputs.parameters.shape(), &plan.shape, "the weights must have the plan's shape");
         let learn = plan.learn;
         assert_ne!(learn, Learn::Nothing, "a sampling plan has no backward pass");
-        let (s, pass) = (&plan.shape, inputs.pass(plan));
+        let (s, pass) = (&plan.shape, inputs.pass(plan, transposed));
         assert_eq!(d_output.len(), plan.batch * s.output(), "d_output [B, O, size, size]");
         let at = Offsets::new(s);
         let Gradients { contributions, images, parameters, modulations } = gradients;
 
-        lanes.par_iter_mut().with_max_len(1).for_each(|lane| {
+        let final_layer = |lane: &mut Lane| {
             let d_output = &d_output[lane.samples.start * s.output()..lane.samples.end * s.output()];
             pass.final_layer_backward(lane, pool, learn, d_output);
-        });
-        if let (Learn::Everything, Some(parameters)) = (learn, parameters.as_mut()) {
-            reduce(&mut parameters.values_mut()[at.last.start..at.last_bias.end], lanes, |lane| &lane.share);
-        }
-        for level in (plan.first()..s.depth).rev() {
-            lanes.par_iter_mut().with_max_len(1).for_each(|lane| pass.block_backward(level, lane, pool, learn));
-            if let Some(parameters) = parameters.as_mut() {
-                reduce(&mut parameters.values_mut()[at.block(s, level)], lanes, |lane| &lane.share);
+        };
+        let block = |level: usize, lane: &mut Lane| pass.block_backward(level, lane, pool, learn);
+        let levels = || (plan.first()..s.depth).rev();
+        match parameters.as_mut() {
+            // nothing is added up on the way: each lane goes back alone, the latest first, whose activations are still near
+            None => lanes.par_iter_mut().rev().with_max_len(1).for_each(|lane| {
+                final_layer(lane);
+                levels().for_each(|level| block(level, lane));
+            }),
+            Some(parameters) => {
+                lanes.par_iter_mut().with_max_len(1).for_each(final_layer);
+                if learn == Learn::Everything {
+                    reduce(&mut parameters.values_mut()[at.last.start..at.last_bias.end], lanes, |lane| &lane.share);
+                }
+                for level in levels() {
+                    lanes.par_iter_mut().with_max_len(1).for_each(|lane| block(level, lane));
+                    reduce(&mut parameters.values_mut()[at.block(s, level)], lanes, |lane| &lane.share);
+                }
             }
-            contributions[level] = contribution_gradient(&inputs.contributions[level], lanes, plan);
+        }
+        for level in levels() {
+            contributions[level] = contribution_gradient(level, inputs, lanes, plan);
         }
         if plan.first() == 0 && (learn == Learn::Everything || images.is_some()) {
             match images {
@@ -182,21 +198,17 @@ impl Workspace {
 }
 
 /// The lanes' shares of one block's contribution, brought together.
-fn contribution_gradient(contribution: &Contribution, lanes: &[Lane], plan: &Plan) -> ContributionGradient {
-    let d = plan.shape.hidden;
-    match contribution {
+fn contribution_gradient(level: usize, inputs: &Inputs, lanes: &[Lane], plan: &Plan) -> ContributionGradient {
+    let together = |part: fn(&Lane) -> &[Vec<f32>]| lanes.iter().flat_map(|lane| &part(lane)[level]).copied().collect();
+    match &inputs.contributions[level] {
         Contribution::None => ContributionGradient::None,
-        Contribution::Weighted { prompts, .. } | Contribution::Prepend { prompts, .. } => {
-            let n = prompts.len() / d;
-            let mut d_prompts = vec![0.0; n * d];
-            reduce(&mut d_prompts, lanes, |lane| &lane.d_prompts);
-            let weights = lanes.iter().flat_map(|lane| &lane.d_weights[..lane.samples.len() * n]);
-            ContributionGradient::Prompts { weights: weights.copied().collect(), prompts: d_prompts }
+        Contribution::Weighted { .. } | Contribution::Prepend { .. } => {
+            let (_, prompts) = inputs.contributions[level].gradient_lengths(0, plan.shape.hidden);
+            let mut d_prompts = vec![0.0; prompts];
+            reduce(&mut d_prompts, lanes, |lane| &lane.d_prompts[level]);
+            ContributionGradient::Prompts { weights: together(|lane| &lane.d_weights), prompts: d_prompts }
         }
-        Contribution::Broadcast { .. } => {
-            let vectors = lanes.iter().flat_map(|lane| &lane.d_prompts[..lane.samples.len() * d]);
-            ContributionGradient::Vectors(vectors.copied().collect())
-        }
+        Contribution::Broadcast { .. } => ContributionGradient::Vectors(together(|lane| &lane.d_prompts)),
     }
 }
 

@@ -10,9 +10,11 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::activations::Activations;
+use crate::attention::Heads;
 use crate::contribution::ContributionGradient;
 use crate::parameters::{Offsets, Parameters};
 use crate::plan::{Learn, Plan};
+use crate::transposed::Transposed;
 
 /// One lane: neighbouring samples with all that is kept of them.
 pub(crate) struct Lane {
@@ -25,10 +27,10 @@ pub(crate) struct Lane {
     pub(crate) dx: Vec<f32>,
     /// This lane's share of one block's (or the embedding's, or the final layer's) weight gradients.
     pub(crate) share: Vec<f32>,
-    /// `[samples, N]` of one block.
-    pub(crate) d_weights: Vec<f32>,
-    /// This lane's share of one block's `[N, D]`, or its samples' `[samples, D]` for broadcast vectors.
-    pub(crate) d_prompts: Vec<f32>,
+    /// `[samples, N]` of each block; empty where nothing enters.
+    pub(crate) d_weights: Vec<Vec<f32>>,
+    /// This lane's share of each block's `[N, D]`, or its samples' `[samples, D]` for broadcast vectors.
+    pub(crate) d_prompts: Vec<Vec<f32>>,
     /// Block after block `[samples, 6 D]`, then `[samples, 2 D]`.
     pub(crate) d_modulations: Vec<f32>,
 }
@@ -53,8 +55,8 @@ impl Lane {
             patches: buffer(everything, count * s.tokens() * s.patch_in()),
             dx: buffer(back, count * plan.longest() * s.hidden),
             share: buffer(true, share),
-            d_weights: buffer(back, count * plan.longest()),
-            d_prompts: buffer(back, plan.longest().max(count) * s.hidden),
+            d_weights: vec![Vec::new(); s.depth],
+            d_prompts: vec![Vec::new(); s.depth],
             d_modulations: buffer(everything, count * s.modulations()),
             samples,
         }
@@ -63,8 +65,9 @@ impl Lane {
 
 impl Lane {
     fn bytes(&self) -> usize {
-        let gradients = [&self.dx, &self.share, &self.d_weights, &self.d_prompts, &self.d_modulations];
-        let floats = gradients.into_iter().chain([&self.patches]).map(|buffer| size_of_val(&buffer[..]));
+        let gradients = [&self.dx, &self.share, &self.patches, &self.d_modulations];
+        let contributions = self.d_weights.iter().chain(&self.d_prompts);
+        let floats = gradients.into_iter().chain(contributions).map(|buffer| size_of_val(&buffer[..]));
         floats.sum::<usize>() + self.activations.as_ref().map_or(0, Activations::bytes)
     }
 }
@@ -84,8 +87,8 @@ pub(crate) struct Scratch {
     pub(crate) wide: Vec<f32>,
     /// `[tokens, 4 D]`: GELU's output made again (where weights learn).
     pub(crate) wide_again: Vec<f32>,
-    /// Two heads' score matrices.
-    pub(crate) scores: Vec<f32>,
+    /// What attention needs for one head.
+    pub(crate) head: Vec<f32>,
 }
 
 impl Scratch {
@@ -103,7 +106,7 @@ impl Scratch {
             again: buffer(weights, rows * s.hidden),
             wide: vec![0.0; rows * s.mlp()],
             wide_again: buffer(plan.learn == Learn::Everything, rows * s.mlp()),
-            scores: vec![0.0; 2 * plan.longest() * plan.longest()],
+            head: vec![0.0; Heads { tokens: plan.longest(), heads: s.heads, width: s.head_width() }.scratch()],
         }
     }
 }
@@ -111,7 +114,7 @@ impl Scratch {
 impl Scratch {
     fn bytes(&self) -> usize {
         let narrow = [&self.patches, &self.normed, &self.branch, &self.again];
-        let wide = [&self.wide, &self.wide_again, &self.scores];
+        let wide = [&self.wide, &self.wide_again, &self.head];
         let floats = narrow.into_iter().chain(wide).map(|buffer| size_of_val(&buffer[..]));
         floats.sum::<usize>() + self.activations.as_ref().map_or(0, Activations::bytes)
     }
@@ -156,6 +159,7 @@ pub struct Workspace {
     pub(crate) plan: Plan,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) pool: Pool,
+    pub(crate) transposed: Transposed,
     pub(crate) gradients: Gradients,
 }
 
@@ -178,6 +182,7 @@ impl Workspace {
             plan,
             lanes: plan.lanes().map(|samples| Lane::new(&plan, samples)).collect(),
             pool: Pool { plan, free: Mutex::new(Vec::new()) },
+            transposed: Transposed::new(&plan.shape),
             gradients,
         }
     }
@@ -187,10 +192,12 @@ impl Workspace {
         &self.plan
     }
 
-    /// Memory held between passes: activations, gradients' shares, and the scratch of every thread that took part.
+    /// Memory held between passes: activations, gradients' shares, transposed weights, and the scratch of every thread
+    /// that took part.
     pub fn bytes(&self) -> usize {
         let free = self.pool.free.lock().expect("no panic holds the pool");
-        self.lanes.iter().map(Lane::bytes).sum::<usize>() + free.iter().map(Scratch::bytes).sum::<usize>()
+        let lanes = self.lanes.iter().map(Lane::bytes).sum::<usize>();
+        lanes + self.transposed.bytes() + free.iter().map(Scratch::bytes).sum::<usize>()
     }
 
     /// Gradients of the latest backward pass.

@@ -4,13 +4,12 @@
 #[inline(always)]
 pub(crate) fn philox4x32<const N: usize>(mut words: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     for _ in 0..10 {
-        for i in 0..N {
-            let a = u64::from(words[0][i]) * 0xD251_1F53;
-            let b = u64::from(words[2][i]) * 0xCD9E_8D57;
-            words[0][i] = (b >> 32) as u32 ^ words[1][i] ^ key[0];
-            words[1][i] = b as u32;
-            words[2][i] = (a >> 32) as u32 ^ words[3][i] ^ key[1];
-            words[3][i] = a as u32;
+        let [w0, w1, w2, w3] = &mut words;
+        for (((w0, w1), w2), w3) in w0.iter_mut().zip(w1).zip(w2).zip(w3) {
+            let a = u64::from(*w0) * 0xD251_1F53;
+            let b = u64::from(*w2) * 0xCD9E_8D57;
+            (*w0, *w1) = ((b >> 32) as u32 ^ *w1 ^ key[0], b as u32);
+            (*w2, *w3) = ((a >> 32) as u32 ^ *w3 ^ key[1], a as u32);
         }
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
