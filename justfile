@@ -28,6 +28,17 @@ lint:
 smoke:
     {{runner}} reproduce table4 --scale smoke --results target/smoke/results --reports target/smoke/reports
 
+# Compile the CUDA build, with or without a GPU (10 minutes; CI does not).
+check-cuda:
+    .ci/check-cuda
+
 # Write the JSON schemas of the manifests anew; fails in CI if they were stale.
 schema:
     {{runner}} schema --write
+
+# Ours beside PyTorch on the same shapes, in one run (half an hour): prints ratios and writes bench/RESULTS.md.
+bench-peers *options:
+    cargo build --release --quiet --package runner
+    python3 -m venv target/peers
+    target/peers/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers/requirements.txt
+    target/peers/bin/python -B bench/peers/compare.py {{options}}

@@ -9,6 +9,7 @@ use manifest::dit::DitConfig;
 use manifest::stage;
 use random::{Draws, Stream};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::artifact;
 use crate::job::{EngineError, Finished, Job, Progress};
@@ -29,11 +30,11 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
     for first in (0..stage.count).step_by(BATCH) {
         let count = BATCH.min(stage.count - first);
         let file = batch_file(job.directory, first);
-        let images = match std::fs::read(&file) {
-            Ok(bytes) if bytes.len() == count * elements(&stage.dit) => bytes,
-            _ => {
+        let images = match read_batch(&file, count * elements(&stage.dit)) {
+            Some(images) => images,
+            None => {
                 let images = draw(job, stage, &sampler, &mut network, first, count)?;
-                models::weights::write_atomically(&file, &images).map_err(anyhow::Error::from)?;
+                write_batch(&file, &images)?;
                 images
             }
         };
@@ -51,7 +52,10 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
 }
 
 /// Samples `first..first + count` as bytes.
-fn draw(
+///
+/// # Errors
+/// [`EngineError::Interrupted`], and those of the network.
+pub(crate) fn draw(
     job: &Job,
     stage: &stage::Sample,
     sampler: &Sampler,
@@ -77,6 +81,23 @@ fn draw(
     Ok(Images::from_normalised(stage.dit.channels, stage.dit.image_size, &x).pixels)
 }
 
+/// Keeps a finished batch until all are: its bytes, then their hash.
+fn write_batch(file: &Path, images: &[u8]) -> Result<()> {
+    let bytes = [images, &Sha256::digest(images)[..]].concat();
+    Ok(models::weights::write_atomically(file, &bytes)?)
+}
+
+/// A batch of `length` bytes that was kept; `None` where there is none or its hash is off, which only costs its time.
+fn read_batch(file: &Path, length: usize) -> Option<Vec<u8>> {
+    let mut bytes = std::fs::read(file).ok()?;
+    let (images, hash) = bytes.split_at_checked(length)?;
+    if hash != &Sha256::digest(images)[..] {
+        return None;
+    }
+    bytes.truncate(length);
+    Some(bytes)
+}
+
 /// Labels of samples: drawn uniformly from the classes, or the one label of an unconditional model.
 fn sample_labels(stage: &stage::Sample, first: usize, count: usize) -> Vec<u32> {
     let draws = Draws::new(stage.seed, Stream::SampleLabel, 0);
@@ -90,4 +111,26 @@ fn elements(dit: &DitConfig) -> usize {
 
 fn batch_file(directory: &Path, first: usize) -> PathBuf {
     directory.join(format!("samples-{first:06}.u8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_taken_back_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = batch_file(folder.path(), 0);
+        let images: Vec<u8> = (0..100).collect();
+        assert_eq!(read_batch(&file, 100), None);
+        write_batch(&file, &images).unwrap();
+        assert_eq!(read_batch(&file, 100), Some(images));
+        assert_eq!(read_batch(&file, 99), None);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[7] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        assert_eq!(read_batch(&file, 100), None);
+        std::fs::write(&file, &bytes[..50]).unwrap();
+        assert_eq!(read_batch(&file, 100), None);
+    }
 }

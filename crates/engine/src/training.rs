@@ -1,5 +1,6 @@
 //! The training loop: AdamW over one flat buffer, checkpoints, an optional weight average, and the loss curve.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -30,7 +31,7 @@ pub trait Objective {
 pub enum Trained {
     /// After its last iteration.
     Completed(Checkpoint),
-    /// At the first iteration whose loss was not finite, with the curve up to there.
+    /// At the first iteration whose loss, or what it made of the values, was not finite, with the curve up to there.
     Diverged(usize, Vec<CurvePoint>),
 }
 
@@ -68,16 +69,14 @@ pub fn train(
         if !losses.total.is_finite() {
             return Ok(Trained::Diverged(iteration, state.curve));
         }
-        let learning_rate = learning_rate(optimisation, iteration);
-        let groups = segments.iter().map(|(range, factor)| Group {
-            range: range.clone(),
-            learning_rate: learning_rate * factor,
-            weight_decay: optimisation.weight_decay,
-        });
-        adamw.step(&mut state.values, &gradient, &groups.collect::<Vec<_>>());
+        let learning_rate = descend(&mut adamw, optimisation, iteration, &segments, &mut state.values, &gradient);
         if keep_average {
             let decay = average_decay(ema_halflife_iterations, iteration);
             kernels::average(&mut state.average, &state.values, decay);
+        }
+        // The loss of the next iteration would show it, but there may be none.
+        if !state.values.iter().all(|value| value.is_finite()) {
+            return Ok(Trained::Diverged(iteration, state.curve));
         }
         state.iteration += 1;
         record(&mut state, losses, learning_rate, optimisation.iterations);
@@ -98,6 +97,25 @@ pub fn train(
         }
     }
     Ok(Trained::Completed(state))
+}
+
+/// Changes `values` by one step of AdamW and returns its learning rate; `segments` are those of [`Layout::segments`].
+pub(crate) fn descend(
+    adamw: &mut AdamW,
+    optimisation: &Optimisation,
+    iteration: usize,
+    segments: &[(Range<usize>, f64)],
+    values: &mut [f32],
+    gradient: &[f32],
+) -> f64 {
+    let learning_rate = learning_rate(optimisation, iteration);
+    let groups = segments.iter().map(|(range, factor)| Group {
+        range: range.clone(),
+        learning_rate: learning_rate * factor,
+        weight_decay: optimisation.weight_decay,
+    });
+    adamw.step(values, gradient, &groups.collect::<Vec<_>>());
+    learning_rate
 }
 
 fn save(job: &Job, state: &mut Checkpoint, adamw: &AdamW) -> Result<()> {

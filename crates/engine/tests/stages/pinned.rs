@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use engine::Outcome;
 use manifest::method::Method;
 use manifest::plan::PlannedStage;
 use manifest::stage::Stage;
@@ -61,6 +62,7 @@ fn every_stage_gives_what_its_version_gave() {
             continue;
         }
         let Some(finished) = run::execute(stage, inputs, &made, 1, &directory) else { continue };
+        assert_eq!(finished.outcome, Outcome::Completed);
         let artifact = finished.artifacts.first().map(|name| directory.join(name));
         let metrics = finished.metrics.values().map(|value| value.abs()).sum::<f64>();
         found.insert(what, (stage.version(), artifact.as_deref().map_or(0.0, fingerprint) + metrics));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::artifact;
+use engine::{Outcome, artifact};
 use manifest::dataset::Source;
 use manifest::gate::Selection;
 use manifest::method::Method;
@@ -30,7 +30,7 @@ fn train(planned: &PlannedStage, engine: Engine, threads: usize, iterations: usi
     faces.count = 64;
     let folder = tempfile::tempdir().unwrap();
     let finished = run::execute(&Stage::Train(stage), &planned.inputs, &BTreeMap::new(), threads, folder.path());
-    finished.expect("the weights are shipped");
+    assert_eq!(finished.expect("the weights are shipped").outcome, Outcome::Completed);
     weights::read(&folder.path().join(artifact::WEIGHTS)).unwrap()
 }
 
@@ -85,4 +85,16 @@ fn threads_do_not_change_a_bit() {
     for planned in &trainings()[..2] {
         assert_eq!(train(planned, Engine::Fast, 1, 10), train(planned, Engine::Fast, 3, 10));
     }
+}
+
+/// The loss of the only iteration is finite; what its step makes of the values is not.
+#[test]
+fn a_last_step_that_leaves_the_numbers_is_seen() {
+    let overrides = ["train.iterations=1", "train.batch=4", "train.learning_rate=1e39", "data.count=32"];
+    let stages = run::table4(&overrides);
+    let planned = stages.iter().find(|planned| matches!(planned.stage, Stage::Train(_))).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let finished = run::execute(&planned.stage, &planned.inputs, &BTreeMap::new(), 1, folder.path()).unwrap();
+    assert_eq!(finished.outcome, Outcome::Diverged { iteration: 0 });
+    assert!(finished.artifacts.is_empty());
 }
