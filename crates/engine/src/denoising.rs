@@ -1,6 +1,9 @@
 //! Training a denoiser: the stages `pretrain` (from scratch) and `train` (a method on top of a backbone).
 
 use anyhow::{Context, Result, ensure};
+use candle_core::Device;
+use data::Images;
+use manifest::dataset::Source;
 use manifest::dit::DitConfig;
 use manifest::method::{Finetune, Method};
 use manifest::scale::{Diffusion, Numerics, Optimisation};
@@ -25,14 +28,13 @@ pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineEr
     let task = Task {
         dit: &stage.dit,
         method: &method,
-        data: &stage.data,
         diffusion: &stage.diffusion,
         optimisation: &stage.optimisation,
         ema_halflife_iterations: stage.ema_halflife_iterations,
         seed: stage.seed,
         numerics: &stage.numerics,
     };
-    task.run(job, &models::dit::initial_weights(&stage.dit, stage.seed))
+    task.run(job, &stage.data, &models::dit::initial_weights(&stage.dit, stage.seed))
 }
 
 /// Trains a method on top of the input `backbone`, whose bytes are the same before and after.
@@ -51,14 +53,13 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
     let task = Task {
         dit: &stage.dit,
         method: &stage.method,
-        data: &stage.data,
         diffusion: &stage.diffusion,
         optimisation: &stage.optimisation,
         ema_halflife_iterations: 0.0,
         seed: stage.seed,
         numerics: &stage.numerics,
     };
-    let finished = task.run(job, &backbone)?;
+    let finished = task.run(job, &stage.data, &backbone)?;
     let unchanged = hash("after")? == before;
     ensure_unchanged(unchanged, path)?;
     Ok(finished)
@@ -70,37 +71,28 @@ fn ensure_unchanged(unchanged: bool, path: &std::path::Path) -> Result<()> {
 }
 
 /// What both stages have in common.
-struct Task<'a> {
-    dit: &'a DitConfig,
-    method: &'a Method,
-    data: &'a manifest::dataset::Source,
-    diffusion: &'a Diffusion,
-    optimisation: &'a Optimisation,
-    ema_halflife_iterations: f64,
-    seed: u64,
-    numerics: &'a Numerics,
+pub(crate) struct Task<'a> {
+    /// The network.
+    pub(crate) dit: &'a DitConfig,
+    /// What learns.
+    pub(crate) method: &'a Method,
+    /// The diffusion process.
+    pub(crate) diffusion: &'a Diffusion,
+    /// Iterations, batch, learning rate.
+    pub(crate) optimisation: &'a Optimisation,
+    /// Half-life of the average of the weights; 0 where there is none.
+    pub(crate) ema_halflife_iterations: f64,
+    /// Seed of all draws.
+    pub(crate) seed: u64,
+    /// Engine, precision and device.
+    pub(crate) numerics: &'a Numerics,
 }
 
 impl Task<'_> {
-    fn run(&self, job: &Job, backbone: &Weights) -> Result<Finished, EngineError> {
-        let images = images::open(job, self.data)?;
+    fn run(&self, job: &Job, data: &Source, backbone: &Weights) -> Result<Finished, EngineError> {
+        let images = images::open(job, data)?;
         let (layout, initial) = self.start(backbone)?;
-        let setting = Setting {
-            dit: self.dit,
-            method: self.method,
-            backbone,
-            layout: &layout,
-            loss: process::training_loss(self.diffusion)?,
-            batch: self.optimisation.batch,
-        };
-        let trunk = training_trunk(setting, self.numerics, &job.tensor_device()?)?;
-        let process = process::process(self.diffusion)?;
-        let flips = self.optimisation.horizontal_flip;
-        let mut objective = DenoisingObjective {
-            batcher: Batcher::new(&images, process, self.dit, flips, self.seed),
-            batch: Batcher::empty(self.optimisation.batch, self.dit, self.gate_draws(&layout)?),
-            trunk,
-        };
+        let mut objective = self.objective(&images, backbone, &layout, &job.tensor_device()?)?;
         let half_life = self.ema_halflife_iterations;
         match run(job, &layout, layout.flatten(&initial)?, self.optimisation, half_life, &mut objective)? {
             Trained::Completed(state) => {
@@ -113,8 +105,39 @@ impl Task<'_> {
         }
     }
 
+    /// The loss of this task on random batches of `images`.
+    ///
+    /// # Errors
+    /// The backbone or the method does not fit the network.
+    pub(crate) fn objective<'i>(
+        &self,
+        images: &'i Images,
+        backbone: &Weights,
+        layout: &Layout,
+        device: &Device,
+    ) -> Result<DenoisingObjective<'i>> {
+        let setting = Setting {
+            dit: self.dit,
+            method: self.method,
+            backbone,
+            layout,
+            loss: process::training_loss(self.diffusion)?,
+            batch: self.optimisation.batch,
+        };
+        let trunk = training_trunk(setting, self.numerics, device)?;
+        let (process, flips) = (process::process(self.diffusion)?, self.optimisation.horizontal_flip);
+        Ok(DenoisingObjective {
+            batcher: Batcher::new(images, process, self.dit, flips, self.seed),
+            batch: Batcher::empty(self.optimisation.batch, self.dit, self.gate_draws(layout)?),
+            trunk,
+        })
+    }
+
     /// Places and initial values of what learns.
-    fn start(&self, backbone: &Weights) -> Result<(Layout, Weights)> {
+    ///
+    /// # Errors
+    /// The method trains nothing, or the shape is unsound.
+    pub(crate) fn start(&self, backbone: &Weights) -> Result<(Layout, Weights)> {
         if let Method::Finetune(_) = self.method {
             return Ok((fast::full_layout(self.dit)?, backbone.clone()));
         }
@@ -126,14 +149,14 @@ impl Task<'_> {
 
     /// Draws of gate noise per iteration, `L' B N`; none where there is no patch.
     fn gate_draws(&self, layout: &Layout) -> Result<usize> {
-        let tensors = weights::constants(&layout.zeros(), candle_core::DType::F32, &candle_core::Device::Cpu)?;
+        let tensors = weights::constants(&layout.zeros(), candle_core::DType::F32, &Device::Cpu)?;
         let patch = Patch::build(self.method, self.dit, &tensors)?;
         Ok(patch.map_or(0, |patch| patch.blocks() * self.optimisation.batch * patch.prompts()))
     }
 }
 
 /// The denoising loss of a method on random batches.
-struct DenoisingObjective<'a> {
+pub(crate) struct DenoisingObjective<'a> {
     batcher: Batcher<'a>,
     batch: TrainingBatch,
     trunk: Box<dyn TrainingTrunk>,

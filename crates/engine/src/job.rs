@@ -17,6 +17,19 @@ pub enum Device {
     Cuda(usize),
 }
 
+impl Device {
+    /// The device as candle knows it.
+    pub(crate) fn tensors(self) -> Result<candle_core::Device, EngineError> {
+        match self {
+            Self::Cpu => Ok(candle_core::Device::Cpu),
+            Self::Cuda(number) => candle_core::Device::new_cuda(number).map_err(|error| {
+                let advice = "use --device cpu, or a runner built with --features cuda on a machine with that GPU";
+                EngineError::MissingInput(format!("no device cuda:{number} ({error}): {advice}"))
+            }),
+        }
+    }
+}
+
 /// One stage to execute.
 pub struct Job<'a> {
     /// Its parameters.
@@ -43,13 +56,7 @@ impl Job<'_> {
 
     /// The device as candle knows it.
     pub(crate) fn tensor_device(&self) -> Result<candle_core::Device, EngineError> {
-        match self.device {
-            Device::Cpu => Ok(candle_core::Device::Cpu),
-            Device::Cuda(number) => candle_core::Device::new_cuda(number).map_err(|error| {
-                let advice = "use --device cpu, or a runner built with --features cuda on a machine with that GPU";
-                EngineError::MissingInput(format!("no device cuda:{number} ({error}): {advice}"))
-            }),
-        }
+        self.device.tensors()
     }
 
     /// The input file of a role.

@@ -7,6 +7,7 @@
 mod activation;
 pub mod artifact;
 mod batch;
+pub mod bench;
 mod checkpoint;
 mod denoising;
 mod distance;

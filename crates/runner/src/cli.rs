@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::bench::Work;
 
 use crate::device::Device;
 use crate::seeds::Seeds;
@@ -188,6 +190,18 @@ pub(crate) enum Command {
     /// Check this machine: cores, memory, SIMD, data, results folder, disk space, device.
     #[command(after_help = "Example:\n  runner doctor --device cuda:0")]
     Doctor,
+    /// Time steps, samples and the Frechet distance beside the floor that this machine's matrix products set.
+    #[command(
+        after_help = "Examples:\n  runner bench\n  runner bench --work nano-dmp --work nano-full --seconds 20 --json"
+    )]
+    Bench {
+        /// What is timed; repeat for several [default: all].
+        #[arg(long, value_name = "NAME", value_parser = works())]
+        work: Vec<Work>,
+        /// How long each work is repeated.
+        #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
+        seconds: f64,
+    },
     /// Print a shell's completion script.
     #[command(after_help = "Example:\n  runner completions bash > ~/.local/share/bash-completion/completions/runner")]
     Completions {
@@ -198,4 +212,59 @@ pub(crate) enum Command {
     /// Execute one stage, described by a JSON line on standard input. The runner starts itself this way.
     #[command(hide = true)]
     Stage,
+}
+
+/// Names of works, all of which `--help` lists.
+fn works() -> impl TypedValueParser<Value = Work> {
+    PossibleValuesParser::new(Work::ALL.map(Work::name)).try_map(|name| name.parse::<Work>())
+}
+
+/// A time in seconds, not below zero.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
+        _ => Err("give a number of seconds, e.g. `5`".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn repository() -> &'static Path {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    }
+
+    fn document(name: &str) -> String {
+        std::fs::read_to_string(repository().join(name)).unwrap()
+    }
+
+    /// Lines of shell blocks, comments cut off.
+    fn commands(text: &str) -> Vec<Vec<&str>> {
+        let lines = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n")).flat_map(str::lines);
+        lines.map(|line| line.split('#').next().unwrap_or_default().split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn every_command_of_the_readme_is_understood() {
+        let readme = document("README.md");
+        let typed: Vec<_> = commands(&readme).into_iter().filter(|words| words.first() == Some(&"runner")).collect();
+        assert!(typed.len() >= 5, "{typed:?}");
+        for words in typed {
+            Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        }
+    }
+
+    #[test]
+    fn the_architecture_names_every_crate_and_no_other() {
+        let text = document("ARCHITECTURE.md");
+        let row = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+        let named: BTreeSet<String> = text.lines().filter_map(row).collect();
+        let folders = std::fs::read_dir(repository().join("crates")).unwrap();
+        let there: BTreeSet<String> = folders.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(named, there);
+    }
 }

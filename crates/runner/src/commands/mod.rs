@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod compare;
 mod doctor;
 mod execute;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Verify => verify::run(&reading(options)?),
         Command::Gc { delete } => gc::run(&reading(options)?, delete),
         Command::Schema { write } => schema::run(&options, write),
+        Command::Bench { work, seconds } => bench::run(&options, &work, seconds),
         Command::Doctor => doctor::run(options),
         Command::Completions { shell } => {
             let mut script = Vec::new();

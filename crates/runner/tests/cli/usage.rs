@@ -9,7 +9,8 @@ fn help_and_version_exit_with_0_and_teach_by_example() {
     for word in ["reproduce", "runner plan table4 --explain", "130 interrupted"] {
         assert!(help.out.contains(word), "{word}");
     }
-    for command in ["plan", "sweep", "run", "reproduce", "report", "status", "show", "logs", "compare", "gc", "doctor"]
+    for command in
+        ["plan", "sweep", "run", "reproduce", "report", "status", "show", "logs", "compare", "gc", "doctor", "bench"]
     {
         let help = repository.exits(0, &[command, "--help"]);
         assert!(help.out.contains(&format!("runner {command}")), "{command} has no example: {}", help.out);
@@ -32,6 +33,8 @@ fn a_wrong_command_line_exits_with_2() {
         &["plan", "nano", "--jobs", "-1"],
         &["plan", "nano", "--engine", "quick"],
         &["plan", "nano", "--mode", "maybe"],
+        &["bench", "--seconds", "-1"],
+        &["bench", "--seconds", "nan"],
     ] {
         let said = repository.exits(2, arguments);
         assert!(said.err.starts_with("error: "), "{arguments:?}: {}", said.err);

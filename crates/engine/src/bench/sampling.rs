@@ -1,0 +1,91 @@
+//! Sampling: a batch of noise to images, by the loop of the stage `sample`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use diffusion::Denoiser;
+use manifest::scale::{GuidanceChannels, Sampler, SamplerKind};
+use manifest::stage::{Sample, Stage};
+
+use super::inputs::{DIFFUSION, Inputs, numerics, random_weights};
+use super::work::Work;
+use super::{Repeat, Setting};
+use crate::job::{Device, EngineError, Job};
+use crate::network;
+use crate::{process, sampling};
+
+/// A network with its sampler.
+pub struct Samples {
+    stage: Sample,
+    /// The same, as a job carries it.
+    job: Stage,
+    sampler: diffusion::Sampler,
+    network: network::Network,
+    count: usize,
+    threads: usize,
+    device: Device,
+}
+
+impl Samples {
+    /// # Errors
+    /// The device is missing.
+    pub fn new(inputs: &Inputs, setting: &Setting) -> Result<Self, EngineError> {
+        let Inputs { network, method, backbone, .. } = inputs;
+        let dit = network.dit();
+        let settings = Sampler {
+            kind: SamplerKind::Ddpm,
+            steps: Work::SAMPLING_STEPS,
+            clip_x0: true,
+            guidance: 1.0,
+            guidance_channels: GuidanceChannels::All,
+        };
+        let patch = patches::trainable(method, &dit).into_iter().map(|tensor| (tensor.name, tensor.shape));
+        let trained = random_weights(patch.collect());
+        let device = setting.device.tensors()?;
+        let stage = Sample {
+            dit: dit.clone(),
+            method: method.clone(),
+            diffusion: DIFFUSION,
+            sampler: settings.clone(),
+            count: network.batch(),
+            seed: 0,
+            prompt_noise: 0.0,
+            numerics: numerics(setting),
+        };
+        Ok(Self {
+            sampler: process::sampler(&DIFFUSION, &settings, &dit)?,
+            network: network::Network::new(&dit, method, &settings, (backbone, &trained), setting.engine, &device)?,
+            count: network.batch(),
+            threads: setting.threads,
+            device: setting.device,
+            job: Stage::Sample(stage.clone()),
+            stage,
+        })
+    }
+}
+
+impl Repeat for Samples {
+    /// One step of the sampler.
+    fn warm_up(&mut self) -> Result<(), EngineError> {
+        let elements = self.stage.dit.channels * self.stage.dit.image_size.pow(2);
+        let x = vec![0.0; self.count * elements];
+        let mut output = vec![0.0; self.sampler.outputs(x.len())];
+        self.network.set_labels(vec![0; self.count]);
+        self.network.denoise(&x, 0, &mut output)
+    }
+
+    fn run(&mut self) -> Result<(), EngineError> {
+        let job = Job {
+            stage: &self.job,
+            inputs: BTreeMap::new(),
+            directory: Path::new("."),
+            threads: self.threads,
+            device: self.device,
+            progress: &|_| {},
+            stop: &AtomicBool::new(false),
+        };
+        sampling::draw(&job, &self.stage, &self.sampler, &mut self.network, 0, self.count)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Training steps: batch, trunk, loss and AdamW as the stages `train` and `pretrain` run them.
+
+use anyhow::ensure;
+use kernels::AdamW;
+use manifest::scale::Optimisation;
+
+use super::inputs::{DIFFUSION, Inputs, numerics};
+use super::{Repeat, Setting};
+use crate::denoising::{DenoisingObjective, Task};
+use crate::job::EngineError;
+use crate::training::{Objective, descend};
+
+/// A training run that goes on step by step.
+pub struct Step<'a> {
+    objective: DenoisingObjective<'a>,
+    optimisation: Optimisation,
+    adamw: AdamW,
+    segments: Vec<(std::ops::Range<usize>, f64)>,
+    values: Vec<f32>,
+    gradient: Vec<f32>,
+    iteration: usize,
+}
+
+impl<'a> Step<'a> {
+    /// A run at its beginning.
+    ///
+    /// # Errors
+    /// The device is missing.
+    pub fn new(inputs: &'a Inputs, setting: &Setting) -> Result<Self, EngineError> {
+        let dit = inputs.network.dit();
+        let optimisation = Optimisation {
+            iterations: usize::MAX,
+            batch: inputs.network.batch(),
+            learning_rate: 1e-4,
+            final_learning_rate: 1e-4,
+            warmup_iterations: 0,
+            weight_decay: 0.0,
+            horizontal_flip: true,
+        };
+        let numerics = numerics(setting);
+        let task = Task {
+            dit: &dit,
+            method: &inputs.method,
+            diffusion: &DIFFUSION,
+            optimisation: &optimisation,
+            ema_halflife_iterations: 0.0,
+            seed: 0,
+            numerics: &numerics,
+        };
+        let (layout, initial) = task.start(&inputs.backbone)?;
+        let objective = task.objective(&inputs.images, &inputs.backbone, &layout, &setting.device.tensors()?)?;
+        let values = layout.flatten(&initial)?;
+        let adamw = AdamW::new(values.len());
+        let gradient = vec![0.0; values.len()];
+        Ok(Self { objective, optimisation, adamw, segments: layout.segments(), values, gradient, iteration: 0 })
+    }
+}
+
+impl Repeat for Step<'_> {
+    fn warm_up(&mut self) -> Result<(), EngineError> {
+        self.run()?;
+        self.run()
+    }
+
+    fn run(&mut self) -> Result<(), EngineError> {
+        let Self { objective, optimisation, adamw, segments, values, gradient, iteration } = self;
+        let losses = objective.gradient(*iteration, values, gradient)?;
+        let check = || -> anyhow::Result<()> {
+            ensure!(losses.total.is_finite(), "step {iteration} has no finite loss");
+            Ok(())
+        };
+        check()?;
+        descend(adamw, optimisation, *iteration, segments, values, gradient);
+        *iteration += 1;
+        Ok(())
+    }
+}
