@@ -264,13 +264,49 @@ fn options_reach_the_scale_and_every_method_that_has_the_key() {
     assert_eq!(train.optimisation.iterations, 50);
     assert_eq!(json(&train.method).pointer("/prompts/depth").unwrap(), "half");
     assert_eq!(table.default_cell.as_deref(), Some("a/linear"));
-    assert_eq!(json(&cell(&table, "depth/first").method).pointer("/prompts/depth").unwrap(), "half");
+    assert_eq!(json(&cell(&table, "reference/prompt_tuning").method).pointer("/prompts/depth").unwrap(), "half");
 
     let (_, one) = self::plan(&["method.gate.selection.kind=top_k"]);
-    assert_eq!(json(&cell(&one, "b/soft").method).pointer("/gate/selection/keep").unwrap(), 0.75);
-    let (_, keep) = self::plan(&["method.gate.selection.keep=0.5"]);
-    assert_eq!(json(&cell(&keep, "b/hard").method).pointer("/gate/selection/keep").unwrap(), 0.5);
-    assert_eq!(json(&cell(&keep, "b/soft").method).pointer("/gate/selection/kind").unwrap(), "soft");
+    assert_eq!(json(&cell(&one, "a/linear").method).pointer("/gate/selection/keep").unwrap(), 0.75);
+    // A field of a kind that only a cell chooses, where the cell leaves it out.
+    let (_, softmax) = self::plan(&["method.gate.selection.weights=softmax"]);
+    assert_eq!(json(&cell(&softmax, "b/hard").method).pointer("/gate/selection/weights").unwrap(), "softmax");
+    assert_eq!(json(&cell(&softmax, "b/soft").method).pointer("/gate/selection/kind").unwrap(), "soft");
+}
+
+#[test]
+fn no_option_changes_what_a_cell_is_about() {
+    let at = |table: &Table, id: &str, path: &str| json(&cell(table, id).written).pointer(path).cloned().unwrap();
+    let (_, table) = plan(&["method.balance.importance=0"]);
+    assert_eq!(at(&table, "a/linear", "/balance/importance"), 0.0);
+    assert_eq!(at(&table, "e/ib1_lb1", "/balance/importance"), 1.0);
+    assert_eq!(at(&table, "e/ib2_lb1", "/balance/importance"), 2.0);
+    assert_eq!(cell(&table, "e/ib0_lb1").runs, cell(&table, "a/linear").runs);
+    assert_ne!(cell(&table, "e/ib1_lb1").runs, cell(&table, "a/linear").runs);
+
+    let (_, table) = plan(&["method.gate.architecture=attention_over_prompts"]);
+    assert_eq!(at(&table, "a/linear", "/gate/architecture"), "linear");
+    assert_eq!(table.default_cell.as_deref(), Some("b/soft"));
+
+    let (_, table) = plan(&["method.prompts.depth=half"]);
+    for (cell, depth) in [("first", "first"), ("half", "half"), ("all", "all")] {
+        assert_eq!(at(&table, &format!("depth/{cell}"), "/prompts/depth"), depth);
+    }
+    let (_, table) = plan(&["method.kind=prompt_tuning", "method.kind=dmp"]);
+    assert_eq!(at(&table, "baseline", "/kind"), "pretrained");
+    assert_eq!(at(&table, "reference/finetune", "/kind"), "finetune");
+}
+
+#[test]
+fn an_option_that_every_cell_overrules_is_an_error() {
+    let request = |text: &str| Request { scale: "tiny".into(), overrides: vec![text.to_owned()], seeds: None };
+    let message = |text: &str| workspace().load_artifact("table4", &request(text)).unwrap_err().to_string();
+    assert_eq!(
+        message("method.gate.selection.keep=0.5"),
+        "--set method.gate.selection.keep=0.5: has no effect: every cell that has `method.gate.selection.keep` sets it \
+         itself (b/hard); change it there"
+    );
+    assert!(message("method.prompts.position.per_256_tokens=25").ends_with("sets it itself (d/prepend); change it there"));
 }
 
 #[test]
