@@ -347,29 +347,52 @@ fn a_recipe_alone_is_the_stage_that_a_scale_plans() {
 }
 
 #[test]
-fn the_paper_scale_has_the_papers_settings_and_names_what_is_missing() {
+fn the_paper_scale_says_what_is_not_implemented_before_what_is_missing() {
     let nowhere = tempfile::tempdir().unwrap();
     let empty = workspace().with_data_folders(vec![nowhere.path().to_owned()]);
-    let request = Request { scale: "paper".into(), ..Request::default() };
-    let Err(Error::Missing(missing)) = empty.load_artifact("table4", &request) else { panic!("nothing is missing") };
+    let file = |name: &str, from: &str, changes: &[(&str, &str)]| {
+        let text = std::fs::read_to_string(workspace().root().join("experiments").join(from)).unwrap();
+        let text = changes.iter().fold(text, |text, (right, other)| text.replace(right, other));
+        let path = nowhere.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let load = |overrides: &[String]| {
+        let request = Request { scale: "paper".into(), overrides: overrides.to_vec(), seeds: None };
+        empty.load_artifact("table4", &request)
+    };
+    let unsupported = |overrides: &[String]| match load(overrides) {
+        Err(Error::Unsupported { what, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(unsupported(&[]), "the Inception extractor");
+    let cnn = file("cnn.yaml", "tiny-extractor.yaml", &[("image_size: 24", "image_size: 256")]);
+    let cnn = format!("extractor={{kind: cnn, recipe: {cnn}}}");
+    assert_eq!(unsupported(std::slice::from_ref(&cnn)), "a backbone in latent space");
+
+    // In pixels, all files that are missing are named.
+    let latents = "space: {kind: latents, downsampling: 8, autoencoder: {file: weights/sd-vae.safetensors, sha256: null}}";
+    let changes = [
+        (latents, "space: {kind: pixels}"),
+        ("image_size: 32", "image_size: 256"),
+        ("channels: 4", "channels: 3"),
+        ("patch: 2 ", "patch: 16"),
+    ];
+    let pixels = format!("backbone.recipe={}", file("pixels.yaml", "paper-backbone.yaml", &changes));
+    let overrides = [cnn, pixels];
+    let Err(Error::Missing(missing)) = load(&overrides) else { panic!("nothing is missing") };
     let mut wanted: Vec<_> = missing.iter().map(|missing| missing.wanted.as_str()).collect();
     wanted.dedup();
-    let inception = "weights/pt_inception-2015-12-05-6726825d.pth";
-    assert_eq!(wanted, ["weights/dit-b2-ffhq256.safetensors", inception, "ffhq256", "weights/sd-vae.safetensors"]);
+    assert_eq!(wanted, ["weights/dit-b2-ffhq256.safetensors", "ffhq256"]);
 
-    // With stand-ins for the data and a CNN, the chain has the paper's numbers.
-    std::fs::create_dir_all(nowhere.path().join("weights")).unwrap();
-    std::fs::create_dir_all(nowhere.path().join("ffhq256")).unwrap();
-    for file in [wanted[0], inception, "ffhq256/00000.png", "weights/sd-vae.safetensors"] {
+    // With stand-ins for the data, the chain has the paper's numbers.
+    for folder in ["weights", "ffhq256"] {
+        std::fs::create_dir_all(nowhere.path().join(folder)).unwrap();
+    }
+    for file in [wanted[0], "ffhq256/00000.png"] {
         std::fs::write(nowhere.path().join(file), file).unwrap();
     }
-    let Err(Error::Unsupported { what, .. }) = empty.load_artifact("table4", &request) else { panic!("supported") };
-    assert_eq!(what, "the Inception extractor");
-    let recipe = nowhere.path().join("cnn.yaml");
-    let text = std::fs::read_to_string(workspace().root().join("experiments/tiny-extractor.yaml")).unwrap();
-    std::fs::write(&recipe, text.replace("image_size: 24", "image_size: 256")).unwrap();
-    let cnn = format!("extractor={{kind: cnn, recipe: {}}}", recipe.display());
-    let plan = empty.load_artifact("table4", &Request { overrides: vec![cnn], ..request }).unwrap();
+    let plan = load(&overrides).unwrap_or_else(|error| panic!("{error}"));
     let table = plan.table.as_ref().unwrap();
     let run = &table.cells[2].runs[0];
     let Stage::Train(train) = &plan.stage(run.train.unwrap()).unwrap().stage else { panic!("no training") };
@@ -377,7 +400,7 @@ fn the_paper_scale_has_the_papers_settings_and_names_what_is_missing() {
     assert_eq!((train.optimisation.learning_rate, train.optimisation.weight_decay), (1e-4, 0.0));
     assert_eq!((train.dit.tokens(), train.dit.hidden, train.dit.depth, train.dit.heads), (256, 768, 12, 12));
     let sample = plan.stage(run.sample).unwrap();
-    assert_eq!(sample.inputs.keys().collect::<Vec<_>>(), ["autoencoder", "backbone", "trained"]);
+    assert_eq!(sample.inputs.keys().collect::<Vec<_>>(), ["backbone", "trained"]);
     let Stage::Sample(sample) = &sample.stage else { panic!("no sampling") };
     assert_eq!((sample.count, sample.sampler.steps, sample.sampler.clip_x0), (50_000, 250, false));
 }
