@@ -2,7 +2,7 @@
 //! they share one chain of stages.
 
 use crate::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK};
-use crate::method::{Balance, Dmp, ImportanceFormula, LoadFormula, Method, Position};
+use crate::method::{Balance, Depth, Dmp, ImportanceFormula, LoadFormula, Method, Position, PromptTuning, Prompts};
 
 impl Method {
     /// The form in which it is run. Two methods with the same form train to the same bits (with common random numbers).
@@ -12,10 +12,14 @@ impl Method {
     /// - Attention to the letter has no weights: nothing is selected, gets noise or is balanced.
     /// - A loss with coefficient 0 has no formula.
     /// - The gate's input `as_released` is `t_plus_c` with `add` and `t` with `prepend` (difference 4).
+    /// - Prompts in the first one of all blocks are those of `first`.
     /// - A softmax over the kept logits has a gradient of its own, so `gradient` says nothing; over all logits it is `soft`.
     pub fn canonical(&self) -> Self {
         match self {
-            Self::Pretrained(_) | Self::Finetune(_) | Self::PromptTuning(_) => self.clone(),
+            Self::Pretrained(_) | Self::Finetune(_) => self.clone(),
+            Self::PromptTuning(tuning) => {
+                Self::PromptTuning(PromptTuning { prompts: canonical_prompts(&tuning.prompts) })
+            }
             Self::Dmp(dmp) => {
                 let input = match (dmp.gate.input, &dmp.prompts.position) {
                     (GateInput::AsReleased, Position::Add(_)) => GateInput::TPlusC,
@@ -33,10 +37,15 @@ impl Method {
                         (Gate { selection: Selection::Soft(Soft {}), noise: GateNoise::None, ..gate }, unbalanced())
                     }
                 };
-                Self::Dmp(Dmp { prompts: dmp.prompts.clone(), gate, balance })
+                Self::Dmp(Dmp { prompts: canonical_prompts(&dmp.prompts), gate, balance })
             }
         }
     }
+}
+
+fn canonical_prompts(prompts: &Prompts) -> Prompts {
+    let depth = if prompts.depth == Depth::Blocks(1) { Depth::First } else { prompts.depth };
+    Prompts { depth, ..prompts.clone() }
 }
 
 fn canonical_selection(selection: &Selection) -> Selection {
@@ -85,7 +94,7 @@ fn canonical_balance(balance: &Balance, gate: &Gate) -> Balance {
 mod tests {
     use super::*;
     use crate::gate::BlockAwareness;
-    use crate::method::{Add, Depth, Init, Prepend, Prompts, Zero};
+    use crate::method::{Add, Init, Prepend, Zero};
 
     fn dmp() -> Dmp {
         Dmp {
@@ -228,7 +237,8 @@ mod tests {
             same.balance.load = 0.0;
             Method::Dmp(same)
         });
-        for depth in [Depth::First, Depth::Half] {
+        assert_eq!(canonical(|d| d.prompts.depth = Depth::Blocks(1)), canonical(|d| d.prompts.depth = Depth::First));
+        for depth in [Depth::First, Depth::Half, Depth::Blocks(2)] {
             assert_ne!(canonical(|d| d.prompts.depth = depth), canonical(|_| {}));
         }
         assert_ne!(canonical(|d| d.gate.prompts_per_block = BlockAwareness::Uniform), canonical(|_| {}));

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::claim::Claim;
+use crate::dit::DitConfig;
 use crate::files::{Loaded, typed};
 use crate::manifest::{Cell, Manifest};
 use crate::method::Method;
@@ -32,13 +33,13 @@ pub(crate) struct ExpandedCell {
     pub(crate) method: Method,
 }
 
-/// Expands a manifest. `tokens` is the number of image tokens of the scale's backbone.
+/// Expands a manifest for a scale's backbone.
 pub(crate) fn expand(
     manifest: &Loaded<Manifest>,
     preset: &Loaded<Preset>,
     overrides: &[Override],
     claims: &[Claim],
-    tokens: usize,
+    dit: &DitConfig,
 ) -> Result<Expanded, Error> {
     let mut problems = Problems::default();
     let kinds = kind_defaults(preset, &mut problems)?;
@@ -48,7 +49,7 @@ pub(crate) fn expand(
         kinds,
         overrides: overrides.iter().map(Reached::new).collect(),
         claims,
-        tokens,
+        dit,
         problems,
     };
     let base = expander.method(None)?;
@@ -181,7 +182,7 @@ struct Expander<'a> {
     kinds: KindDefaults,
     overrides: Vec<Reached<'a>>,
     claims: &'a [Claim],
-    tokens: usize,
+    dit: &'a DitConfig,
     problems: Problems,
 }
 
@@ -231,7 +232,7 @@ impl Expander<'_> {
         let Some(typed) = self.problems.keep(typed::<Method>(&method, &schema::method(), "method"))? else {
             return Ok(None);
         };
-        Checked { node: &method, problems: &mut self.problems }.method(&typed, self.tokens);
+        Checked { node: &method, problems: &mut self.problems }.method(&typed, self.dit);
         Ok(Some(typed))
     }
 

@@ -121,8 +121,7 @@ impl Workspace {
         problems.finish(())?;
 
         let networks = Networks::load(&self.files, &scale)?;
-        let tokens = networks.backbone.value.dit.tokens();
-        let expanded = expand(&manifest, &preset, &reach.method, &claims, tokens)?;
+        let expanded = expand(&manifest, &preset, &reach.method, &claims, &networks.backbone.value.dit)?;
         let extractor = networks.supported(&scale)?;
         let mut gather = self.gather();
         let inputs = networks.gather(&scale, &mut gather);

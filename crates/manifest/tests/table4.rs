@@ -63,10 +63,7 @@ fn every_cell_differs_from_the_default_in_the_intended_parameter_only() {
     let tuning = format!(r#"method = {{"kind":"prompt_tuning","prompts":{prompts}}}"#);
     let intended: [(&str, &[&str]); 19] = [
         // Attention to the letter has no weights that could be balanced.
-        (
-            "a/attention",
-            &["method.balance.importance = 0.0", r#"method.gate.architecture = "attention_literal""#],
-        ),
+        ("a/attention", &["method.balance.importance = 0.0", r#"method.gate.architecture = "attention_literal""#]),
         ("a/linear", &[]),
         ("b/hard", &[top_k]),
         ("b/soft", &[]),
@@ -302,6 +299,16 @@ fn no_option_changes_what_a_cell_is_about() {
 }
 
 #[test]
+fn prompts_may_be_in_the_first_n_blocks() {
+    let (_, table) = plan(&["method.prompts.depth={blocks: 3}"]);
+    for id in ["a/linear", "reference/prompt_tuning"] {
+        assert_eq!(*json(&cell(&table, id).method).pointer("/prompts/depth/blocks").unwrap(), 3, "{id}");
+    }
+    assert_eq!(*json(&cell(&table, "depth/half").method).pointer("/prompts/depth").unwrap(), "half");
+    assert_ne!(cell(&table, "a/linear").runs, cell(&table, "depth/all").runs);
+}
+
+#[test]
 fn an_option_that_every_cell_overrules_is_an_error() {
     let request = |text: &str| Request { scale: "tiny".into(), overrides: vec![text.to_owned()], seeds: None };
     let message = |text: &str| workspace().load_artifact("table4", &request(text)).unwrap_err().to_string();
@@ -310,7 +317,9 @@ fn an_option_that_every_cell_overrules_is_an_error() {
         "--set method.gate.selection.keep=0.5: has no effect: every cell that has `method.gate.selection.keep` sets it \
          itself (b/hard); change it there"
     );
-    assert!(message("method.prompts.position.per_256_tokens=25").ends_with("sets it itself (d/prepend); change it there"));
+    assert!(
+        message("method.prompts.position.per_256_tokens=25").ends_with("sets it itself (d/prepend); change it there")
+    );
 }
 
 #[test]
@@ -371,7 +380,8 @@ fn the_paper_scale_says_what_is_not_implemented_before_what_is_missing() {
     assert_eq!(unsupported(std::slice::from_ref(&cnn)), "a backbone in latent space");
 
     // In pixels, all files that are missing are named.
-    let latents = "space: {kind: latents, downsampling: 8, autoencoder: {file: weights/sd-vae.safetensors, sha256: null}}";
+    let latents =
+        "space: {kind: latents, downsampling: 8, autoencoder: {file: weights/sd-vae.safetensors, sha256: null}}";
     let changes = [
         (latents, "space: {kind: pixels}"),
         ("image_size: 32", "image_size: 256"),
