@@ -46,7 +46,7 @@ impl<'a> Checker<'a> {
             }
             Some(branches) => match tag(branches) {
                 Some(tag) => self.variant(node, branches, tag, path),
-                None => self.word(node, branches.iter().filter_map(|branch| branch["const"].as_str()), path),
+                None => self.word_or_entry(node, branches, path),
             },
             None if schema["enum"].is_array() => {
                 let words = schema["enum"].as_array().into_iter().flatten();
@@ -71,6 +71,20 @@ impl<'a> Checker<'a> {
                     .add(&node.place, format!("`{path}` must be a word, found {}; allowed: {words}", node.value));
             }
         }
+    }
+
+    /// One of some words, or a map with one entry whose key is one of some others (`half`, `{blocks: 3}`).
+    fn word_or_entry(&mut self, node: &Node, branches: &'a [Schema], path: &str) {
+        let entry = |branch: &'a Schema| branch["properties"].as_object()?.keys().next().map(String::as_str);
+        let entries = || branches.iter().filter_map(|branch| Some((entry(branch)?, branch)));
+        if let Some(map) = node.map()
+            && let Some((_, branch)) = entries().find(|(key, _)| map.contains_key(*key)).or_else(|| entries().next())
+        {
+            return self.typed(node, branch, path);
+        }
+        let words = branches.iter().filter_map(|branch| branch["const"].as_str()).map(str::to_owned);
+        let forms: Vec<String> = words.chain(entries().map(|(key, _)| format!("{{{key}: ...}}"))).collect();
+        self.word(node, forms.iter().map(String::as_str), path);
     }
 
     /// A map whose tag (`kind`) says which fields it has.
@@ -308,6 +322,37 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(problems(&schema, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_or_a_map_with_one_entry() {
+        let schema = schema::of::<crate::method::Depth>();
+        let cases = [
+            ("half", vec![]),
+            ("{blocks: 1}", vec![]),
+            ("{blocks: 0}", vec!["f.yaml:1:10: `blocks` must be at least 1, found `0`"]),
+            ("{blocks: two}", vec!["f.yaml:1:10: `blocks` must be an integer, found the text `two`"]),
+            (
+                "{block: 2}",
+                vec![
+                    "f.yaml:1:1: missing key `blocks`",
+                    "f.yaml:1:2: unknown key `block`; allowed: blocks; did you mean `blocks`?",
+                ],
+            ),
+            ("{blocks: 2, half: 1}", vec!["f.yaml:1:13: unknown key `half`; allowed: blocks"]),
+            (
+                "hlaf",
+                vec![
+                    "f.yaml:1:1: unknown value `hlaf` for ``; allowed: first, half, all, {blocks: ...}; did you mean `half`?",
+                ],
+            ),
+            ("3", vec!["f.yaml:1:1: `` must be a word, found `3`; allowed: first, half, all, {blocks: ...}"]),
+        ];
+        for (text, expected) in cases {
+            let mut found = problems(&schema, text);
+            found.sort();
+            assert_eq!(found, expected, "{text}");
         }
     }
 

@@ -1,33 +1,51 @@
 //! Which methods, though written differently, cannot train differently: they are brought to one canonical form, so that
 //! they share one chain of stages.
 
-use crate::gate::{Gate, GateInput, KeptWeights, Selection, SelectionGradient, Soft, TopK};
-use crate::method::{Balance, Dmp, ImportanceFormula, LoadFormula, Method, Position};
+use crate::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK};
+use crate::method::{Balance, Depth, Dmp, ImportanceFormula, LoadFormula, Method, Position, PromptTuning, Prompts};
 
 impl Method {
     /// The form in which it is run. Two methods with the same form train to the same bits (with common random numbers).
     ///
-    /// - The load loss has no gradient where it counts (Eq. 11), and is zero where all prompts are kept: its coefficient
-    ///   becomes 0 (Table 4(e); difference 1 in `presets/official-code.yaml`).
+    /// - The load loss has no gradient where it counts (Eq. 11), and is zero where all prompts are kept or the gate has
+    ///   no noise: its coefficient becomes 0 (Table 4(e); difference 1 in `presets/official-code.yaml`).
+    /// - Attention to the letter has no weights: nothing is selected, gets noise or is balanced.
     /// - A loss with coefficient 0 has no formula.
     /// - The gate's input `as_released` is `t_plus_c` with `add` and `t` with `prepend` (difference 4).
+    /// - Prompts in the first one of all blocks are those of `first`.
     /// - A softmax over the kept logits has a gradient of its own, so `gradient` says nothing; over all logits it is `soft`.
     pub fn canonical(&self) -> Self {
         match self {
-            Self::Pretrained(_) | Self::Finetune(_) | Self::PromptTuning(_) => self.clone(),
+            Self::Pretrained(_) | Self::Finetune(_) => self.clone(),
+            Self::PromptTuning(tuning) => {
+                Self::PromptTuning(PromptTuning { prompts: canonical_prompts(&tuning.prompts) })
+            }
             Self::Dmp(dmp) => {
-                let selection = canonical_selection(&dmp.gate.selection);
                 let input = match (dmp.gate.input, &dmp.prompts.position) {
                     (GateInput::AsReleased, Position::Add(_)) => GateInput::TPlusC,
                     (GateInput::AsReleased, Position::Prepend(_)) => GateInput::T,
                     (input, _) => input,
                 };
-                let balance = canonical_balance(&dmp.balance, &selection);
-                let gate = Gate { selection, input, ..dmp.gate.clone() };
-                Self::Dmp(Dmp { prompts: dmp.prompts.clone(), gate, balance })
+                let gate = Gate { input, ..dmp.gate.clone() };
+                let (gate, balance) = match gate.architecture {
+                    Architecture::Linear | Architecture::AttentionOverPrompts => {
+                        let gate = Gate { selection: canonical_selection(&gate.selection), ..gate };
+                        let balance = canonical_balance(&dmp.balance, &gate);
+                        (gate, balance)
+                    }
+                    Architecture::AttentionLiteral => {
+                        (Gate { selection: Selection::Soft(Soft {}), noise: GateNoise::None, ..gate }, unbalanced())
+                    }
+                };
+                Self::Dmp(Dmp { prompts: canonical_prompts(&dmp.prompts), gate, balance })
             }
         }
     }
+}
+
+fn canonical_prompts(prompts: &Prompts) -> Prompts {
+    let depth = if prompts.depth == Depth::Blocks(1) { Depth::First } else { prompts.depth };
+    Prompts { depth, ..prompts.clone() }
 }
 
 fn canonical_selection(selection: &Selection) -> Selection {
@@ -40,13 +58,24 @@ fn canonical_selection(selection: &Selection) -> Selection {
     }
 }
 
-fn canonical_balance(balance: &Balance, selection: &Selection) -> Balance {
-    let keeps_all = match selection {
+/// No balancing loss.
+fn unbalanced() -> Balance {
+    Balance {
+        importance: 0.0,
+        importance_formula: ImportanceFormula::Paper,
+        load: 0.0,
+        load_formula: LoadFormula::Count,
+    }
+}
+
+/// The gate is canonical.
+fn canonical_balance(balance: &Balance, gate: &Gate) -> Balance {
+    let keeps_all = match &gate.selection {
         Selection::Soft(_) => true,
         Selection::TopK(top_k) => top_k.keep == 1.0,
     };
     let load = match balance.load_formula {
-        LoadFormula::Smooth if !keeps_all => balance.load,
+        LoadFormula::Smooth if !keeps_all && gate.noise == GateNoise::Learned => balance.load,
         LoadFormula::Smooth | LoadFormula::Count => 0.0,
     };
     Balance {
@@ -64,8 +93,8 @@ fn canonical_balance(balance: &Balance, selection: &Selection) -> Balance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Architecture, BlockAwareness, GateNoise};
-    use crate::method::{Add, Depth, Init, Prepend, Prompts, Zero};
+    use crate::gate::BlockAwareness;
+    use crate::method::{Add, Init, Prepend, Zero};
 
     fn dmp() -> Dmp {
         Dmp {
@@ -111,17 +140,53 @@ mod tests {
     }
 
     #[test]
-    fn the_smooth_load_trains_only_where_prompts_are_left_out() {
-        let smooth = |load: f64, keep: f64| {
+    fn the_smooth_load_trains_only_where_prompts_are_left_out_by_a_noisy_gate() {
+        let smooth = |load: f64, keep: f64, noise: GateNoise| {
             canonical(|d| {
+                d.gate.noise = noise;
                 d.balance.load_formula = LoadFormula::Smooth;
                 d.balance.load = load;
                 d.gate.selection = top_k(keep, KeptWeights::One, SelectionGradient::None);
             })
         };
-        assert_eq!(smooth(1.0, 1.0), smooth(2.0, 1.0));
-        assert_ne!(smooth(1.0, 0.75), smooth(2.0, 0.75));
+        use GateNoise::{Learned, None};
+        assert_eq!(smooth(1.0, 1.0, Learned), smooth(2.0, 1.0, Learned));
+        assert_ne!(smooth(1.0, 0.75, Learned), smooth(2.0, 0.75, Learned));
+        assert_eq!(smooth(1.0, 0.75, None), smooth(2.0, 0.75, None));
         assert_eq!(canonical(|d| d.balance.load_formula = LoadFormula::Smooth), canonical(|_| {}));
+    }
+
+    #[test]
+    fn attention_to_the_letter_has_nothing_to_select_disturb_or_balance() {
+        let with = |architecture: Architecture, change: fn(&mut Dmp)| {
+            canonical(|d| {
+                d.gate.architecture = architecture;
+                change(d);
+            })
+        };
+        let changes: [fn(&mut Dmp); 4] = [
+            |d| d.balance.importance = 2.0,
+            |d| d.balance.importance_formula = ImportanceFormula::OfficialCode,
+            |d| d.gate.noise = GateNoise::Learned,
+            |d| d.gate.selection = top_k(0.5, KeptWeights::One, SelectionGradient::None),
+        ];
+        use Architecture::{AttentionLiteral, AttentionOverPrompts, Linear};
+        for change in changes {
+            assert_eq!(with(AttentionLiteral, change), with(AttentionLiteral, |_| {}));
+            for other in [Linear, AttentionOverPrompts] {
+                assert_ne!(with(other, change), with(other, |_| {}));
+            }
+        }
+        // What it reads, where its output goes and how fast it learns still counts.
+        let changes: [fn(&mut Dmp); 4] = [
+            |d| d.gate.input = GateInput::TPlusC,
+            |d| d.gate.prompts_per_block = BlockAwareness::Uniform,
+            |d| d.prompts.depth = Depth::Half,
+            |d| d.gate.learning_rate_factor = 10.0,
+        ];
+        for change in changes {
+            assert_ne!(with(AttentionLiteral, change), with(AttentionLiteral, |_| {}));
+        }
     }
 
     #[test]
@@ -172,7 +237,8 @@ mod tests {
             same.balance.load = 0.0;
             Method::Dmp(same)
         });
-        for depth in [Depth::First, Depth::Half] {
+        assert_eq!(canonical(|d| d.prompts.depth = Depth::Blocks(1)), canonical(|d| d.prompts.depth = Depth::First));
+        for depth in [Depth::First, Depth::Half, Depth::Blocks(2)] {
             assert_ne!(canonical(|d| d.prompts.depth = depth), canonical(|_| {}));
         }
         assert_ne!(canonical(|d| d.gate.prompts_per_block = BlockAwareness::Uniform), canonical(|_| {}));

@@ -1,16 +1,18 @@
 //! From a manifest as written to its cells, each with every field of its method explicit.
 //!
-//! Merge order: preset, the cell's `method`, the cell's `set`, the command line.
+//! Merge order: preset, the manifest's `method`, the command line, the cell's `method`, the cell's `set`. So the command
+//! line changes what cells start from, and never what a cell is about.
 
 use std::collections::BTreeMap;
 
 use crate::claim::Claim;
+use crate::dit::DitConfig;
 use crate::files::{Loaded, typed};
 use crate::manifest::{Cell, Manifest};
 use crate::method::Method;
 use crate::overrides::{self, Override, below_method};
 use crate::preset::Preset;
-use crate::problem::{Error, Problems, allowed};
+use crate::problem::{Error, Place, Problems, allowed};
 use crate::schema;
 use crate::tree::{Entry, KindDefaults, Map, Node, Value};
 use crate::validate::{self, Checked};
@@ -31,13 +33,13 @@ pub(crate) struct ExpandedCell {
     pub(crate) method: Method,
 }
 
-/// Expands a manifest. `tokens` is the number of image tokens of the scale's backbone.
+/// Expands a manifest for a scale's backbone.
 pub(crate) fn expand(
     manifest: &Loaded<Manifest>,
     preset: &Loaded<Preset>,
     overrides: &[Override],
     claims: &[Claim],
-    tokens: usize,
+    dit: &DitConfig,
 ) -> Result<Expanded, Error> {
     let mut problems = Problems::default();
     let kinds = kind_defaults(preset, &mut problems)?;
@@ -45,9 +47,9 @@ pub(crate) fn expand(
         preset: preset.node.get("method").expect("a preset has a method"),
         manifest: &manifest.node,
         kinds,
-        overrides: overrides.iter().map(|one| (one, None)).collect(),
+        overrides: overrides.iter().map(Reached::new).collect(),
         claims,
-        tokens,
+        dit,
         problems,
     };
     let base = expander.method(None)?;
@@ -96,14 +98,91 @@ fn kind_defaults(preset: &Loaded<Preset>, problems: &mut Problems) -> Result<Kin
     Ok(kinds)
 }
 
+/// An override of the method, and what became of it.
+struct Reached<'a> {
+    one: &'a Override,
+    /// Why not, of the first method that it does not fit.
+    why_not: Option<String>,
+    /// Whether it fits any method.
+    fits: bool,
+    /// Whether any cell keeps it.
+    kept: bool,
+    /// Cells that set its key themselves.
+    set_by: Vec<String>,
+}
+
+impl<'a> Reached<'a> {
+    fn new(one: &'a Override) -> Self {
+        Self { one, why_not: None, fits: false, kept: false, set_by: Vec::new() }
+    }
+
+    /// Lays it onto a method; whether it fits.
+    fn lay(&mut self, method: &mut Node, kinds: &KindDefaults) -> bool {
+        let below = self.one.below_method().expect("an override of the method");
+        let set = overrides::set(method, below, &self.one.place, self.one.value.clone(), kinds);
+        let fits = set.is_ok();
+        self.fits |= fits;
+        if let Err(message) = set {
+            self.why_not.get_or_insert(message);
+        }
+        fits
+    }
+
+    /// Notes whether a cell's own settings, laid over it, left anything of it.
+    fn note(&mut self, id: &str, method: &Node) {
+        let below = self.one.below_method().expect("an override of the method");
+        match typed_on_the_command_line(method.descend(below)) {
+            true => self.kept = true,
+            false => self.set_by.push(id.to_owned()),
+        }
+    }
+
+    /// What is wrong with it, if no cell keeps it.
+    fn problem(&self) -> Option<String> {
+        match &self.why_not {
+            _ if self.kept => None,
+            _ if !self.set_by.is_empty() => {
+                let (path, cells) = (&self.one.path, self.set_by.join(", "));
+                Some(format!("has no effect: every cell that has `{path}` sets it itself ({cells}); change it there"))
+            }
+            why_not => why_not.clone().filter(|_| !self.fits),
+        }
+    }
+}
+
+/// Whether any value of a tree comes from the command line.
+fn typed_on_the_command_line(node: &Node) -> bool {
+    match node.map() {
+        Some(entries) if !entries.is_empty() => entries.values().any(|entry| typed_on_the_command_line(&entry.node)),
+        _ => matches!(node.place, Place::Option(_)),
+    }
+}
+
+/// Lays a cell's own `method` and `set` onto a method; what is wrong with them.
+fn lay_own(method: &mut Node, cell: &Node, kinds: &KindDefaults) -> Vec<(Place, String)> {
+    if let Some(choice) = cell.get("method") {
+        method.merge(choice.clone(), "method", kinds);
+    }
+    let mut wrong = Vec::new();
+    for (path, entry) in cell.get("set").and_then(Node::map).into_iter().flatten() {
+        let set = match below_method(path) {
+            Some(below) => overrides::set(method, below, &entry.key_place, entry.node.clone(), kinds),
+            None => Err(format!("a cell sets paths below `method` only, not `{path}`: the scale fixes the rest")),
+        };
+        if let Err(message) = set {
+            wrong.push((entry.key_place.clone(), message));
+        }
+    }
+    wrong
+}
+
 struct Expander<'a> {
     preset: &'a Node,
     manifest: &'a Node,
     kinds: KindDefaults,
-    /// Each with why it could not be applied to the base, or an empty reason once it has been applied anywhere.
-    overrides: Vec<(&'a Override, Option<String>)>,
+    overrides: Vec<Reached<'a>>,
     claims: &'a [Claim],
-    tokens: usize,
+    dit: &'a DitConfig,
     problems: Problems,
 }
 
@@ -116,14 +195,15 @@ impl Expander<'_> {
         label: &str,
     ) -> Result<Option<ExpandedCell>, Error> {
         let node = self.manifest.descend(path);
-        let Some(method) = self.method(Some(node))? else { return Ok(None) };
+        let id = group.map_or(label.to_owned(), |group| format!("{group}/{label}"));
+        let Some(method) = self.method(Some((&id, node)))? else { return Ok(None) };
         let claim = cell.claim.as_ref().map(|id| (id, self.claims.iter().find(|claim| claim.id == *id)));
         if let Some((id, None)) = claim {
             let hint = allowed(id, self.claims.iter().map(|claim| claim.id.as_str()));
             self.problems.add(&node.place_of("claim"), format!("unknown claim `{id}`{hint}"));
         }
         Ok(Some(ExpandedCell {
-            id: group.map_or(label.to_owned(), |group| format!("{group}/{label}")),
+            id,
             group: group.map(str::to_owned),
             title: cell.title.clone().unwrap_or_else(|| label.to_owned()),
             claim: claim.and_then(|(_, claim)| claim.cloned()),
@@ -131,49 +211,36 @@ impl Expander<'_> {
         }))
     }
 
-    /// The method of a cell (a node of the manifest), or of the start.
-    fn method(&mut self, cell: Option<&Node>) -> Result<Option<Method>, Error> {
+    /// The method of a cell (its id and its node in the manifest), or of the start.
+    fn method(&mut self, cell: Option<(&str, &Node)>) -> Result<Option<Method>, Error> {
         let mut method = self.preset.clone();
         let mut start = self.manifest.descend("method").clone();
         start.map_mut().expect("checked").shift_remove("preset");
         method.merge(start, "method", &self.kinds);
-        if let Some(cell) = cell {
-            if let Some(choice) = cell.get("method") {
-                method.merge(choice.clone(), "method", &self.kinds);
-            }
-            for (path, entry) in cell.get("set").and_then(Node::map).into_iter().flatten() {
-                let set = match below_method(path) {
-                    Some(below) => {
-                        overrides::set(&mut method, below, &entry.key_place, entry.node.clone(), &self.kinds)
-                    }
-                    None => {
-                        Err(format!("a cell sets paths below `method` only, not `{path}`: the scale fixes the rest"))
-                    }
-                };
-                if let Err(message) = set {
-                    self.problems.add(&entry.key_place, message);
-                }
-            }
+        // A cell's own settings come first too, so that options reach the other fields of a kind that only it chooses.
+        if let Some((_, cell)) = cell {
+            lay_own(&mut method, cell, &self.kinds);
         }
-        for (one, why_not) in &mut self.overrides {
-            let below = one.below_method().expect("an override of the method");
-            match overrides::set(&mut method, below, &one.place, one.value.clone(), &self.kinds) {
-                Ok(()) => *why_not = Some(String::new()),
-                Err(message) => _ = why_not.get_or_insert(message),
+        let fits: Vec<bool> = self.overrides.iter_mut().map(|one| one.lay(&mut method, &self.kinds)).collect();
+        if let Some((id, cell)) = cell {
+            for (place, message) in lay_own(&mut method, cell, &self.kinds) {
+                self.problems.add(&place, message);
             }
+            let fitting = self.overrides.iter_mut().zip(fits).filter(|(_, fits)| *fits);
+            fitting.for_each(|(one, _)| one.note(id, &method));
         }
         let Some(typed) = self.problems.keep(typed::<Method>(&method, &schema::method(), "method"))? else {
             return Ok(None);
         };
-        Checked { node: &method, problems: &mut self.problems }.method(&typed, self.tokens);
+        Checked { node: &method, problems: &mut self.problems }.method(&typed, self.dit);
         Ok(Some(typed))
     }
 
-    /// An override that fits no cell is a mistake.
+    /// An override that no cell keeps is a mistake.
     fn unused_overrides(&mut self) {
-        for (one, why_not) in &self.overrides {
-            if let Some(message) = why_not.as_ref().filter(|message| !message.is_empty()) {
-                self.problems.add(&one.place, message.as_str());
+        for reached in &self.overrides {
+            if let Some(message) = reached.problem() {
+                self.problems.add(&reached.one.place, message);
             }
         }
     }

@@ -105,6 +105,20 @@ pub enum Depth {
     Half,
     /// Every block.
     All,
+    /// The first `N` blocks, at most as many as there are. Released code: 12, also in deeper networks.
+    Blocks(#[schemars(range(min = 1))] usize),
+}
+
+impl Depth {
+    /// Number of blocks with prompts, the first ones, of a network with `depth` blocks.
+    pub fn blocks(self, depth: usize) -> usize {
+        match self {
+            Self::First => 1,
+            Self::Half => (depth / 2).max(1),
+            Self::All => depth,
+            Self::Blocks(blocks) => blocks,
+        }
+    }
 }
 
 /// How a trainable tensor starts.

@@ -5,7 +5,7 @@ use crate::extractor::ExtractorConfig;
 use crate::files::{Files, Loaded};
 use crate::gather::{Gather, Network, Training};
 use crate::problem::{Error, Problems};
-use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe};
+use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe, Space};
 use crate::scale::{Extractor, Scale};
 use crate::validate::Checked;
 
@@ -53,14 +53,24 @@ impl Networks {
         ChainInputs::gather(scale, &self.backbone, backbone, extractor, gather)
     }
 
-    /// The extractor's network.
-    pub(crate) fn extractor(&self, scale: &Loaded<Scale>) -> Result<&ExtractorConfig, Error> {
-        let recipe = self.extractor.as_ref().ok_or_else(|| Error::Unsupported {
-            place: scale.node.place_of("extractor"),
-            what: "the Inception extractor".to_owned(),
-            instead: "use `extractor: {kind: cnn, recipe: ...}`".to_owned(),
+    /// The extractor's network. An error if the scale asks for what no stage can do yet, before anyone fetches files for it.
+    pub(crate) fn supported(&self, scale: &Loaded<Scale>) -> Result<&ExtractorConfig, Error> {
+        let unsupported = |place, what: &str, instead: &str| Error::Unsupported {
+            place,
+            what: what.to_owned(),
+            instead: instead.to_owned(),
+        };
+        let extractor = self.extractor.as_ref().ok_or_else(|| {
+            let place = scale.node.place_of("extractor");
+            unsupported(place, "the Inception extractor", "use `extractor: {kind: cnn, recipe: ...}`")
         })?;
-        Ok(&recipe.value.extractor)
+        match self.backbone.value.space {
+            Space::Pixels(_) => Ok(&extractor.value.extractor),
+            Space::Latents(_) => {
+                let place = self.backbone.node.place_of("space");
+                Err(unsupported(place, "a backbone in latent space", "use `space: {kind: pixels}`"))
+            }
+        }
     }
 }
 

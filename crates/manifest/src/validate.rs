@@ -5,7 +5,7 @@ use crate::dataset::Dataset;
 use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, Target};
 use crate::gate::{Gate, Selection};
-use crate::method::{Method, Position, Prompts};
+use crate::method::{Depth, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
 use crate::scale::{Optimisation, Scale};
@@ -153,14 +153,21 @@ impl Checked<'_> {
         }
     }
 
-    /// A method on a backbone with `tokens` image tokens: at least one prompt exists, and at least one is kept.
-    pub(crate) fn method(&mut self, method: &Method, tokens: usize) {
+    /// A method on a backbone: at least one prompt exists, at least one is kept, and no more blocks have prompts than
+    /// there are.
+    pub(crate) fn method(&mut self, method: &Method, dit: &DitConfig) {
         let (prompts, gate) = match method {
             Method::Pretrained(_) | Method::Finetune(_) => return,
             Method::PromptTuning(tuning) => (&tuning.prompts, None),
             Method::Dmp(dmp) => (&dmp.prompts, Some(&dmp.gate)),
         };
-        let Prompts { position, .. } = prompts;
+        let Prompts { position, depth, .. } = prompts;
+        if let Depth::Blocks(blocks) = *depth {
+            self.require(blocks <= dit.depth, "prompts.depth.blocks", || {
+                format!("must be at most the backbone's blocks ({}), found `{blocks}`; `all` is all of them", dit.depth)
+            });
+        }
+        let tokens = dit.tokens();
         let count = position.prompts(tokens);
         if let Position::Prepend(prepend) = position {
             self.require(count >= 1, "prompts.position.per_256_tokens", || {

@@ -121,12 +121,12 @@ impl Workspace {
         problems.finish(())?;
 
         let networks = Networks::load(&self.files, &scale)?;
-        let tokens = networks.backbone.value.dit.tokens();
-        let expanded = expand(&manifest, &preset, &reach.method, &claims, tokens)?;
+        let expanded = expand(&manifest, &preset, &reach.method, &claims, &networks.backbone.value.dit)?;
+        let extractor = networks.supported(&scale)?;
         let mut gather = self.gather();
         let inputs = networks.gather(&scale, &mut gather);
         gather.finish()?;
-        let chains = Chains::new(&scale.value, &networks.backbone.value, networks.extractor(&scale)?, inputs)?;
+        let chains = Chains::new(&scale.value, &networks.backbone.value, extractor, inputs)?;
 
         let seeds = request.seeds.clone().unwrap_or_else(|| scale.value.seeds.clone());
         let planned = table::plan(&expanded, chains, &seeds)?;

@@ -1,7 +1,10 @@
 //! The only file that knows serde_yaml: scalars to values, trees to types, types to trees and to text.
+//!
+//! A variant with a value is a map with one entry (`{blocks: 3}`), as in JSON, and no YAML tag.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_yaml::with::singleton_map_recursive;
 use serde_yaml::{Mapping, Number, Value as Yaml};
 
 use crate::problem::Place;
@@ -24,7 +27,7 @@ fn number(number: &Number) -> Value {
 
 /// The typed value of a tree.
 pub(crate) fn typed<T: DeserializeOwned>(node: &Node) -> Result<T, String> {
-    serde_yaml::from_value(to_yaml(node)).map_err(|e| e.to_string())
+    singleton_map_recursive::deserialize(to_yaml(node)).map_err(|e: serde_yaml::Error| e.to_string())
 }
 
 fn to_yaml(node: &Node) -> Yaml {
@@ -47,7 +50,7 @@ fn to_yaml(node: &Node) -> Yaml {
 
 /// The tree of a value, written nowhere.
 pub(crate) fn tree<T: Serialize>(value: &T) -> Result<Node, String> {
-    from_yaml(serde_yaml::to_value(value).map_err(|e| e.to_string())?)
+    from_yaml(singleton_map_recursive::serialize(value, serde_yaml::value::Serializer).map_err(|e| e.to_string())?)
 }
 
 fn from_yaml(yaml: Yaml) -> Result<Node, String> {
@@ -72,12 +75,27 @@ fn from_yaml(yaml: Yaml) -> Result<Node, String> {
 
 /// YAML text of a value, for people (`params.yaml` beside a record).
 pub fn to_text<T: Serialize>(value: &T) -> Result<String, String> {
-    serde_yaml::to_string(value).map_err(|e| e.to_string())
+    let mut text = Vec::new();
+    let mut serializer = serde_yaml::Serializer::new(&mut text);
+    singleton_map_recursive::serialize(value, &mut serializer).map_err(|e| e.to_string())?;
+    drop(serializer);
+    String::from_utf8(text).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variant_with_a_value_is_a_map_in_every_direction() {
+        use crate::method::Depth;
+        for (depth, text) in [(Depth::Half, "half\n"), (Depth::Blocks(3), "blocks: 3\n")] {
+            assert_eq!(typed::<Depth>(&tree(&depth).unwrap()).unwrap(), depth);
+            assert_eq!(to_text(&depth).unwrap(), text);
+        }
+        assert_eq!(crate::canonical::to_json(&Depth::Blocks(3)).unwrap(), r#"{"blocks":3}"#);
+        assert!(typed::<Depth>(&Node { place: Place::Nowhere, value: Value::Int(3) }).is_err());
+    }
 
     #[test]
     fn plain_scalars_mean_what_yaml_1_2_says() {

@@ -134,6 +134,16 @@ fn mistakes_in_a_manifest() {
         ),
         (
             "{method.gate.selection: {kind: top_k, keep: 0.75}}",
+            "{method.prompts.depth: {blocks: «3}}",
+            "@: `prompts.depth.blocks` must be at most the backbone's blocks (2), found `3`; `all` is all of them",
+        ),
+        (
+            "{method.gate.selection: {kind: top_k, keep: 0.75}}",
+            "{method.prompts.depth: {blocks: «0}}",
+            "@: `method.prompts.depth.blocks` must be at least 1, found `0`",
+        ),
+        (
+            "{method.gate.selection: {kind: top_k, keep: 0.75}}",
             "{«train.iterations: 5}",
             "@: a cell sets paths below `method` only, not `train.iterations`: the scale fixes the rest",
         ),

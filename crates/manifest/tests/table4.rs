@@ -62,7 +62,8 @@ fn every_cell_differs_from_the_default_in_the_intended_parameter_only() {
     let prompts = r#"{"depth":"all","init":{"kind":"zero"},"position":{"kind":"add"}}"#;
     let tuning = format!(r#"method = {{"kind":"prompt_tuning","prompts":{prompts}}}"#);
     let intended: [(&str, &[&str]); 19] = [
-        ("a/attention", &[r#"method.gate.architecture = "attention_literal""#]),
+        // Attention to the letter has no weights that could be balanced.
+        ("a/attention", &["method.balance.importance = 0.0", r#"method.gate.architecture = "attention_literal""#]),
         ("a/linear", &[]),
         ("b/hard", &[top_k]),
         ("b/soft", &[]),
@@ -264,13 +265,61 @@ fn options_reach_the_scale_and_every_method_that_has_the_key() {
     assert_eq!(train.optimisation.iterations, 50);
     assert_eq!(json(&train.method).pointer("/prompts/depth").unwrap(), "half");
     assert_eq!(table.default_cell.as_deref(), Some("a/linear"));
-    assert_eq!(json(&cell(&table, "depth/first").method).pointer("/prompts/depth").unwrap(), "half");
+    assert_eq!(json(&cell(&table, "reference/prompt_tuning").method).pointer("/prompts/depth").unwrap(), "half");
 
     let (_, one) = self::plan(&["method.gate.selection.kind=top_k"]);
-    assert_eq!(json(&cell(&one, "b/soft").method).pointer("/gate/selection/keep").unwrap(), 0.75);
-    let (_, keep) = self::plan(&["method.gate.selection.keep=0.5"]);
-    assert_eq!(json(&cell(&keep, "b/hard").method).pointer("/gate/selection/keep").unwrap(), 0.5);
-    assert_eq!(json(&cell(&keep, "b/soft").method).pointer("/gate/selection/kind").unwrap(), "soft");
+    assert_eq!(json(&cell(&one, "a/linear").method).pointer("/gate/selection/keep").unwrap(), 0.75);
+    // A field of a kind that only a cell chooses, where the cell leaves it out.
+    let (_, softmax) = self::plan(&["method.gate.selection.weights=softmax"]);
+    assert_eq!(json(&cell(&softmax, "b/hard").method).pointer("/gate/selection/weights").unwrap(), "softmax");
+    assert_eq!(json(&cell(&softmax, "b/soft").method).pointer("/gate/selection/kind").unwrap(), "soft");
+}
+
+#[test]
+fn no_option_changes_what_a_cell_is_about() {
+    let at = |table: &Table, id: &str, path: &str| json(&cell(table, id).written).pointer(path).cloned().unwrap();
+    let (_, table) = plan(&["method.balance.importance=0"]);
+    assert_eq!(at(&table, "a/linear", "/balance/importance"), 0.0);
+    assert_eq!(at(&table, "e/ib1_lb1", "/balance/importance"), 1.0);
+    assert_eq!(at(&table, "e/ib2_lb1", "/balance/importance"), 2.0);
+    assert_eq!(cell(&table, "e/ib0_lb1").runs, cell(&table, "a/linear").runs);
+    assert_ne!(cell(&table, "e/ib1_lb1").runs, cell(&table, "a/linear").runs);
+
+    let (_, table) = plan(&["method.gate.architecture=attention_over_prompts"]);
+    assert_eq!(at(&table, "a/linear", "/gate/architecture"), "linear");
+    assert_eq!(table.default_cell.as_deref(), Some("b/soft"));
+
+    let (_, table) = plan(&["method.prompts.depth=half"]);
+    for (cell, depth) in [("first", "first"), ("half", "half"), ("all", "all")] {
+        assert_eq!(at(&table, &format!("depth/{cell}"), "/prompts/depth"), depth);
+    }
+    let (_, table) = plan(&["method.kind=prompt_tuning", "method.kind=dmp"]);
+    assert_eq!(at(&table, "baseline", "/kind"), "pretrained");
+    assert_eq!(at(&table, "reference/finetune", "/kind"), "finetune");
+}
+
+#[test]
+fn prompts_may_be_in_the_first_n_blocks() {
+    let (_, table) = plan(&["method.prompts.depth={blocks: 3}"]);
+    for id in ["a/linear", "reference/prompt_tuning"] {
+        assert_eq!(*json(&cell(&table, id).method).pointer("/prompts/depth/blocks").unwrap(), 3, "{id}");
+    }
+    assert_eq!(*json(&cell(&table, "depth/half").method).pointer("/prompts/depth").unwrap(), "half");
+    assert_ne!(cell(&table, "a/linear").runs, cell(&table, "depth/all").runs);
+}
+
+#[test]
+fn an_option_that_every_cell_overrules_is_an_error() {
+    let request = |text: &str| Request { scale: "tiny".into(), overrides: vec![text.to_owned()], seeds: None };
+    let message = |text: &str| workspace().load_artifact("table4", &request(text)).unwrap_err().to_string();
+    assert_eq!(
+        message("method.gate.selection.keep=0.5"),
+        "--set method.gate.selection.keep=0.5: has no effect: every cell that has `method.gate.selection.keep` sets it \
+         itself (b/hard); change it there"
+    );
+    assert!(
+        message("method.prompts.position.per_256_tokens=25").ends_with("sets it itself (d/prepend); change it there")
+    );
 }
 
 #[test]
@@ -307,29 +356,53 @@ fn a_recipe_alone_is_the_stage_that_a_scale_plans() {
 }
 
 #[test]
-fn the_paper_scale_has_the_papers_settings_and_names_what_is_missing() {
+fn the_paper_scale_says_what_is_not_implemented_before_what_is_missing() {
     let nowhere = tempfile::tempdir().unwrap();
     let empty = workspace().with_data_folders(vec![nowhere.path().to_owned()]);
-    let request = Request { scale: "paper".into(), ..Request::default() };
-    let Err(Error::Missing(missing)) = empty.load_artifact("table4", &request) else { panic!("nothing is missing") };
+    let file = |name: &str, from: &str, changes: &[(&str, &str)]| {
+        let text = std::fs::read_to_string(workspace().root().join("experiments").join(from)).unwrap();
+        let text = changes.iter().fold(text, |text, (right, other)| text.replace(right, other));
+        let path = nowhere.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let load = |overrides: &[String]| {
+        let request = Request { scale: "paper".into(), overrides: overrides.to_vec(), seeds: None };
+        empty.load_artifact("table4", &request)
+    };
+    let unsupported = |overrides: &[String]| match load(overrides) {
+        Err(Error::Unsupported { what, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(unsupported(&[]), "the Inception extractor");
+    let cnn = file("cnn.yaml", "tiny-extractor.yaml", &[("image_size: 24", "image_size: 256")]);
+    let cnn = format!("extractor={{kind: cnn, recipe: {cnn}}}");
+    assert_eq!(unsupported(std::slice::from_ref(&cnn)), "a backbone in latent space");
+
+    // In pixels, all files that are missing are named.
+    let latents =
+        "space: {kind: latents, downsampling: 8, autoencoder: {file: weights/sd-vae.safetensors, sha256: null}}";
+    let changes = [
+        (latents, "space: {kind: pixels}"),
+        ("image_size: 32", "image_size: 256"),
+        ("channels: 4", "channels: 3"),
+        ("patch: 2 ", "patch: 16"),
+    ];
+    let pixels = format!("backbone.recipe={}", file("pixels.yaml", "paper-backbone.yaml", &changes));
+    let overrides = [cnn, pixels];
+    let Err(Error::Missing(missing)) = load(&overrides) else { panic!("nothing is missing") };
     let mut wanted: Vec<_> = missing.iter().map(|missing| missing.wanted.as_str()).collect();
     wanted.dedup();
-    let inception = "weights/pt_inception-2015-12-05-6726825d.pth";
-    assert_eq!(wanted, ["weights/dit-b2-ffhq256.safetensors", inception, "ffhq256", "weights/sd-vae.safetensors"]);
+    assert_eq!(wanted, ["weights/dit-b2-ffhq256.safetensors", "ffhq256"]);
 
-    // With stand-ins for the data and a CNN, the chain has the paper's numbers.
-    std::fs::create_dir_all(nowhere.path().join("weights")).unwrap();
-    std::fs::create_dir_all(nowhere.path().join("ffhq256")).unwrap();
-    for file in [wanted[0], inception, "ffhq256/00000.png", "weights/sd-vae.safetensors"] {
+    // With stand-ins for the data, the chain has the paper's numbers.
+    for folder in ["weights", "ffhq256"] {
+        std::fs::create_dir_all(nowhere.path().join(folder)).unwrap();
+    }
+    for file in [wanted[0], "ffhq256/00000.png"] {
         std::fs::write(nowhere.path().join(file), file).unwrap();
     }
-    let Err(Error::Unsupported { what, .. }) = empty.load_artifact("table4", &request) else { panic!("supported") };
-    assert_eq!(what, "the Inception extractor");
-    let recipe = nowhere.path().join("cnn.yaml");
-    let text = std::fs::read_to_string(workspace().root().join("experiments/tiny-extractor.yaml")).unwrap();
-    std::fs::write(&recipe, text.replace("image_size: 24", "image_size: 256")).unwrap();
-    let cnn = format!("extractor={{kind: cnn, recipe: {}}}", recipe.display());
-    let plan = empty.load_artifact("table4", &Request { overrides: vec![cnn], ..request }).unwrap();
+    let plan = load(&overrides).unwrap_or_else(|error| panic!("{error}"));
     let table = plan.table.as_ref().unwrap();
     let run = &table.cells[2].runs[0];
     let Stage::Train(train) = &plan.stage(run.train.unwrap()).unwrap().stage else { panic!("no training") };
@@ -337,7 +410,7 @@ fn the_paper_scale_has_the_papers_settings_and_names_what_is_missing() {
     assert_eq!((train.optimisation.learning_rate, train.optimisation.weight_decay), (1e-4, 0.0));
     assert_eq!((train.dit.tokens(), train.dit.hidden, train.dit.depth, train.dit.heads), (256, 768, 12, 12));
     let sample = plan.stage(run.sample).unwrap();
-    assert_eq!(sample.inputs.keys().collect::<Vec<_>>(), ["autoencoder", "backbone", "trained"]);
+    assert_eq!(sample.inputs.keys().collect::<Vec<_>>(), ["backbone", "trained"]);
     let Stage::Sample(sample) = &sample.stage else { panic!("no sampling") };
     assert_eq!((sample.count, sample.sampler.steps, sample.sampler.clip_x0), (50_000, 250, false));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use manifest::dit::DitConfig;
-use manifest::method::{Balance, Depth, Init, Method, Prompts};
+use manifest::method::{Balance, Init, Method, Prompts};
 use models::Condition;
 use models::dit::{POSITION_EMBEDDING, named_shapes};
 use models::weights::Tensors;
@@ -131,15 +131,11 @@ impl Layout {
         balance: Option<Balance>,
     ) -> Self {
         let place = place::build(&prompts.position);
-        let blocks = match prompts.depth {
-            Depth::First => 1,
-            Depth::Half => (dit.depth / 2).max(1),
-            Depth::All => dit.depth,
-        };
         let initial = match prompts.init {
             Init::Zero(_) => Initial::Zero,
             Init::Normal(ref normal) => Initial::Normal { std: normal.std },
         };
+        let blocks = prompts.depth.blocks(dit.depth);
         let size = Size { blocks, prompts: prompts.position.prompts(dit.tokens()), width: dit.hidden };
         Self { size, initial, gate: build_gate(&*place, size), place, balance }
     }
