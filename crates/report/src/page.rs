@@ -113,7 +113,7 @@ impl Page<'_, '_> {
     fn control(&self) -> String {
         let default = code(self.table.default_cell.as_deref().unwrap_or("the default cell"));
         let noise = self.table.scale.evaluation.positive_control_noise;
-        let what = format!("noise on the prompts of {default}, {noise} of their root mean square, must make it worse");
+        let what = format!("noise on the prompts of {default}, {noise} times their root mean square, must make it worse");
         let shown = |difference: &Difference| self.signed_interval(Some(*difference));
         match &self.judged.control {
             Control::Absent => {

@@ -75,6 +75,7 @@ fn every_verdict_is_given_where_it_is_due() {
     assert!(line(&page, "reference/finetune").contains("not run"));
     assert!(line(&page, "b/soft").contains("same run as `a/linear`"));
     assert!(page.contains("**Positive control**") && page.contains("it shows"));
+    assert!(page.contains("times their root mean square, must make it worse"));
     assert!(page.contains("`runner run experiments/table4.yaml --cell b/hard --scale tiny`"));
     // The paper's b/hard and b/soft lie 1.5% apart.
     assert!(page.contains("borderline"));
