@@ -29,6 +29,47 @@ pub(crate) struct Judged<'p> {
     pub(crate) paper_scale: bool,
 }
 
+impl Judged<'_> {
+    /// Every comparison: those with the baseline, then the contrasts.
+    pub(crate) fn comparisons(&self) -> impl Iterator<Item = &Comparison> {
+        self.cells.iter().filter_map(|cell| cell.to_baseline.as_ref()).chain(&self.contrasts)
+    }
+
+    /// The comparisons of two different chains of runs, each once: two names of one cell are one comparison.
+    pub(crate) fn distinct(&self) -> impl Iterator<Item = &Comparison> {
+        self.comparisons().filter(|comparison| {
+            let (a, b) = self.pair(comparison);
+            a != b && self.first_like(comparison).is_some_and(|first| std::ptr::eq(first, *comparison))
+        })
+    }
+
+    /// The cell of an earlier comparison of the same runs that says the same; `None` where this is the first or says another thing.
+    pub(crate) fn said_by(&self, comparison: &Comparison) -> Option<&str> {
+        let (a, b) = self.pair(comparison);
+        let first = self.first_like(comparison).filter(|_| a != b)?;
+        (first.cell != comparison.cell && first.verdict == comparison.verdict).then_some(first.cell.as_str())
+    }
+
+    /// The comparison of a cell with another.
+    pub(crate) fn comparison(&self, cell: &str, against: &str) -> Option<&Comparison> {
+        self.comparisons().find(|comparison| comparison.cell == cell && comparison.against == against)
+    }
+
+    fn first_like(&self, comparison: &Comparison) -> Option<&Comparison> {
+        let pair = self.pair(comparison);
+        self.comparisons().find(|other| self.pair(other) == pair)
+    }
+
+    /// The cells whose runs are compared, by the first name of each.
+    fn pair<'a>(&'a self, comparison: &'a Comparison) -> (&'a str, &'a str) {
+        let own = |id: &'a str| {
+            let cell = self.cells.iter().find(|cell| cell.cell.planned.id == id);
+            cell.and_then(|cell| cell.cell.planned.same_run_as.as_deref()).unwrap_or(id)
+        };
+        (own(&comparison.cell), own(&comparison.against))
+    }
+}
+
 /// A cell with its mean and its difference to the baseline.
 pub(crate) struct JudgedCell<'p> {
     /// The cell and its runs.

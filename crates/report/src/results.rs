@@ -74,7 +74,14 @@ impl Page<'_, '_> {
     /// Ours, the paper's, the verdict.
     fn comparison(&self, values: &Values, row: usize, against: Option<String>) -> [String; 3] {
         let paper = values.number("paper_difference", row).map_or(String::new(), |gap| format!("{gap:+.2}"));
-        let verdict = values.text("verdict", row).unwrap_or_default();
+        let verdict = emphasis(&values.text("verdict", row).unwrap_or_default());
+        let id = values.text("cell", row).unwrap_or_default();
+        let other = against.as_deref().unwrap_or(&self.judged.cells[0].cell.planned.id);
+        let said = self.judged.comparison(&id, other).filter(|found| found.verdict.is_some());
+        let verdict = match said.and_then(|found| self.judged.said_by(found)) {
+            Some(first) => format!("as {}", code(first)),
+            None => verdict,
+        };
         let interval = values.number("low", row).zip(values.number("high", row));
         let ours = match (values.number("difference", row), interval) {
             (Some(difference), Some((low, high))) => {
@@ -90,7 +97,7 @@ impl Page<'_, '_> {
             Some(other) => format!("{}: {ours}", code(&other)),
             None => ours,
         };
-        [ours, paper, emphasis(&verdict)]
+        [ours, paper, verdict]
     }
 }
 
