@@ -3,6 +3,7 @@
 use crate::markdown::{Align, Values, code, escape, table};
 use crate::page::{Page, SAMPLING_ONLY};
 use crate::paper::paper_value;
+use crate::protocol;
 
 impl Page<'_, '_> {
     /// The table itself.
@@ -55,6 +56,9 @@ impl Page<'_, '_> {
         let title = cells.text("title", row).unwrap_or_default();
         let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
         let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
+        let planned = self.table.cell(&id);
+        let fast = planned.and_then(|cell| protocol::fast_finetuning(self.table, &cell.method));
+        let name = fast.map_or(name.clone(), |note| format!("{name}, {note}"));
         match cells.text("same_run_as", row) {
             Some(other) => format!("{name} (same run as {})", code(&other)),
             None => name,

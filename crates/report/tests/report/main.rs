@@ -7,6 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fixture::{Bench, finished, full, metric, plan};
+use manifest::dataset::{Faces, Source};
+use manifest::plan::{Input, PlannedStage, Table};
+use manifest::scale::Optimisation;
+use manifest::stage::{Pretrain, Stage};
 use report::{Error, Row};
 use store::Outcome;
 
@@ -302,6 +306,53 @@ fn a_recipe_has_no_report() {
     let mut plan = plan(&[0], &[]);
     plan.table = None;
     assert!(matches!(Bench::new(plan).build(), Err(Error::NoTable(_))));
+}
+
+#[test]
+fn learning_rates_far_from_the_papers_are_said() {
+    let note = "at 30 times the paper's learning rate";
+    let (_, page) = full(&[0, 1]).page();
+    assert!(page.contains("learning rate 1e-4 x 30 = 3e-3 "), "{page}");
+    assert!(line(&page, "reference/finetune").contains(note));
+    assert!(!line(&page, "reference/prompt_tuning").contains(note));
+    // Shipped weights say nothing of their training.
+    assert!(!page.contains("at its end"));
+
+    let (_, page) = Bench::new(plan(&[0], &["train.learning_rate_multiplier=10.0"])).page();
+    assert!(page.contains("learning rate 1e-4 x 10 = 1e-3 "), "{page}");
+    assert!(!line(&page, "reference/finetune").contains("times the paper's"));
+
+    let mut trained = plan(&[0], &[]);
+    let backbone = pretraining(trained.table.as_ref().unwrap());
+    let key = trained.table.as_ref().unwrap().cells[0].runs[0].sample;
+    let sample = trained.stages.iter_mut().find(|planned| planned.key == key).unwrap();
+    sample.inputs.insert("backbone".to_owned(), Input::Stage(backbone.key));
+    trained.stages.insert(0, backbone);
+    let (_, page) = Bench::new(trained).page();
+    assert!(page.contains("at learning rate 1e-3, 2e-5 at its end)"), "{page}");
+}
+
+/// A stage that trains the table's backbone.
+fn pretraining(table: &Table) -> PlannedStage {
+    let optimisation = Optimisation {
+        iterations: 10,
+        batch: 4,
+        learning_rate: 1e-3,
+        final_learning_rate: 2e-5,
+        warmup_iterations: 0,
+        weight_decay: 0.0,
+        horizontal_flip: true,
+    };
+    let stage = Stage::Pretrain(Pretrain {
+        dit: table.dit.clone(),
+        data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
+        diffusion: table.diffusion.clone(),
+        optimisation,
+        ema_halflife_iterations: 0.0,
+        seed: 0,
+        numerics: table.scale.numerics.clone(),
+    });
+    PlannedStage::new(stage, BTreeMap::new()).unwrap()
 }
 
 #[test]
