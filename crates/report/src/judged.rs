@@ -1,12 +1,14 @@
 //! Differences between cells, and what they say about the paper's.
 
 use manifest::claim::Direction;
+use manifest::dataset::Dataset;
 use manifest::plan::Table;
-use manifest::scale::Extractor;
-use metrics::{Difference, Outcome, Summary, Verdict};
+use manifest::scale::{Extractor, SamplerKind};
+use metrics::{Difference, Outcome, Spread, Summary, Verdict};
 
 use crate::error::Error;
 use crate::observed::{Cell, Measured, name};
+use crate::protocol::PAPER_LEARNING_RATE;
 
 /// Confidence of every interval.
 pub(crate) const CONFIDENCE: f64 = 0.95;
@@ -171,13 +173,35 @@ pub(crate) fn judge<'p>(table: &'p Table, mut cells: Vec<Cell<'p>>) -> Result<Ju
     Ok(Judged { cells: cells.collect(), contrasts, control, paper_scale })
 }
 
-/// The paper's own size, extractor and settings, with nothing overridden.
+/// Samples behind each of the paper's distances (the released configuration).
+const PAPER_SAMPLES: usize = 50_000;
+/// Steps of its sampler, DDPM.
+const PAPER_STEPS: usize = 250;
+/// Images in a step of its further training.
+const PAPER_BATCH: usize = 128;
+
+/// The paper's own size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
 fn is_paper_scale(table: &Table) -> bool {
-    let scale = &table.scale;
-    let inception = matches!(scale.extractor, Extractor::Inception(_));
-    let settings =
-        scale.train.iterations == table.paper.further_iterations && scale.train.learning_rate_multiplier == 1.0;
-    table.scale_name == "paper" && inception && settings && table.overrides.is_empty()
+    let (scale, train, sample) = (&table.scale, &table.scale.train, &table.scale.sample);
+    // Without a pinned hash nobody can say which weights lie there, so the metric is not the paper's.
+    let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.weights.sha256.is_some());
+    let trained = train.iterations == table.paper.further_iterations
+        && train.batch == PAPER_BATCH
+        && train.learning_rate * train.learning_rate_multiplier == PAPER_LEARNING_RATE;
+    let sampler = &sample.sampler;
+    let sampled =
+        sample.count == PAPER_SAMPLES && sampler.steps == PAPER_STEPS && sampler.kind == SamplerKind::Ddpm && !sampler.clip_x0;
+    let images = [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
+    table.scale_name == "paper" && table.overrides.is_empty() && inception && trained && sampled && images
+}
+
+/// Whether a folder of images bears the name that the paper gives its images (`FFHQ 256`: `ffhq256`, in 256 x 256).
+fn is_called(images: &Dataset, name: &str) -> bool {
+    let Dataset::ImageFolder(folder) = images else { return false };
+    let plain = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
+    };
+    plain(&folder.folder) == plain(name) && plain(name).ends_with(&folder.image_size.to_string())
 }
 
 struct Judge<'a, 'p> {
@@ -213,7 +237,9 @@ impl Judge<'_, '_> {
         });
         // Without two printed values there is a direction but no size to reproduce.
         let claimed = gap.or(sign);
-        let sized = self.paper_scale && gap.is_some();
+        // The sampling error of one training says nothing of what another would give.
+        let over_seeds = matches!(outcome, Outcome::Measured(difference) if difference.spread == Spread::TrainingSeeds);
+        let sized = self.paper_scale && gap.is_some() && over_seeds;
         let verdict = claimed.map(|claimed| metrics::verdict(claimed, &outcome, CONFIDENCE, sized));
         let verdict = verdict.filter(|verdict| !self.withheld || !needs_control(*verdict));
         Ok(Comparison { cell: cell.to_owned(), against: against.to_owned(), expected, printed, outcome, verdict })

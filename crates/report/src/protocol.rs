@@ -96,7 +96,7 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
 }
 
 /// Learning rate of the paper's further training.
-const PAPER_LEARNING_RATE: f64 = 1e-4;
+pub(crate) const PAPER_LEARNING_RATE: f64 = 1e-4;
 /// Above this multiple of it, fine-tuning is another experiment than the paper's.
 const FAR_FROM_THE_PAPER: f64 = 10.0;
 
