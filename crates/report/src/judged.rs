@@ -1,12 +1,14 @@
 //! Differences between cells, and what they say about the paper's.
 
 use manifest::claim::Direction;
+use manifest::dataset::Dataset;
 use manifest::plan::Table;
-use manifest::scale::Extractor;
-use metrics::{Difference, Outcome, Summary, Verdict};
+use manifest::scale::{Extractor, SamplerKind};
+use metrics::{Difference, Outcome, Spread, Summary, Verdict};
 
 use crate::error::Error;
 use crate::observed::{Cell, Measured, name};
+use crate::protocol::PAPER_LEARNING_RATE;
 
 /// Confidence of every interval.
 pub(crate) const CONFIDENCE: f64 = 0.95;
@@ -27,6 +29,47 @@ pub(crate) struct Judged<'p> {
     pub(crate) control: Control,
     /// Whether the sizes of differences can be compared with the paper's.
     pub(crate) paper_scale: bool,
+}
+
+impl Judged<'_> {
+    /// Every comparison: those with the baseline, then the contrasts.
+    pub(crate) fn comparisons(&self) -> impl Iterator<Item = &Comparison> {
+        self.cells.iter().filter_map(|cell| cell.to_baseline.as_ref()).chain(&self.contrasts)
+    }
+
+    /// The comparisons of two different chains of runs, each once: two names of one cell are one comparison.
+    pub(crate) fn distinct(&self) -> impl Iterator<Item = &Comparison> {
+        self.comparisons().filter(|comparison| {
+            let (a, b) = self.pair(comparison);
+            a != b && self.first_like(comparison).is_some_and(|first| std::ptr::eq(first, *comparison))
+        })
+    }
+
+    /// The cell of an earlier comparison of the same runs that says the same; `None` where this is the first or says another thing.
+    pub(crate) fn said_by(&self, comparison: &Comparison) -> Option<&str> {
+        let (a, b) = self.pair(comparison);
+        let first = self.first_like(comparison).filter(|_| a != b)?;
+        (first.cell != comparison.cell && first.verdict == comparison.verdict).then_some(first.cell.as_str())
+    }
+
+    /// The comparison of a cell with another.
+    pub(crate) fn comparison(&self, cell: &str, against: &str) -> Option<&Comparison> {
+        self.comparisons().find(|comparison| comparison.cell == cell && comparison.against == against)
+    }
+
+    fn first_like(&self, comparison: &Comparison) -> Option<&Comparison> {
+        let pair = self.pair(comparison);
+        self.comparisons().find(|other| self.pair(other) == pair)
+    }
+
+    /// The cells whose runs are compared, by the first name of each.
+    fn pair<'a>(&'a self, comparison: &'a Comparison) -> (&'a str, &'a str) {
+        let own = |id: &'a str| {
+            let cell = self.cells.iter().find(|cell| cell.cell.planned.id == id);
+            cell.and_then(|cell| cell.cell.planned.same_run_as.as_deref()).unwrap_or(id)
+        };
+        (own(&comparison.cell), own(&comparison.against))
+    }
 }
 
 /// A cell with its mean and its difference to the baseline.
@@ -130,13 +173,35 @@ pub(crate) fn judge<'p>(table: &'p Table, mut cells: Vec<Cell<'p>>) -> Result<Ju
     Ok(Judged { cells: cells.collect(), contrasts, control, paper_scale })
 }
 
-/// The paper's own size, extractor and settings, with nothing overridden.
+/// Samples behind each of the paper's distances (the released configuration).
+const PAPER_SAMPLES: usize = 50_000;
+/// Steps of its sampler, DDPM.
+const PAPER_STEPS: usize = 250;
+/// Images in a step of its further training.
+const PAPER_BATCH: usize = 128;
+
+/// The paper's own size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
 fn is_paper_scale(table: &Table) -> bool {
-    let scale = &table.scale;
-    let inception = matches!(scale.extractor, Extractor::Inception(_));
-    let settings =
-        scale.train.iterations == table.paper.further_iterations && scale.train.learning_rate_multiplier == 1.0;
-    table.scale_name == "paper" && inception && settings && table.overrides.is_empty()
+    let (scale, train, sample) = (&table.scale, &table.scale.train, &table.scale.sample);
+    // Without a pinned hash nobody can say which weights lie there, so the metric is not the paper's.
+    let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.weights.sha256.is_some());
+    let trained = train.iterations == table.paper.further_iterations
+        && train.batch == PAPER_BATCH
+        && train.learning_rate * train.learning_rate_multiplier == PAPER_LEARNING_RATE;
+    let sampler = &sample.sampler;
+    let sampled =
+        sample.count == PAPER_SAMPLES && sampler.steps == PAPER_STEPS && sampler.kind == SamplerKind::Ddpm && !sampler.clip_x0;
+    let images = [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
+    table.scale_name == "paper" && table.overrides.is_empty() && inception && trained && sampled && images
+}
+
+/// Whether a folder of images bears the name that the paper gives its images (`FFHQ 256`: `ffhq256`, in 256 x 256).
+fn is_called(images: &Dataset, name: &str) -> bool {
+    let Dataset::ImageFolder(folder) = images else { return false };
+    let plain = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
+    };
+    plain(&folder.folder) == plain(name) && plain(name).ends_with(&folder.image_size.to_string())
 }
 
 struct Judge<'a, 'p> {
@@ -172,7 +237,9 @@ impl Judge<'_, '_> {
         });
         // Without two printed values there is a direction but no size to reproduce.
         let claimed = gap.or(sign);
-        let sized = self.paper_scale && gap.is_some();
+        // The sampling error of one training says nothing of what another would give.
+        let over_seeds = matches!(outcome, Outcome::Measured(difference) if difference.spread == Spread::TrainingSeeds);
+        let sized = self.paper_scale && gap.is_some() && over_seeds;
         let verdict = claimed.map(|claimed| metrics::verdict(claimed, &outcome, CONFIDENCE, sized));
         let verdict = verdict.filter(|verdict| !self.withheld || !needs_control(*verdict));
         Ok(Comparison { cell: cell.to_owned(), against: against.to_owned(), expected, printed, outcome, verdict })

@@ -55,8 +55,7 @@ pub(crate) fn interval(judged: &Judged) -> String {
 }
 
 fn differences(judged: &Judged) -> impl Iterator<Item = Difference> {
-    let to_baseline = judged.cells.iter().filter_map(|cell| cell.to_baseline.as_ref());
-    to_baseline.chain(&judged.contrasts).filter_map(Comparison::difference)
+    judged.comparisons().filter_map(Comparison::difference)
 }
 
 impl Page<'_, '_> {
@@ -113,7 +112,7 @@ impl Page<'_, '_> {
     fn control(&self) -> String {
         let default = code(self.table.default_cell.as_deref().unwrap_or("the default cell"));
         let noise = self.table.scale.evaluation.positive_control_noise;
-        let what = format!("noise on the prompts of {default}, {noise} of their root mean square, must make it worse");
+        let what = format!("noise on the prompts of {default}, {noise} times their root mean square, must make it worse");
         let shown = |difference: &Difference| self.signed_interval(Some(*difference));
         match &self.judged.control {
             Control::Absent => {
@@ -143,8 +142,7 @@ impl Page<'_, '_> {
                 "*reproduced* is said at the paper's own scale only: here sizes are not comparable, directions are"
             }
         };
-        let judged = self.judged.cells.iter().filter_map(|cell| cell.to_baseline.as_ref());
-        let count = judged.chain(&self.judged.contrasts).filter(|c| c.verdict.is_some_and(needs_control)).count();
+        let count = self.judged.distinct().filter(|c| c.verdict.is_some_and(needs_control)).count();
         let interval = match differences(self.judged).any(|d| d.spread == Spread::TrainingSeeds) {
             true => "the 95% t interval of the paired difference over training seeds",
             false => {
@@ -160,7 +158,7 @@ impl Page<'_, '_> {
         format!(
             "**Verdicts** compare a difference with {interval}{marked}. *direction holds*: the paper's sign, zero outside the interval; \
              *direction contradicted*: the other sign, zero outside; *inconclusive*: zero inside; *identical by construction*: the \
-             two cells are written differently but cannot train differently; {size}. Lower is better. The {count} verdicts are not \
+             two cells are written differently but cannot train differently; {size}. Lower is better. The {count} verdicts on different runs are not \
              corrected for their number: about one in twenty would show by chance where nothing differs."
         )
     }

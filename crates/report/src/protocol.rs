@@ -2,6 +2,7 @@
 
 use manifest::dataset::Dataset;
 use manifest::digest::Key;
+use manifest::method::Method;
 use manifest::plan::{Input, Plan, Table};
 use manifest::scale::{DeviceKind, Dtype, Engine, Extractor, SamplerKind};
 use manifest::stage::Stage;
@@ -26,14 +27,20 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
         format!("scale {}", code(&table.scale_name)),
         format!("images: {}", dataset(&scale.data)),
         format!(
-            "backbone {} ({})",
+            "backbone {} ({}{})",
             code(&scale.backbone.recipe),
-            input(plan, first_key(table, |run| run.sample), "backbone")
+            input(plan, first_key(table, |run| run.sample), "backbone"),
+            backbone_learning_rates(plan, table)
         ),
         format!("preset {}", code(&table.preset)),
         format!("{} further iterations", train.iterations),
         format!("batch {}", train.batch),
-        format!("AdamW, learning rate {:e} x {}", train.learning_rate, train.learning_rate_multiplier),
+        format!(
+            "AdamW, learning rate {:e} x {} = {:e}",
+            train.learning_rate,
+            train.learning_rate_multiplier,
+            learning_rate(table)
+        ),
         format!(
             "{} with {} of {} steps{}{}",
             match sample.sampler.kind {
@@ -86,6 +93,38 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
         parts.push(format!("**with overrides** {}", overrides.join(", ")));
     }
     parts.join(" · ")
+}
+
+/// Learning rate of the paper's further training.
+pub(crate) const PAPER_LEARNING_RATE: f64 = 1e-4;
+/// Above this multiple of it, fine-tuning is another experiment than the paper's.
+const FAR_FROM_THE_PAPER: f64 = 10.0;
+
+/// The learning rate of the further training, to six digits: a product of decimals is seldom one.
+fn learning_rate(table: &Table) -> f64 {
+    let product = table.scale.train.learning_rate * table.scale.train.learning_rate_multiplier;
+    format!("{product:.5e}").parse().unwrap_or(product)
+}
+
+/// What must be known of a fine-tuning that moves all weights much faster than the paper's; `None` where it does not.
+pub(crate) fn fast_finetuning(table: &Table, method: &Method) -> Option<String> {
+    let multiple = learning_rate(table) / PAPER_LEARNING_RATE;
+    let far = matches!(method, Method::Finetune(_)) && multiple > FAR_FROM_THE_PAPER;
+    far.then(|| format!("at {multiple:.0} times the paper's learning rate"))
+}
+
+/// Peak and last learning rate of a backbone that is trained by a stage of the plan; nothing of shipped weights.
+fn backbone_learning_rates(plan: &Plan, table: &Table) -> String {
+    let sample = first_key(table, |run| run.sample).and_then(|key| plan.stage(key));
+    let Some(Input::Stage(key)) = sample.and_then(|planned| planned.inputs.get("backbone")) else { return String::new() };
+    match plan.stage(*key).map(|planned| &planned.stage) {
+        Some(Stage::Pretrain(pretrain)) => {
+            let optimisation = &pretrain.optimisation;
+            let (peak, last) = (optimisation.learning_rate, optimisation.final_learning_rate);
+            format!(" at learning rate {peak:e}, {last:e} at its end")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Numbers in a list.

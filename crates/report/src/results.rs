@@ -3,6 +3,7 @@
 use crate::markdown::{Align, Values, code, escape, table};
 use crate::page::{Page, SAMPLING_ONLY};
 use crate::paper::paper_value;
+use crate::protocol;
 
 impl Page<'_, '_> {
     /// The table itself.
@@ -55,6 +56,9 @@ impl Page<'_, '_> {
         let title = cells.text("title", row).unwrap_or_default();
         let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
         let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
+        let planned = self.table.cell(&id);
+        let fast = planned.and_then(|cell| protocol::fast_finetuning(self.table, &cell.method));
+        let name = fast.map_or(name.clone(), |note| format!("{name}, {note}"));
         match cells.text("same_run_as", row) {
             Some(other) => format!("{name} (same run as {})", code(&other)),
             None => name,
@@ -74,7 +78,14 @@ impl Page<'_, '_> {
     /// Ours, the paper's, the verdict.
     fn comparison(&self, values: &Values, row: usize, against: Option<String>) -> [String; 3] {
         let paper = values.number("paper_difference", row).map_or(String::new(), |gap| format!("{gap:+.2}"));
-        let verdict = values.text("verdict", row).unwrap_or_default();
+        let verdict = emphasis(&values.text("verdict", row).unwrap_or_default());
+        let id = values.text("cell", row).unwrap_or_default();
+        let other = against.as_deref().unwrap_or(&self.judged.cells[0].cell.planned.id);
+        let said = self.judged.comparison(&id, other).filter(|found| found.verdict.is_some());
+        let verdict = match said.and_then(|found| self.judged.said_by(found)) {
+            Some(first) => format!("as {}", code(first)),
+            None => verdict,
+        };
         let interval = values.number("low", row).zip(values.number("high", row));
         let ours = match (values.number("difference", row), interval) {
             (Some(difference), Some((low, high))) => {
@@ -90,7 +101,7 @@ impl Page<'_, '_> {
             Some(other) => format!("{}: {ours}", code(&other)),
             None => ours,
         };
-        [ours, paper, emphasis(&verdict)]
+        [ours, paper, verdict]
     }
 }
 
