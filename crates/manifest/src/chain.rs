@@ -10,7 +10,7 @@ use crate::method::Method;
 use crate::plan::{CellRun, Input, PlannedStage, Reference};
 use crate::problem::Error;
 use crate::recipe::BackboneRecipe;
-use crate::scale::{Optimisation, Scale};
+use crate::scale::{Evaluation, Optimisation, Scale};
 use crate::stage::{Activation, Features, Metrics, Sample, Stage, Statistics, Train};
 
 /// Every stage once, inputs before those who need them.
@@ -43,6 +43,7 @@ pub(crate) struct Chains<'a> {
     extractor_input: Input,
     autoencoder: Inputs,
     reference: Reference,
+    floor: Option<Key>,
     stages: Stages,
 }
 
@@ -52,6 +53,7 @@ pub(crate) struct ChainInputs {
     extractor: Network,
     data: Images,
     reference: Images,
+    floor: Option<Images>,
     autoencoder: Inputs,
 }
 
@@ -64,11 +66,14 @@ impl ChainInputs {
         extractor: Network,
         gather: &mut Gather<'_>,
     ) -> Self {
+        let Evaluation { reference, floor, .. } = &scale.value.evaluation;
+        let floor = floor.as_ref().map(|floor| floor.head(scale.value.sample.count));
         Self {
             backbone,
             extractor,
             data: gather.images(&scale.value.data, &scale.node, "data"),
-            reference: gather.images(&scale.value.evaluation.reference, &scale.node, "evaluation.reference"),
+            reference: gather.images(reference, &scale.node, "evaluation.reference"),
+            floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
             autoencoder: gather.autoencoder(&recipe.value.space, &recipe.node),
         }
     }
@@ -89,24 +94,38 @@ impl<'a> Chains<'a> {
             Network::Missing => unreachable!("missing inputs are reported before"),
         };
         let (backbone_input, extractor_input) = (input(inputs.backbone)?, input(inputs.extractor)?);
-        let mut features_inputs = inputs.reference.inputs;
-        features_inputs.insert("extractor".to_owned(), extractor_input.clone());
-        let features = Stage::Features(Features {
-            extractor: extractor.clone(),
-            data: Some(inputs.reference.source),
-            numerics: scale.numerics.clone(),
-        });
-        let features = stages.add(features, features_inputs)?;
+        let mut real = |images: Images| {
+            let stage =
+                Features { extractor: extractor.clone(), data: Some(images.source), numerics: scale.numerics.clone() };
+            let mut inputs = images.inputs;
+            inputs.insert("extractor".to_owned(), extractor_input.clone());
+            stages.add(Stage::Features(stage), inputs)
+        };
+        let features = real(inputs.reference)?;
+        let floor = inputs.floor.map(real).transpose()?;
         let statistics = Stage::Statistics(Statistics {});
         let statistics = stages.add(statistics, Inputs::from([("features".to_owned(), Input::Stage(features))]))?;
         let reference = Reference { features, statistics };
         let (data, autoencoder) = (inputs.data, inputs.autoencoder);
-        Ok(Self { scale, backbone, extractor, data, backbone_input, extractor_input, autoencoder, reference, stages })
+        let mut chains = Self {
+            scale,
+            backbone,
+            extractor,
+            data,
+            backbone_input,
+            extractor_input,
+            autoencoder,
+            reference,
+            floor: None,
+            stages,
+        };
+        chains.floor = floor.map(|features| chains.metrics(features)).transpose()?;
+        Ok(chains)
     }
 
-    /// What was planned: the reference and all stages.
-    pub(crate) fn finish(self) -> (Reference, Vec<PlannedStage>) {
-        (self.reference, self.stages.into_vec())
+    /// What was planned: the reference, the distance of real images to it, and all stages.
+    pub(crate) fn finish(self) -> (Reference, Option<Key>, Vec<PlannedStage>) {
+        (self.reference, self.floor, self.stages.into_vec())
     }
 
     /// A cell at one seed. The method is canonical.

@@ -42,6 +42,26 @@ impl Dataset {
         }
     }
 
+    /// Its first `count` images; of a folder, all.
+    pub(crate) fn head(&self, count: usize) -> Self {
+        match self {
+            Self::Faces(faces) => Self::Faces(Faces { count, ..faces.clone() }),
+            Self::Idx(idx) => Self::Idx(Idx { count, ..idx.clone() }),
+            Self::ImageFolder(folder) => Self::ImageFolder(folder.clone()),
+        }
+    }
+
+    /// Whether an image is in both, as far as their descriptions tell: of folders they do not.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let end = |first: u64, count: usize| first.saturating_add(count as u64);
+        let meet = |a: (u64, usize), b: (u64, usize)| a.0 < end(b.0, b.1) && b.0 < end(a.0, a.1);
+        match (self, other) {
+            (Self::Faces(a), Self::Faces(b)) => meet((a.first, a.count), (b.first, b.count)),
+            (Self::Idx(a), Self::Idx(b)) => a.images == b.images && meet((a.first, a.count), (b.first, b.count)),
+            _ => false,
+        }
+    }
+
     /// Whether images have class labels.
     pub fn has_labels(&self) -> bool {
         matches!(self, Self::Idx(_))

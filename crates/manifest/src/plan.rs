@@ -60,6 +60,9 @@ pub struct Table {
     pub contrasts: Vec<Contrast>,
     /// Features and statistics of the reference images.
     pub reference: Reference,
+    /// The distance to the reference of as many real images as samples are drawn, none of them in it; `None` where the
+    /// scale has none.
+    pub floor: Option<Key>,
 }
 
 /// A group of cells.

@@ -109,6 +109,9 @@ pub struct Sampling {
 pub struct Evaluation {
     /// The real images that samples are compared with.
     pub reference: Dataset,
+    /// Real images that are not in the reference. As many as samples are drawn, from its first on, are judged like
+    /// samples: the distance below which no sampler can be expected to come. `null` where there are none.
+    pub floor: Option<Dataset>,
     /// Half-size subsets of the samples on which the distance is computed again.
     #[schemars(range(min = 2))]
     pub subsets: usize,

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::chain::Chains;
+use crate::digest::Key;
 use crate::expand::{Expanded, ExpandedCell};
 use crate::manifest::Group;
 use crate::method::Method;
@@ -16,6 +17,7 @@ pub(crate) struct Planned {
     pub(crate) positive_control: Option<PlannedCell>,
     pub(crate) contrasts: Vec<Contrast>,
     pub(crate) reference: Reference,
+    pub(crate) floor: Option<Key>,
     pub(crate) stages: Vec<PlannedStage>,
 }
 
@@ -36,13 +38,14 @@ pub(crate) fn plan(expanded: &Expanded, mut chains: Chains<'_>, seeds: &[u64]) -
         }
     }
     let is_default = |cell: &&ExpandedCell| cell.method == expanded.base;
-    let (reference, stages) = chains.finish();
+    let (reference, floor, stages) = chains.finish();
     Ok(Planned {
         default_cell: expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone()),
         contrasts: contrasts(&cells),
         cells,
         positive_control: control,
         reference,
+        floor,
         stages,
     })
 }

@@ -151,6 +151,33 @@ impl Checked<'_> {
             self.channels("data", &scale.data, extractor.channels, "extractor");
             self.channels("evaluation.reference", &scale.evaluation.reference, extractor.channels, "extractor");
         }
+        if let Some(floor) = &scale.evaluation.floor {
+            self.floor(floor, scale, extractor);
+        }
+    }
+
+    /// Real images that are judged like samples: as large, as many, and none of the reference.
+    fn floor(&mut self, floor: &Dataset, scale: &Scale, extractor: Option<&ExtractorConfig>) {
+        let (found, side) = (floor.image_size(), scale.data.image_size());
+        self.require(found == side, "evaluation.floor.image_size", || {
+            format!("must be {side}, the side of the samples, found `{found}`")
+        });
+        let samples = scale.sample.count;
+        match floor.count() {
+            Some(count) => self.require(count >= samples, "evaluation.floor.count", || {
+                format!("must be at least the number of samples ({samples}), found `{count}`")
+            }),
+            None => self.require(false, "evaluation.floor", || {
+                "must say how many images it has, so that as many as samples are taken: not `image_folder`".to_owned()
+            }),
+        }
+        let judged = floor.head(samples);
+        self.require(!judged.overlaps(&scale.evaluation.reference), "evaluation.floor.first", || {
+            format!("must leave the reference out: of its first {samples} images some are in it")
+        });
+        if let Some(extractor) = extractor {
+            self.channels("evaluation.floor", floor, extractor.channels, "extractor");
+        }
     }
 
     /// A method on a backbone: at least one prompt exists, at least one is kept, and no more blocks have prompts than

@@ -144,6 +144,7 @@ impl Workspace {
             positive_control: planned.positive_control,
             contrasts: planned.contrasts,
             reference: planned.reference,
+            floor: planned.floor,
             scale: scale.value.clone(),
         };
         let Manifest { artifact, title, .. } = manifest.value;

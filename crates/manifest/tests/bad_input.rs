@@ -207,6 +207,31 @@ fn mistakes_in_a_scale() {
             "@: `evaluation.reference.image_size` must be 8, the side of the samples, found `9`",
         ),
         (
+            "image_size: 8, first: 400",
+            "image_size: «9, first: 400",
+            "@: `evaluation.floor.image_size` must be 8, the side of the samples, found `9`",
+        ),
+        (
+            "first: 400, count: 32",
+            "first: 400, count: «15",
+            "@: `evaluation.floor.count` must be at least the number of samples (16), found `15`",
+        ),
+        (
+            "{kind: faces, image_size: 8, first: 400, count: 32}",
+            "«{kind: image_folder, folder: photos, image_size: 8}",
+            "@: `evaluation.floor` must say how many images it has, so that as many as samples are taken: not `image_folder`",
+        ),
+        (
+            "first: 400, count: 32",
+            "first: «263, count: 32",
+            "@: `evaluation.floor.first` must leave the reference out: of its first 16 images some are in it",
+        ),
+        (
+            "first: 400, count: 32",
+            "first: «185, count: 32",
+            "@: `evaluation.floor.first` must leave the reference out: of its first 16 images some are in it",
+        ),
+        (
             "title: a scale",
             "title: a scale\n«title: b",
             "@: duplicate key `title`; it is first at experiments/scales/s.yaml:1:1",
@@ -216,6 +241,21 @@ fn mistakes_in_a_scale() {
     for (right, wrong, expected) in cases {
         Fixture::expect("scales/s.yaml", right, wrong, expected);
     }
+}
+
+#[test]
+fn a_floor_may_touch_the_reference_and_be_left_out() {
+    for first in ["264", "184"] {
+        // 184 to 199 are judged; that the dataset goes on into the reference is no harm.
+        let good =
+            Fixture::new().spoil("scales/s.yaml", "first: 400, count: 32", &format!("first: {first}, count: 32"));
+        assert!(good.load("s", &[]).unwrap().table.unwrap().floor.is_some());
+    }
+    let none = Fixture::new().load("s", &["evaluation.floor=~"]).unwrap();
+    assert_eq!(none.table.unwrap().floor, None);
+    let line = "  floor: {kind: faces, image_size: 8, first: 400, count: 32}\n";
+    let absent = Fixture::new().spoil("scales/s.yaml", line, "").load("s", &[]).unwrap();
+    assert_eq!(absent.table.unwrap().floor, None);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use manifest::dataset::{Faces, Source};
 use manifest::digest::Key;
 use manifest::plan::{Input, PlannedCell, Table};
 use manifest::stage::Stage;
@@ -129,7 +130,7 @@ fn equal_cells_are_one_run() {
     let count = |kind| plan.stages.iter().filter(|planned| planned.stage.kind() == kind).count();
     assert_eq!(count("train"), 2 * 11);
     assert_eq!(count("sample"), 2 * (11 + 2)); // and the baseline and the positive control
-    assert_eq!(count("metrics"), 2 * (11 + 2));
+    assert_eq!(count("metrics"), 2 * (11 + 2) + 1); // and the floor
     assert_eq!(count("activation"), 2 * 9); // neither fine-tuning nor prompt tuning has a gate
     assert_eq!(count("statistics"), 1);
 }
@@ -190,6 +191,19 @@ fn the_positive_control_is_the_default_with_noise_on_its_prompts() {
         differences("", &left, &right, &mut found);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["prompt_noise"]);
     }
+}
+
+#[test]
+fn the_floor_is_as_many_real_images_as_samples_against_the_same_reference() {
+    let (plan, table) = plan(&["sample.count=64"]);
+    let floor = plan.stage(table.floor.unwrap()).unwrap();
+    let run = plan.stage(cell(&table, "a/linear").runs[0].metrics).unwrap();
+    assert_eq!(floor.stage, run.stage);
+    assert_eq!(floor.inputs["reference"], run.inputs["reference"]);
+    let Input::Stage(features) = floor.inputs["features"] else { panic!("a file") };
+    let Stage::Features(features) = &plan.stage(features).unwrap().stage else { panic!("of another kind") };
+    let expected = Source::Faces(Faces { image_size: 24, first: 3_000_000, count: 64 });
+    assert_eq!(features.data, Some(expected));
 }
 
 #[test]
