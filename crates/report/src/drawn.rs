@@ -94,6 +94,7 @@ impl Sources<'_, '_> {
                 difference: difference.map(|d| d.estimate),
                 interval: difference.map(|d| d.interval(CONFIDENCE)),
                 note,
+                again: cell.cell.planned.same_run_as.is_some(),
                 mark: match comparison.verdict {
                     Some(Verdict::Reproduced | Verdict::DirectionHolds) => forest::Mark::Holds,
                     Some(Verdict::DirectionContradicted) => forest::Mark::Contradicted,
@@ -113,6 +114,7 @@ impl Sources<'_, '_> {
                 interval: Some(difference.interval(CONFIDENCE)),
                 note: if shows { "shows" } else { "does not show" }.to_owned(),
                 mark: forest::Mark::Control,
+                again: false,
             });
         }
         if rows.iter().all(|row| row.difference.is_none()) {
@@ -125,19 +127,23 @@ impl Sources<'_, '_> {
         let detectable = detectable(self.judged).map(|(_, median, _)| median);
         let figure = forest::Forest { metric: self.metric, interval: &subtitle, rows: &rows, detectable };
         let text = forest::draw(&figure).map_err(failed("differences"))?;
-        let caption = "Blue: the paper's direction, zero outside the interval; orange: the other direction; grey: neither. An \
-                       arrow head at the edge points to a value beyond the axis.";
+        let caption = "Blue: the paper's direction, zero outside the interval; orange: the other direction; grey: neither. The axis is \
+                       drawn without the control and without cells that reach far beyond the others: an arrow head at the edge points to \
+                       a value beyond it, and an interval that meets the edge goes on.";
         Ok(Some(Drawn::svg("differences", "Differences to the baseline", caption, text)))
     }
 
     /// The cells that differ from the default in nothing but their depth.
     fn depth(&self) -> Result<Option<Drawn>, Error> {
         let Some(Method::Dmp(base)) = self.default_cell().map(|cell| &cell.written) else { return Ok(None) };
-        let blocks = self.table.dit.depth;
+        let (blocks, papers) = (self.table.dit.depth, paper_blocks(&self.table.paper.backbone));
         let mut points = Vec::new();
-        for (depth, name, count) in
-            [(Depth::First, "first", 1), (Depth::Half, "half", (blocks / 2).max(1)), (Depth::All, "all", blocks)]
-        {
+        for (depth, name) in [(Depth::First, "first"), (Depth::Half, "half"), (Depth::All, "all")] {
+            let prompted = |blocks: usize| match depth {
+                Depth::First => 1,
+                Depth::Half => (blocks / 2).max(1),
+                Depth::All => blocks,
+            };
             let mut method = base.clone();
             method.prompts.depth = depth;
             let same = |cell: &&JudgedCell| cell.cell.planned.written == Method::Dmp(method.clone());
@@ -146,7 +152,8 @@ impl Sources<'_, '_> {
             let difference = cell.to_baseline.as_ref().and_then(|comparison| comparison.difference());
             let mean = cell.summary.map(|summary| summary.mean);
             points.push(depth::Point {
-                label: format!("{name} ({count})"),
+                label: format!("{name} ({})", prompted(blocks)),
+                paper_label: papers.map_or(name.to_owned(), |blocks| format!("{name} ({})", prompted(blocks))),
                 mean,
                 interval: mean
                     .zip(difference)
@@ -292,6 +299,16 @@ impl Sources<'_, '_> {
 
     fn has(&self, key: Key, kind: &str) -> bool {
         matches!(record(self.store.tree(), key, kind), Ok(Some(_))) && self.plan.stage(key).is_some()
+    }
+}
+
+/// Number of blocks of a published DiT by its name (`DiT-B/2`; Peebles & Xie 2023, Table 1).
+fn paper_blocks(backbone: &str) -> Option<usize> {
+    match backbone.split('/').next()? {
+        "DiT-S" | "DiT-B" => Some(12),
+        "DiT-L" => Some(24),
+        "DiT-XL" => Some(28),
+        _ => None,
     }
 }
 
