@@ -275,15 +275,21 @@ impl Sources<'_, '_> {
             }
             side = width;
             let images = pixels.chunks_exact(channels * side * side).take(COLUMNS);
-            let images = images.map(|planes| samples::image(planes, channels, side)).collect();
+            let images: Vec<samples::Image> = images.map(|planes| samples::image(planes, channels, side)).collect();
             rows.push((method_name(&cell.method).to_owned(), images));
+        }
+        if let [(first, baseline), .., (last, patched)] = rows.as_slice() {
+            let (factor, images) = samples::differences(patched, baseline);
+            let name = format!("{last} \u{2212} {first}, x {factor}");
+            rows.push((name, images));
         }
         let sampling = self.table.scale.sample.seed.wrapping_add(seed);
         let subtitle = format!("training seed {seed}, sampling seed {sampling}, samples 0 to {}", COLUMNS - 1);
         let grid = samples::Grid { subtitle: &subtitle, side, columns: COLUMNS, rows: &rows };
         let text = samples::draw(&grid).map_err(failed("samples"))?;
         let (width, height, rgb) = samples::enlarged(&grid);
-        let caption = "The first samples, not chosen. Images of one column start from the same noise.";
+        let caption = "The first samples, not chosen. Images of one column start from the same noise. Last row: what the method changes, \
+                       around grey and amplified by the factor beside it.";
         let title = "Samples";
         Ok(vec![
             Drawn::svg("samples", title, caption, text),

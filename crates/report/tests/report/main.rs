@@ -228,8 +228,16 @@ fn figures_are_whole_and_small() {
         assert!(!text.contains("NaN") && !text.contains("inf"), "{}", path.display());
     }
     let grid = image::open(folder.join("samples.png")).unwrap();
-    // Twelve columns of 24 pixels with gaps of one, three rows, each pixel three wide.
-    assert_eq!((grid.width(), grid.height()), (3 * (12 * 25 - 1), 3 * (3 * 25 - 1)));
+    // Twelve columns of 24 pixels with gaps of one, three rows and their difference, each pixel three wide.
+    assert_eq!((grid.width(), grid.height()), (3 * (12 * 25 - 1), 3 * (4 * 25 - 1)));
+    let drawn = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    assert!(drawn("samples.svg").contains("DMP \u{2212} baseline, x "));
+    assert!(drawn("activation.svg").contains("every row of a panel sums to 1 over its 64 prompts"));
+    // Our network has four blocks, the paper's DiT-B twelve.
+    let depth = drawn("depth.svg");
+    for label in ["half (2)", "all (4)", "half (6)", "all (12)"] {
+        assert_eq!(depth.matches(label).count(), 1, "{label}");
+    }
 }
 
 #[test]
