@@ -11,6 +11,7 @@ use polars::prelude::DataFrame;
 use store::{Record, Tree};
 
 use crate::drawn::{self, Drawn};
+use crate::figures::signed;
 use crate::judged::{Comparison, Control, Judged, needs_control};
 use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
@@ -247,22 +248,13 @@ impl Page<'_, '_> {
     fn signed_interval(&self, difference: Option<Difference>) -> String {
         let Some(difference) = difference else { return String::new() };
         let (low, high) = difference.interval(crate::judged::CONFIDENCE);
-        format!(
-            "{} [{}, {}] in {}",
-            self.signed(difference.estimate),
-            self.signed(low),
-            self.signed(high),
-            code(self.metric)
-        )
+        let number = |value: f64| signed(value, (high - low) / 2.0);
+        format!("{} [{}, {}] in {}", number(difference.estimate), number(low), number(high), code(self.metric))
     }
 
     /// A number with as many decimals as the table's intervals deserve.
     pub(crate) fn number(&self, value: f64) -> String {
         format!("{value:.*}", self.decimals())
-    }
-
-    pub(crate) fn signed(&self, value: f64) -> String {
-        format!("{value:+.*}", self.decimals())
     }
 
     /// Decimals that give the median interval two significant digits.

@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -91,6 +91,21 @@ fn every_verdict_is_given_where_it_is_due() {
     assert!(line(&page, "b/soft").contains("| as `a/linear` "), "{}", line(&page, "b/soft"));
     assert!(line(&page, "e/ib0_lb1").contains("| as `e/ib0_lb0` "), "{}", line(&page, "e/ib0_lb1"));
     assert!(line(&page, "e/ib1_lb2").contains("identical by construction"));
+    assert!(page.contains("`baseline` is not trained: its sd is of sampling seeds alone."));
+    // The weights of attention to the letter are ones: the losses on weights do not act on it.
+    let balance: Vec<&str> = page.lines().filter(|line| line.starts_with("- Importance loss") || line.starts_with("- Load loss")).collect();
+    assert_eq!(balance.len(), 2);
+    assert!(balance.iter().all(|line| line.contains("`a/linear` among them")), "{balance:?}");
+    // No table has two columns of one name, and zero has no sign.
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        if lines.peek().is_some_and(|next| next.starts_with("|--")) {
+            let names: Vec<&str> = line.split('|').map(str::trim).filter(|name| !name.is_empty()).collect();
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        }
+    }
+    let zeros = |word: &str| word.starts_with(['-', '+']) && word.contains('.') && !word.contains(|c: char| ('1'..='9').contains(&c));
+    assert!(!page.split([' ', '[', ']', ',']).any(zeros));
     // At this scale nothing is ever called reproduced.
     assert!(!line(&page, "a/attention").contains("reproduced"));
 }
