@@ -1,18 +1,17 @@
 //! The figures of a report, from its records and artifacts.
 
-use std::fs;
-use std::path::Path;
-
 use manifest::digest::Key;
 use manifest::method::{Depth, Method};
 use manifest::plan::{CellRun, Plan, PlannedCell, Table};
 use metrics::Verdict;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use store::{Store, frames};
 
+use crate::artifact::{odd, open, read, tensor};
 use crate::error::Error;
 use crate::figures::{activation, curves, depth, forest, png, samples};
 use crate::frames as tables;
+use crate::gate;
 use crate::judged::{ALPHA, CONFIDENCE, Control, Judged, JudgedCell, POWER};
 use crate::observed::record;
 
@@ -179,19 +178,8 @@ impl Sources<'_, '_> {
         let recorded =
             |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key, "activation")));
         let Some((key, seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
-        let path = self.store.open_artifact(key, "activation", "activation.safetensors")?;
-        let bytes = read(&path)?;
-        let tensors = open(&bytes, &path)?;
-        let (shape, weights) = tensor(&tensors, &path, "weights", Dtype::F32)?;
-        let (_, timesteps) = tensor(&tensors, &path, "timesteps", Dtype::I64)?;
-        let weights: Vec<f32> = weights.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let timesteps: Vec<i64> = timesteps.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-        let &[steps, blocks, prompts] = shape.as_slice() else {
-            return Err(odd(&path, "`weights` has not three axes"));
-        };
-        if steps != timesteps.len() || steps * blocks * prompts == 0 {
-            return Err(odd(&path, "`weights` and `timesteps` do not fit"));
-        }
+        let gate::Weights { timesteps, blocks, prompts, values: weights } = gate::read(self.store, key)?;
+        let steps = timesteps.len();
         let title = format!("{}, training seed {seed}", cell.id);
         let figure =
             activation::Activation { title: &title, timesteps: &timesteps, blocks, prompts, weights: &weights };
@@ -345,30 +333,4 @@ fn first<T, U>(items: &[T], of: impl Fn(&T) -> Result<Option<U>, Error>) -> Resu
 
 fn failed<E: ToString>(name: &'static str) -> impl Fn(E) -> Error {
     move |error| Error::Figure { name, reason: error.to_string() }
-}
-
-fn odd(path: &Path, reason: &str) -> Error {
-    Error::Artifact { path: path.to_owned(), reason: reason.to_owned() }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| odd(path, &format!("cannot read: {error}")))
-}
-
-fn open<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>, Error> {
-    SafeTensors::deserialize(bytes).map_err(|error| odd(path, &format!("not a safetensors file: {error}")))
-}
-
-/// Shape and bytes of a tensor.
-fn tensor<'a>(
-    tensors: &SafeTensors<'a>,
-    path: &Path,
-    name: &str,
-    dtype: Dtype,
-) -> Result<(Vec<usize>, &'a [u8]), Error> {
-    let tensor = tensors.tensor(name).map_err(|error| odd(path, &error.to_string()))?;
-    if tensor.dtype() != dtype {
-        return Err(odd(path, &format!("`{name}` has type {:?}, not {dtype:?}", tensor.dtype())));
-    }
-    Ok((tensor.shape().to_vec(), tensor.data()))
 }

@@ -13,11 +13,13 @@ use manifest::plan::{Plan, Table};
 use serde::Serialize;
 use store::{Record, Store, Tree, publish};
 
+mod artifact;
 mod consistency;
 mod drawn;
 mod error;
 pub mod figures;
 mod frames;
+mod gate;
 mod judged;
 mod markdown;
 mod observed;
@@ -99,6 +101,7 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     let interval = page::interval(&judged);
     let sources = drawn::Sources { plan, table, store, judged: &judged, metric: &metric, interval: &interval };
     let figures = drawn::all(&sources)?;
+    let gates = gate::Gates::of(plan, table, store)?;
     let stages = recorded(plan, table, tree)?;
     let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();
     let published = Tree::published(&Path::new(&plan.artifact).join("records"));
@@ -111,6 +114,7 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
         contrasts: &contrasts,
         gaps: &gaps,
         figures: &figures,
+        gates: &gates,
         records: &records,
         published: &published,
     };

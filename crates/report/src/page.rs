@@ -12,6 +12,7 @@ use store::{Record, Tree};
 
 use crate::drawn::{self, Drawn};
 use crate::figures::signed;
+use crate::gate::Gates;
 use crate::judged::{Comparison, Control, Judged, needs_control};
 use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
@@ -36,6 +37,8 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) gaps: &'a DataFrame,
     /// The figures.
     pub(crate) figures: &'a [Drawn],
+    /// How far from uniform the gates are.
+    pub(crate) gates: &'a Gates,
     /// All records behind the table.
     pub(crate) records: &'a [Record],
     /// The published records, relative to the page.
@@ -106,7 +109,9 @@ impl Page<'_, '_> {
             None => "**Smallest detectable difference:** unknown, nothing has been compared yet.".to_owned(),
         });
         lines.push(self.control());
+        lines.push(self.gates.paragraph(self.table));
         lines.push(self.verdicts());
+        lines.retain(|line| !line.is_empty());
         lines.join("\n\n") + "\n"
     }
 

@@ -29,7 +29,9 @@ impl Page<'_, '_> {
             let this_group = cells.text("group", row);
             if this_group != group {
                 let mut heading = vec![String::new(); columns.len()];
-                heading[0] = format!("**{}**", escape(&cells.text("group_title", row).unwrap_or_default()));
+                let title = escape(&cells.text("group_title", row).unwrap_or_default());
+                let gate = this_group.as_ref().and_then(|group| self.gates.beside(self.table, group));
+                heading[0] = gate.map_or(format!("**{title}**"), |gate| format!("**{title}** ({gate})"));
                 rows.push(heading);
                 group = this_group;
             }

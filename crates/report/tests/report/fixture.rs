@@ -130,11 +130,16 @@ impl Bench {
 
     /// A gate that is broad at high t and narrow at low t.
     pub(crate) fn activation(&self, cell: &str, seed: u64, blocks: usize, prompts: usize) {
+        self.gate(cell, seed, (blocks, prompts), 3.0);
+    }
+
+    /// The same with logits of a size: of size 0 it is uniform.
+    pub(crate) fn gate(&self, cell: &str, seed: u64, (blocks, prompts): (usize, usize), size: f64) {
         let timesteps: Vec<i64> = (0..50).map(|i| i * 999 / 49).collect();
         let mut weights: Vec<f32> = Vec::new();
         for &t in &timesteps {
             for block in 0..blocks {
-                let logit = |n: usize| 3.0 * ((n * 7 + block * 5) as f64).sin() * (1.2 - t as f64 / 999.0);
+                let logit = |n: usize| size * ((n * 7 + block * 5) as f64).sin() * (1.2 - t as f64 / 999.0);
                 let sum: f64 = (0..prompts).map(|n| logit(n).exp()).sum();
                 weights.extend((0..prompts).map(|n| (logit(n).exp() / sum) as f32));
             }

@@ -333,6 +333,37 @@ fn a_recipe_has_no_report() {
 }
 
 #[test]
+fn a_gate_that_stays_almost_uniform_is_said_beside_what_acts_through_it() {
+    let heading = |page: &str, title: &str| page.lines().find(|line| line.contains(title)).unwrap().to_owned();
+    let titles = ["(b) Gating type", "(c) Prompt selection", "(d) Prompt position", "(e) Prompt balancing", "Prompt depth (Figure 4)**"];
+    let bench = full(&[0, 1]);
+    for cell in ["a/linear", "c/uniform", "e/ib2_lb1"] {
+        bench.gate(cell, 0, (4, 64), 0.01);
+        bench.gate(cell, 1, (4, 64), 0.005);
+    }
+    bench.gate("e/ib0_lb0", 0, (4, 64), 3.0);
+    let (_, page) = bench.page();
+    let gate = page.lines().find(|line| line.starts_with("**Gate.**")).unwrap();
+    // Logits within 0.012 of zero: weights within 1.2% of 1/64, moving by 0.01 over t.
+    assert!(gate.contains("`a/linear`'s 64 prompts lie between 0.0154") && gate.contains("1/64 = 0.01562: at most 1.2% from it"), "{gate}");
+    assert!(gate.contains("by more than 1.0% of 1/64 (2 training seeds)") && gate.contains("almost uniform"), "{gate}");
+    let said = titles.map(|title| heading(&page, title).contains("gate within 1.2% of uniform"));
+    assert_eq!(said, [false, true, false, true, false]);
+    assert!(heading(&page, titles[3]).contains("of uniform, but for `e/ib0_lb0`, `e/ib0_lb1`)"), "{}", heading(&page, titles[3]));
+    assert!(!heading(&page, titles[1]).contains("but for"));
+
+    let bench = full(&[0, 1]);
+    for cell in ["a/linear", "c/uniform"] {
+        bench.gate(cell, 0, (4, 64), 3.0);
+    }
+    let (_, page) = bench.page();
+    let gate = page.lines().find(|line| line.starts_with("**Gate.**")).unwrap();
+    assert!(gate.contains("(one training seed)") && !gate.contains("almost uniform"), "{gate}");
+    assert!(!heading(&page, titles[1]).contains("of uniform"));
+    assert!(!full(&[0]).page().1.contains("**Gate.**"));
+}
+
+#[test]
 fn learning_rates_far_from_the_papers_are_said() {
     let note = "at 30 times the paper's learning rate";
     let (_, page) = full(&[0, 1]).page();
