@@ -141,8 +141,7 @@ impl Gates {
 
     /// What to say beside a group all of whose cells act through the gate alone, if gates stayed almost uniform.
     pub(crate) fn beside(&self, table: &Table, group: &str) -> Option<String> {
-        let cells: Vec<&PlannedCell> =
-            table.cells.iter().filter(|cell| cell.group.as_deref() == Some(group)).collect();
+        let cells: Vec<&PlannedCell> = table.cells.iter().filter(|cell| cell.group.as_deref() == Some(group)).collect();
         let default = table.default_cell.as_ref().and_then(|id| table.cell(id))?;
         let only_gate = cells.iter().all(|cell| through_gate(table, cell));
         if !only_gate || cells.iter().all(|cell| cell.written == default.written) {

@@ -37,6 +37,8 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) gaps: &'a DataFrame,
     /// The figures.
     pub(crate) figures: &'a [Drawn],
+    /// The distance of real images to the reference, where it is measured.
+    pub(crate) floor: Option<f64>,
     /// How far from uniform the gates are.
     pub(crate) gates: &'a Gates,
     /// All records behind the table.
@@ -108,6 +110,7 @@ impl Page<'_, '_> {
             ),
             None => "**Smallest detectable difference:** unknown, nothing has been compared yet.".to_owned(),
         });
+        lines.push(self.floor.map_or(String::new(), |floor| real_images(self.metric, &self.number(floor))));
         lines.push(self.control());
         lines.push(self.gates.paragraph(self.table));
         lines.push(self.verdicts());
@@ -118,7 +121,8 @@ impl Page<'_, '_> {
     fn control(&self) -> String {
         let default = code(self.table.default_cell.as_deref().unwrap_or("the default cell"));
         let noise = self.table.scale.evaluation.positive_control_noise;
-        let what = format!("noise on the prompts of {default}, {noise} times their root mean square, must make it worse");
+        let what =
+            format!("noise on the prompts of {default}, {noise} times their root mean square, must make it worse");
         let shown = |difference: &Difference| self.signed_interval(Some(*difference));
         match &self.judged.control {
             Control::Absent => {
@@ -271,7 +275,27 @@ impl Page<'_, '_> {
     }
 }
 
+/// The distance that a perfect method would have.
+fn real_images(metric: &str, distance: &str) -> String {
+    format!(
+        "**Real images against the reference:** {distance} in {}. As many real images as there are samples lie this far from \
+         the reference; no method can be expected below.",
+        code(metric)
+    )
+}
+
 /// A relative path as a link has it.
 fn web(path: &Path) -> String {
     path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_names_its_metric() {
+        let text = real_images("fd_cnn", "0.12");
+        assert!(text.starts_with("**Real images against the reference:** 0.12 in `fd_cnn`."), "{text}");
+    }
 }

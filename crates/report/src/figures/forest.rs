@@ -185,7 +185,15 @@ mod tests {
 
     fn row(difference: f64, half: f64, mark: Mark) -> Row {
         let interval = Some((difference - half, difference + half));
-        Row { group: "g".into(), label: "l".into(), difference: Some(difference), interval, note: "".into(), mark, again: false }
+        Row {
+            group: "g".into(),
+            label: "l".into(),
+            difference: Some(difference),
+            interval,
+            note: "".into(),
+            mark,
+            again: false,
+        }
     }
 
     #[test]
@@ -199,7 +207,8 @@ mod tests {
         // An arrow head for each of the two beyond the axis, a disc for each cell within.
         assert_eq!((text.matches("<polygon").count(), text.matches("<circle").count()), (2, 5));
         // The other cells' names for one run do not make it the median.
-        let again: Vec<Row> = small().chain((0..20).map(|_| Row { again: true, ..row(0.0, 1e-4, Mark::Open) })).collect();
+        let again: Vec<Row> =
+            small().chain((0..20).map(|_| Row { again: true, ..row(0.0, 1e-4, Mark::Open) })).collect();
         forest.rows = &again;
         assert_eq!(axis(&forest), (low, high));
     }

@@ -201,7 +201,10 @@ mod tests {
     #[test]
     fn differences_have_the_digits_that_their_interval_deserves() {
         assert_eq!([signed(-2.651, 0.74), signed(0.0241, 0.0062), signed(50.0, 62.2)], ["-2.65", "+0.0241", "+50.0"]);
-        assert_eq!([signed(-0.00004, 0.0002), signed(-0.00004, 0.3), signed(0.0, 0.0)], ["-0.00004", "0.00", "0.00000000"]);
+        assert_eq!(
+            [signed(-0.00004, 0.0002), signed(-0.00004, 0.3), signed(0.0, 0.0)],
+            ["-0.00004", "0.00", "0.00000000"]
+        );
     }
 
     #[test]

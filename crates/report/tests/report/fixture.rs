@@ -22,14 +22,9 @@ pub(crate) fn metric(plan: &Plan) -> String {
 
 /// The plan of Table 4 at the tiny scale.
 pub(crate) fn plan(seeds: &[u64], overrides: &[&str]) -> Plan {
-    plan_at("tiny", seeds, overrides)
-}
-
-/// The plan of Table 4 at a scale.
-pub(crate) fn plan_at(scale: &str, seeds: &[u64], overrides: &[&str]) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let request = Request {
-        scale: scale.to_owned(),
+        scale: "tiny".to_owned(),
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
         seeds: Some(seeds.to_vec()),
     };
