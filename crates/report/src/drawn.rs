@@ -1,18 +1,17 @@
 //! The figures of a report, from its records and artifacts.
 
-use std::fs;
-use std::path::Path;
-
 use manifest::digest::Key;
 use manifest::method::{Depth, Method};
 use manifest::plan::{CellRun, Plan, PlannedCell, Table};
 use metrics::Verdict;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use store::{Store, frames};
 
+use crate::artifact::{odd, open, read, tensor};
 use crate::error::Error;
 use crate::figures::{activation, curves, depth, forest, png, samples};
 use crate::frames as tables;
+use crate::gate;
 use crate::judged::{ALPHA, CONFIDENCE, Control, Judged, JudgedCell, POWER};
 use crate::observed::record;
 
@@ -94,6 +93,7 @@ impl Sources<'_, '_> {
                 difference: difference.map(|d| d.estimate),
                 interval: difference.map(|d| d.interval(CONFIDENCE)),
                 note,
+                again: cell.cell.planned.same_run_as.is_some(),
                 mark: match comparison.verdict {
                     Some(Verdict::Reproduced | Verdict::DirectionHolds) => forest::Mark::Holds,
                     Some(Verdict::DirectionContradicted) => forest::Mark::Contradicted,
@@ -113,6 +113,7 @@ impl Sources<'_, '_> {
                 interval: Some(difference.interval(CONFIDENCE)),
                 note: if shows { "shows" } else { "does not show" }.to_owned(),
                 mark: forest::Mark::Control,
+                again: false,
             });
         }
         if rows.iter().all(|row| row.difference.is_none()) {
@@ -125,19 +126,23 @@ impl Sources<'_, '_> {
         let detectable = detectable(self.judged).map(|(_, median, _)| median);
         let figure = forest::Forest { metric: self.metric, interval: &subtitle, rows: &rows, detectable };
         let text = forest::draw(&figure).map_err(failed("differences"))?;
-        let caption = "Blue: the paper's direction, zero outside the interval; orange: the other direction; grey: neither. An \
-                       arrow head at the edge points to a value beyond the axis.";
+        let caption = "Blue: the paper's direction, zero outside the interval; orange: the other direction; grey: neither. The axis is \
+                       drawn without the control and without cells that reach far beyond the others: an arrow head at the edge points to \
+                       a value beyond it, and an interval that meets the edge goes on.";
         Ok(Some(Drawn::svg("differences", "Differences to the baseline", caption, text)))
     }
 
     /// The cells that differ from the default in nothing but their depth.
     fn depth(&self) -> Result<Option<Drawn>, Error> {
         let Some(Method::Dmp(base)) = self.default_cell().map(|cell| &cell.written) else { return Ok(None) };
-        let blocks = self.table.dit.depth;
+        let (blocks, papers) = (self.table.dit.depth, paper_blocks(&self.table.paper.backbone));
         let mut points = Vec::new();
-        for (depth, name, count) in
-            [(Depth::First, "first", 1), (Depth::Half, "half", (blocks / 2).max(1)), (Depth::All, "all", blocks)]
-        {
+        for (depth, name) in [(Depth::First, "first"), (Depth::Half, "half"), (Depth::All, "all")] {
+            let prompted = |blocks: usize| match depth {
+                Depth::First => 1,
+                Depth::Half => (blocks / 2).max(1),
+                Depth::All => blocks,
+            };
             let mut method = base.clone();
             method.prompts.depth = depth;
             let same = |cell: &&JudgedCell| cell.cell.planned.written == Method::Dmp(method.clone());
@@ -146,7 +151,8 @@ impl Sources<'_, '_> {
             let difference = cell.to_baseline.as_ref().and_then(|comparison| comparison.difference());
             let mean = cell.summary.map(|summary| summary.mean);
             points.push(depth::Point {
-                label: format!("{name} ({count})"),
+                label: format!("{name} ({})", prompted(blocks)),
+                paper_label: papers.map_or(name.to_owned(), |blocks| format!("{name} ({})", prompted(blocks))),
                 mean,
                 interval: mean
                     .zip(difference)
@@ -172,19 +178,8 @@ impl Sources<'_, '_> {
         let recorded =
             |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key, "activation")));
         let Some((key, seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
-        let path = self.store.open_artifact(key, "activation", "activation.safetensors")?;
-        let bytes = read(&path)?;
-        let tensors = open(&bytes, &path)?;
-        let (shape, weights) = tensor(&tensors, &path, "weights", Dtype::F32)?;
-        let (_, timesteps) = tensor(&tensors, &path, "timesteps", Dtype::I64)?;
-        let weights: Vec<f32> = weights.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let timesteps: Vec<i64> = timesteps.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-        let &[steps, blocks, prompts] = shape.as_slice() else {
-            return Err(odd(&path, "`weights` has not three axes"));
-        };
-        if steps != timesteps.len() || steps * blocks * prompts == 0 {
-            return Err(odd(&path, "`weights` and `timesteps` do not fit"));
-        }
+        let gate::Weights { timesteps, blocks, prompts, values: weights } = gate::read(self.store, key)?;
+        let steps = timesteps.len();
         let title = format!("{}, training seed {seed}", cell.id);
         let figure =
             activation::Activation { title: &title, timesteps: &timesteps, blocks, prompts, weights: &weights };
@@ -268,15 +263,21 @@ impl Sources<'_, '_> {
             }
             side = width;
             let images = pixels.chunks_exact(channels * side * side).take(COLUMNS);
-            let images = images.map(|planes| samples::image(planes, channels, side)).collect();
+            let images: Vec<samples::Image> = images.map(|planes| samples::image(planes, channels, side)).collect();
             rows.push((method_name(&cell.method).to_owned(), images));
+        }
+        if let [(first, baseline), .., (last, patched)] = rows.as_slice() {
+            let (factor, images) = samples::differences(patched, baseline);
+            let name = format!("{last} \u{2212} {first}, x {factor}");
+            rows.push((name, images));
         }
         let sampling = self.table.scale.sample.seed.wrapping_add(seed);
         let subtitle = format!("training seed {seed}, sampling seed {sampling}, samples 0 to {}", COLUMNS - 1);
         let grid = samples::Grid { subtitle: &subtitle, side, columns: COLUMNS, rows: &rows };
         let text = samples::draw(&grid).map_err(failed("samples"))?;
         let (width, height, rgb) = samples::enlarged(&grid);
-        let caption = "The first samples, not chosen. Images of one column start from the same noise.";
+        let caption = "The first samples, not chosen. Images of one column start from the same noise. Last row: what the method changes, \
+                       around grey and amplified by the factor beside it.";
         let title = "Samples";
         Ok(vec![
             Drawn::svg("samples", title, caption, text),
@@ -292,6 +293,16 @@ impl Sources<'_, '_> {
 
     fn has(&self, key: Key, kind: &str) -> bool {
         matches!(record(self.store.tree(), key, kind), Ok(Some(_))) && self.plan.stage(key).is_some()
+    }
+}
+
+/// Number of blocks of a published DiT by its name (`DiT-B/2`; Peebles & Xie 2023, Table 1).
+fn paper_blocks(backbone: &str) -> Option<usize> {
+    match backbone.split('/').next()? {
+        "DiT-S" | "DiT-B" => Some(12),
+        "DiT-L" => Some(24),
+        "DiT-XL" => Some(28),
+        _ => None,
     }
 }
 
@@ -322,30 +333,4 @@ fn first<T, U>(items: &[T], of: impl Fn(&T) -> Result<Option<U>, Error>) -> Resu
 
 fn failed<E: ToString>(name: &'static str) -> impl Fn(E) -> Error {
     move |error| Error::Figure { name, reason: error.to_string() }
-}
-
-fn odd(path: &Path, reason: &str) -> Error {
-    Error::Artifact { path: path.to_owned(), reason: reason.to_owned() }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| odd(path, &format!("cannot read: {error}")))
-}
-
-fn open<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>, Error> {
-    SafeTensors::deserialize(bytes).map_err(|error| odd(path, &format!("not a safetensors file: {error}")))
-}
-
-/// Shape and bytes of a tensor.
-fn tensor<'a>(
-    tensors: &SafeTensors<'a>,
-    path: &Path,
-    name: &str,
-    dtype: Dtype,
-) -> Result<(Vec<usize>, &'a [u8]), Error> {
-    let tensor = tensors.tensor(name).map_err(|error| odd(path, &error.to_string()))?;
-    if tensor.dtype() != dtype {
-        return Err(odd(path, &format!("`{name}` has type {:?}, not {dtype:?}", tensor.dtype())));
-    }
-    Ok((tensor.shape().to_vec(), tensor.data()))
 }

@@ -189,9 +189,12 @@ fn is_paper_scale(table: &Table) -> bool {
         && train.batch == PAPER_BATCH
         && train.learning_rate * train.learning_rate_multiplier == PAPER_LEARNING_RATE;
     let sampler = &sample.sampler;
-    let sampled =
-        sample.count == PAPER_SAMPLES && sampler.steps == PAPER_STEPS && sampler.kind == SamplerKind::Ddpm && !sampler.clip_x0;
-    let images = [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
+    let sampled = sample.count == PAPER_SAMPLES
+        && sampler.steps == PAPER_STEPS
+        && sampler.kind == SamplerKind::Ddpm
+        && !sampler.clip_x0;
+    let images =
+        [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
     table.scale_name == "paper" && table.overrides.is_empty() && inception && trained && sampled && images
 }
 

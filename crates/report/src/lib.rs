@@ -13,11 +13,13 @@ use manifest::plan::{Plan, Table};
 use serde::Serialize;
 use store::{Record, Store, Tree, publish};
 
+mod artifact;
 mod consistency;
 mod drawn;
 mod error;
 pub mod figures;
 mod frames;
+mod gate;
 mod judged;
 mod markdown;
 mod observed;
@@ -99,6 +101,8 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     let interval = page::interval(&judged);
     let sources = drawn::Sources { plan, table, store, judged: &judged, metric: &metric, interval: &interval };
     let figures = drawn::all(&sources)?;
+    let floor = floor(table).map(|key| observed::measured(plan, key, tree)).transpose()?.flatten();
+    let gates = gate::Gates::of(plan, table, store)?;
     let stages = recorded(plan, table, tree)?;
     let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();
     let published = Tree::published(&Path::new(&plan.artifact).join("records"));
@@ -111,6 +115,8 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
         contrasts: &contrasts,
         gaps: &gaps,
         figures: &figures,
+        floor: floor.map(|floor| floor.value),
+        gates: &gates,
         records: &records,
         published: &published,
     };
@@ -143,6 +149,12 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     })
 }
 
+/// The stage that measures real images against the reference: no method can be expected below its distance.
+fn floor(_: &Table) -> Option<Key> {
+    // No plan has one yet.
+    None
+}
+
 /// The finished stages of a plan, in its order, each once.
 fn recorded(plan: &Plan, table: &Table, tree: &Tree) -> Result<Vec<(Key, Record)>, Error> {
     let runs = || table.cells.iter().chain(&table.positive_control).flat_map(|cell| &cell.runs);
@@ -150,7 +162,8 @@ fn recorded(plan: &Plan, table: &Table, tree: &Tree) -> Result<Vec<(Key, Record)
         let chain = [Some(run.metrics), Some(run.features), Some(run.sample), run.train, run.activation];
         chain.into_iter().flatten()
     });
-    let mut wanted: BTreeSet<Key> = mine.chain([table.reference.features, table.reference.statistics]).collect();
+    let reference = [table.reference.features, table.reference.statistics];
+    let mut wanted: BTreeSet<Key> = mine.chain(reference).chain(floor(table)).collect();
     // And what those were made from: a backbone or extractor trained by its own stage.
     for planned in plan.stages.iter().rev() {
         if wanted.contains(&planned.key) {

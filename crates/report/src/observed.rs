@@ -102,9 +102,14 @@ fn state(plan: &Plan, keys: &CellRun, tree: &Tree) -> Result<State, Error> {
     {
         return Ok(State::Diverged { iteration });
     }
-    let Some(record) = record(tree, keys.metrics, "metrics")? else { return Ok(State::NotRun) };
-    let lacks = |what: &str| Error::Lacks { record: name(keys.metrics, "metrics"), what: what.to_owned() };
-    let Some(metric) = plan.stage(keys.metrics).and_then(|planned| match &planned.stage {
+    Ok(measured(plan, keys.metrics, tree)?.map_or(State::NotRun, State::Measured))
+}
+
+/// What a stage of metrics has measured; `None` if it has not been run.
+pub(crate) fn measured(plan: &Plan, key: Key, tree: &Tree) -> Result<Option<Measured>, Error> {
+    let Some(record) = record(tree, key, "metrics")? else { return Ok(None) };
+    let lacks = |what: &str| Error::Lacks { record: name(key, "metrics"), what: what.to_owned() };
+    let Some(metric) = plan.stage(key).and_then(|planned| match &planned.stage {
         Stage::Metrics(stage) => Some(stage.name.as_str()),
         _ => None,
     }) else {
@@ -119,5 +124,5 @@ fn state(plan: &Plan, keys: &CellRun, tree: &Tree) -> Result<State, Error> {
     let mut numbered: Vec<(usize, f64)> = numbered.collect();
     numbered.sort_by_key(|(number, _)| *number);
     let subsets = numbered.into_iter().map(|(_, value)| value).collect();
-    Ok(State::Measured(Measured { value, subsets, reference: record.metrics.get("reference").copied() }))
+    Ok(Some(Measured { value, subsets, reference: record.metrics.get("reference").copied() }))
 }

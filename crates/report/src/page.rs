@@ -11,6 +11,8 @@ use polars::prelude::DataFrame;
 use store::{Record, Tree};
 
 use crate::drawn::{self, Drawn};
+use crate::figures::signed;
+use crate::gate::Gates;
 use crate::judged::{Comparison, Control, Judged, needs_control};
 use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
@@ -35,6 +37,10 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) gaps: &'a DataFrame,
     /// The figures.
     pub(crate) figures: &'a [Drawn],
+    /// The distance of real images to the reference, where it is measured.
+    pub(crate) floor: Option<f64>,
+    /// How far from uniform the gates are.
+    pub(crate) gates: &'a Gates,
     /// All records behind the table.
     pub(crate) records: &'a [Record],
     /// The published records, relative to the page.
@@ -104,15 +110,19 @@ impl Page<'_, '_> {
             ),
             None => "**Smallest detectable difference:** unknown, nothing has been compared yet.".to_owned(),
         });
+        lines.push(self.floor.map_or(String::new(), |floor| real_images(self.metric, &self.number(floor))));
         lines.push(self.control());
+        lines.push(self.gates.paragraph(self.table));
         lines.push(self.verdicts());
+        lines.retain(|line| !line.is_empty());
         lines.join("\n\n") + "\n"
     }
 
     fn control(&self) -> String {
         let default = code(self.table.default_cell.as_deref().unwrap_or("the default cell"));
         let noise = self.table.scale.evaluation.positive_control_noise;
-        let what = format!("noise on the prompts of {default}, {noise} times their root mean square, must make it worse");
+        let what =
+            format!("noise on the prompts of {default}, {noise} times their root mean square, must make it worse");
         let shown = |difference: &Difference| self.signed_interval(Some(*difference));
         match &self.judged.control {
             Control::Absent => {
@@ -247,22 +257,13 @@ impl Page<'_, '_> {
     fn signed_interval(&self, difference: Option<Difference>) -> String {
         let Some(difference) = difference else { return String::new() };
         let (low, high) = difference.interval(crate::judged::CONFIDENCE);
-        format!(
-            "{} [{}, {}] in {}",
-            self.signed(difference.estimate),
-            self.signed(low),
-            self.signed(high),
-            code(self.metric)
-        )
+        let number = |value: f64| signed(value, (high - low) / 2.0);
+        format!("{} [{}, {}] in {}", number(difference.estimate), number(low), number(high), code(self.metric))
     }
 
     /// A number with as many decimals as the table's intervals deserve.
     pub(crate) fn number(&self, value: f64) -> String {
         format!("{value:.*}", self.decimals())
-    }
-
-    pub(crate) fn signed(&self, value: f64) -> String {
-        format!("{value:+.*}", self.decimals())
     }
 
     /// Decimals that give the median interval two significant digits.
@@ -274,7 +275,27 @@ impl Page<'_, '_> {
     }
 }
 
+/// The distance that a perfect method would have.
+fn real_images(metric: &str, distance: &str) -> String {
+    format!(
+        "**Real images against the reference:** {distance} in {}. As many real images as there are samples lie this far from \
+         the reference; no method can be expected below.",
+        code(metric)
+    )
+}
+
 /// A relative path as a link has it.
 fn web(path: &Path) -> String {
     path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_names_its_metric() {
+        let text = real_images("fd_cnn", "0.12");
+        assert!(text.starts_with("**Real images against the reference:** 0.12 in `fd_cnn`."), "{text}");
+    }
 }

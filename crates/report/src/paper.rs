@@ -16,7 +16,7 @@ impl Page<'_, '_> {
             ("Cell", Align::Left),
             ("Against", Align::Left),
             ("Paper", Align::Right),
-            ("Paper", Align::Right),
+            ("Paper, against", Align::Right),
             ("Gap", Align::Right),
             ("Relative", Align::Right),
             ("To the noise of FID", Align::Left),

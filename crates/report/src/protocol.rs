@@ -116,7 +116,9 @@ pub(crate) fn fast_finetuning(table: &Table, method: &Method) -> Option<String> 
 /// Peak and last learning rate of a backbone that is trained by a stage of the plan; nothing of shipped weights.
 fn backbone_learning_rates(plan: &Plan, table: &Table) -> String {
     let sample = first_key(table, |run| run.sample).and_then(|key| plan.stage(key));
-    let Some(Input::Stage(key)) = sample.and_then(|planned| planned.inputs.get("backbone")) else { return String::new() };
+    let Some(Input::Stage(key)) = sample.and_then(|planned| planned.inputs.get("backbone")) else {
+        return String::new();
+    };
     match plan.stage(*key).map(|planned| &planned.stage) {
         Some(Stage::Pretrain(pretrain)) => {
             let optimisation = &pretrain.optimisation;

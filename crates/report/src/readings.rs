@@ -26,7 +26,10 @@ fn of_method(method: &Method, tokens: usize, blocks: usize) -> Vec<String> {
         Method::Dmp(Dmp { prompts, gate, balance }) => {
             let mut readings = of_prompts(prompts, tokens, blocks);
             readings.extend(of_gate(gate));
-            readings.extend(of_balance(balance));
+            // To the letter, attention weights every token by 1: no loss on the weights acts on it.
+            if gate.architecture != Architecture::AttentionLiteral {
+                readings.extend(of_balance(balance));
+            }
             readings
         }
     }

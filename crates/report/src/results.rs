@@ -1,5 +1,6 @@
 //! The results table: a row per cell, what was measured beside what the paper prints.
 
+use crate::figures::signed;
 use crate::markdown::{Align, Values, code, escape, table};
 use crate::page::{Page, SAMPLING_ONLY};
 use crate::paper::paper_value;
@@ -14,11 +15,11 @@ impl Page<'_, '_> {
             ("Paper", Align::Right),
             (ours.as_str(), Align::Right),
             ("Minus baseline [95%]", Align::Right),
-            ("Paper's", Align::Right),
+            ("Paper's minus baseline", Align::Right),
             ("Verdict", Align::Left),
             ("Minus other cell [95%]", Align::Right),
-            ("Paper's", Align::Right),
-            ("Verdict", Align::Left),
+            ("Paper's minus other", Align::Right),
+            ("Verdict on that", Align::Left),
         ];
         let (cells, contrasts) = (Values(self.cells), Values(self.contrasts));
         let mut rows = Vec::new();
@@ -28,7 +29,9 @@ impl Page<'_, '_> {
             let this_group = cells.text("group", row);
             if this_group != group {
                 let mut heading = vec![String::new(); columns.len()];
-                heading[0] = format!("**{}**", escape(&cells.text("group_title", row).unwrap_or_default()));
+                let title = escape(&cells.text("group_title", row).unwrap_or_default());
+                let gate = this_group.as_ref().and_then(|group| self.gates.beside(self.table, group));
+                heading[0] = gate.map_or(format!("**{title}**"), |gate| format!("**{title}** ({gate})"));
                 rows.push(heading);
                 group = this_group;
             }
@@ -48,7 +51,17 @@ impl Page<'_, '_> {
                 rows.push(line);
             }
         }
-        format!("## Results\n\n{}", table(&columns, &rows))
+        format!("## Results\n\n{}\n{}", table(&columns, &rows), self.spread())
+    }
+
+    /// What the standard deviations are of.
+    fn spread(&self) -> String {
+        let first = self.table.scale.sample.seed;
+        format!(
+            "{} is not trained: its sd is of sampling seeds alone. Elsewhere training and sampling seed move together (the sampling \
+             seed is {first} + the training seed), and an sd holds both; differences are paired by that seed.\n",
+            code(&self.table.cells[0].id)
+        )
     }
 
     fn label(&self, cells: &Values, row: usize) -> String {
@@ -91,7 +104,9 @@ impl Page<'_, '_> {
             (Some(difference), Some((low, high))) => {
                 let only = values.text("interval_over", row).is_some_and(|over| over != "training seeds");
                 let mark = if only && self.uses_both() { SAMPLING_ONLY } else { "" };
-                format!("{} [{}, {}]{mark}", self.signed(difference), self.signed(low), self.signed(high))
+                // Rows differ by orders of magnitude: each has its own digits.
+                let number = |value: f64| signed(value, (high - low) / 2.0);
+                format!("{} [{}, {}]{mark}", number(difference), number(low), number(high))
             }
             (Some(_), None) => "0".to_owned(),
             (None, _) => String::new(),

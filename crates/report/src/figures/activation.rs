@@ -44,7 +44,7 @@ pub fn draw(activation: &Activation) -> Result<String, Failure> {
     let description = format!("Gate weight per timestep and prompt, {}", activation.title);
     svg((width as u32, height as u32), &description, |root| {
         let subtitle = format!(
-            "{} — every row of a panel sums over its {} prompts; a uniform gate would be {:.4} everywhere",
+            "{} — every row of a panel sums to 1 over its {} prompts; a uniform gate would be {:.4} everywhere",
             activation.title,
             activation.prompts,
             1.0 / activation.prompts as f64

@@ -19,8 +19,10 @@ pub struct Depths<'a> {
 
 /// One depth.
 pub struct Point {
-    /// Its name on the axis.
+    /// Its name on the axis, with our number of blocks.
     pub label: String,
+    /// Its name with the paper's number of blocks.
+    pub paper_label: String,
     /// The mean of our metric.
     pub mean: Option<f64>,
     /// Its interval.
@@ -40,16 +42,20 @@ pub fn draw(depths: &Depths) -> Result<String, Failure> {
     let description = format!("{} against prompt depth", depths.metric);
     svg((2 * PANEL as u32 + 16, HEIGHT), &description, |root| {
         headline(root, "Prompt depth", depths.interval)?;
-        let labels: Vec<&str> = std::iter::once("none").chain(depths.points.iter().map(|p| p.label.as_str())).collect();
+        let labels = |of: fn(&Point) -> &str| -> Vec<&str> {
+            std::iter::once("none").chain(depths.points.iter().map(of)).collect()
+        };
         let with_start = |start: Option<f64>, points: Vec<Drawn>| -> Vec<Drawn> {
             start.map(|value| (0, value, None)).into_iter().chain(points).collect()
         };
         let numbered = || depths.points.iter().enumerate().map(|(i, point)| (i + 1, point));
         let ours = numbered().filter_map(|(i, p)| p.mean.map(|mean| (i, mean, p.interval))).collect();
         let paper = numbered().filter_map(|(i, p)| p.paper.map(|value| (i, value, None))).collect();
-        panel(root, 0, &format!("ours: {}", depths.metric), &labels, &with_start(depths.baseline.0, ours), PALETTE[0])?;
+        let (title, names) = (format!("ours: {}", depths.metric), labels(|point| &point.label));
+        panel(root, 0, &title, &names, &with_start(depths.baseline.0, ours), PALETTE[0])?;
         let title = "paper: FID (only these are printed)";
-        panel(root, PANEL, title, &labels, &with_start(depths.baseline.1, paper), PALETTE[1])?;
+        let names = labels(|point| &point.paper_label);
+        panel(root, PANEL, title, &names, &with_start(depths.baseline.1, paper), PALETTE[1])?;
         Ok(vec![])
     })
 }
@@ -101,20 +107,57 @@ fn panel(
         let line = [(-0.5, start), (last, start)];
         chart.draw_series(DashedLineSeries::new(line, 6, 4, GREY.stroke_width(1)))?;
         let (x, y) = chart.backend_coord(&(last, start));
-        write(&area, "baseline", (x - corner_x - 4, y - corner_y - 5), SMALL, GREY, (HPos::Right, VPos::Bottom))?;
+        // On the side that the curve leaves free.
+        let below = points.last().is_some_and(|&(_, end, _)| end > start);
+        let (shift, side) = if below { (5, VPos::Top) } else { (-5, VPos::Bottom) };
+        write(&area, "baseline", (x - corner_x - 4, y - corner_y + shift), SMALL, GREY, (HPos::Right, side))?;
     }
-    if points.len() == labels.len() {
+    let joined = points.len() == labels.len();
+    if joined {
         let line = points.iter().map(|&(i, value, _)| (i as f64, value));
         chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
     }
-    for &(i, value, interval) in points {
+    for (place, &(i, value, interval)) in points.iter().enumerate() {
         if let Some((a, b)) = interval {
             chart.draw_series([PathElement::new([(i as f64, a), (i as f64, b)], colour.stroke_width(2))])?;
         }
         let (x, y) = chart.backend_coord(&(i as f64, value));
         let (x, y) = (x - corner_x, y - corner_y);
         area.draw(&Circle::new((x, y), 4, colour.filled()))?;
-        write(&area, &tick(value, span / 3.0), (x + 8, y - 4), SMALL, INK, (HPos::Left, VPos::Bottom))?;
+        // Right of the point, and below where the curve goes on upwards.
+        let rises = joined && points.get(place + 1).is_some_and(|&(_, next, _)| next > value);
+        let (shift, side) = if rises { (4, VPos::Top) } else { (-4, VPos::Bottom) };
+        write(&area, &tick(value, span / 3.0), (x + 8, y + shift), SMALL, INK, (HPos::Left, side))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(label: &str, paper_label: &str, mean: f64) -> Point {
+        Point { label: label.into(), paper_label: paper_label.into(), mean: Some(mean), interval: None, paper: None }
+    }
+
+    /// On which side of its place a text stands.
+    fn side<'s>(svg: &'s str, text: &str) -> &'s str {
+        let at = svg.find(&format!("\n{text}\n")).unwrap_or_else(|| panic!("no {text} in {svg}"));
+        let start = svg[..at].rfind(" dy=\"").unwrap();
+        svg[start + 5..].split('"').next().unwrap()
+    }
+
+    #[test]
+    fn numbers_stand_on_the_side_that_the_curve_leaves_free() {
+        let draw = |means: [f64; 2]| {
+            let points = [point("first (1)", "first (1)", means[0]), point("all (4)", "all (12)", means[1])];
+            draw(&Depths { metric: "fd", interval: "", baseline: (Some(2.0), None), points: &points }).unwrap()
+        };
+        let (up, down) = (draw([2.1, 2.2]), draw([1.9, 1.8]));
+        let (below, above) = (side(&up, "2.000"), side(&down, "2.000"));
+        assert_ne!(below, above);
+        assert_eq!([side(&up, "2.100"), side(&up, "2.200"), side(&up, "baseline")], [below, above, below]);
+        assert_eq!([side(&down, "1.900"), side(&down, "1.800"), side(&down, "baseline")], [above; 3]);
+        assert!(up.contains("all (4)") && up.contains("all (12)"));
+    }
 }

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{FAINT, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, tick, write};
+use super::{FAINT, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, signed, svg, tick, write};
 
 /// What the figure shows.
 pub struct Forest<'a> {
@@ -31,6 +31,8 @@ pub struct Row {
     pub note: String,
     /// How it is marked.
     pub mark: Mark,
+    /// Whether it is the same run as an earlier row.
+    pub again: bool,
 }
 
 /// How a row is marked.
@@ -63,7 +65,7 @@ const RIGHT: i32 = 330;
 const TOP: i32 = 66;
 const LINE: i32 = 21;
 
-/// Draws the figure. The axis covers the cells; where the control lies beyond it, an arrow at the edge says so.
+/// Draws the figure. The axis covers all cells but those that reach far beyond the others; an arrow at the edge says so.
 pub fn draw(forest: &Forest) -> Result<String, Failure> {
     let mut lines = 0;
     let places: Vec<i32> = (0..forest.rows.len())
@@ -83,7 +85,7 @@ pub fn draw(forest: &Forest) -> Result<String, Failure> {
         let bottom = TOP + height;
         if let Some(smallest) = forest.detectable {
             let band = [(across((-smallest).max(low)), TOP), (across(smallest.min(high)), bottom)];
-            root.draw(&Rectangle::new(band, RGBColor(242, 242, 242).filled()))?;
+            root.draw(&Rectangle::new(band, RGBColor(235, 235, 235).filled()))?;
         }
         let mut chart = ChartBuilder::on(root)
             .margin_left(LEFT)
@@ -116,8 +118,7 @@ pub fn draw(forest: &Forest) -> Result<String, Failure> {
             write(root, &row.label, (LEFT - 12, y), SMALL, INK, (HPos::Right, VPos::Center))?;
             // Two significant digits of the row's own interval: rows differ by orders of magnitude.
             let resolution = row.interval.map_or(span / 10.0, |(low, high)| high - low);
-            let decimals = (1.0 - (resolution / 2.0).max(1e-4).log10().floor()).clamp(1.0, 4.0) as usize;
-            let number = |value: f64| format!("{value:+.decimals$}");
+            let number = |value: f64| signed(value, resolution / 2.0);
             let note = match (row.difference, row.interval) {
                 (Some(d), Some((a, b))) => format!("{} [{}, {}] {}", number(d), number(a), number(b), row.note),
                 (Some(d), None) => format!("{} {}", number(d), row.note),
@@ -156,12 +157,59 @@ fn mark(root: &super::Area, mark: Mark, shown: f64, value: f64, (x, y): (i32, i3
     }
 }
 
-/// From the smallest to the largest difference of the cells, zero included. The widest intervals and the control do not
-/// stretch the axis beyond three times the differences themselves.
+/// How many times the median row's reach a row may have before the axis is drawn without it.
+const OUTLIER: f64 = 5.0;
+
+/// How far a row reaches from zero, its interval included.
+fn reach(row: &Row) -> Option<f64> {
+    let (low, high) = row.interval.unwrap_or((row.difference?, row.difference?));
+    Some(low.abs().max(high.abs()))
+}
+
+/// The range of the cells' intervals, zero and the detectable difference included. The control, and cells that reach
+/// far beyond the others, do not stretch it: the others would shrink to points.
 fn axis(forest: &Forest) -> (f64, f64) {
-    let cells = || forest.rows.iter().filter(|row| row.mark != Mark::Control);
-    let points = range(cells().filter_map(|row| row.difference).chain([0.0]), 1.0).unwrap_or((-1.0, 1.0));
-    let ends = cells().filter_map(|row| row.interval).flat_map(|(a, b)| [a, b]);
-    let ends = range(ends.chain(cells().filter_map(|row| row.difference)).chain([0.0]), 0.04).unwrap_or(points);
-    (ends.0.max(points.0), ends.1.min(points.1))
+    let cells = || forest.rows.iter().filter(|row| row.mark != Mark::Control && row.difference.is_some());
+    let mut reaches: Vec<f64> = cells().filter(|row| !row.again).filter_map(reach).collect();
+    reaches.sort_by(f64::total_cmp);
+    let limit = reaches.get(reaches.len() / 2).map_or(f64::INFINITY, |median| median * OUTLIER);
+    let within = cells().filter(|row| reach(row).is_some_and(|reach| reach <= limit));
+    let ends = within.flat_map(|row| row.interval.map_or([row.difference; 2], |(low, high)| [Some(low), Some(high)]));
+    let band = forest.detectable.filter(|smallest| *smallest <= limit).unwrap_or_default();
+    range(ends.flatten().chain([-band, 0.0, band]), 0.04).unwrap_or((-1.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(difference: f64, half: f64, mark: Mark) -> Row {
+        let interval = Some((difference - half, difference + half));
+        Row {
+            group: "g".into(),
+            label: "l".into(),
+            difference: Some(difference),
+            interval,
+            note: "".into(),
+            mark,
+            again: false,
+        }
+    }
+
+    #[test]
+    fn what_lies_far_out_does_not_stretch_the_axis() {
+        let small = || (0..5).map(|i| row(0.02 * f64::from(i - 2), 0.01, Mark::Open));
+        let rows: Vec<Row> = small().chain([row(4.0, 8.0, Mark::Open), row(2.0, 0.5, Mark::Control)]).collect();
+        let mut forest = Forest { metric: "fd", interval: "", rows: &rows, detectable: Some(0.03) };
+        let (low, high) = axis(&forest);
+        assert!(low < -0.05 && low > -0.06 && high > 0.05 && high < 0.06, "{low} {high}");
+        let text = draw(&forest).unwrap();
+        // An arrow head for each of the two beyond the axis, a disc for each cell within.
+        assert_eq!((text.matches("<polygon").count(), text.matches("<circle").count()), (2, 5));
+        // The other cells' names for one run do not make it the median.
+        let again: Vec<Row> =
+            small().chain((0..20).map(|_| Row { again: true, ..row(0.0, 1e-4, Mark::Open) })).collect();
+        forest.rows = &again;
+        assert_eq!(axis(&forest), (low, high));
+    }
 }

@@ -157,6 +157,13 @@ fn tick(value: f64, span: f64) -> String {
     }
 }
 
+/// A signed number with the two significant digits that an interval of this half width deserves; zero has no sign.
+pub(crate) fn signed(value: f64, half_width: f64) -> String {
+    let decimals = (1.0 - half_width.abs().max(1e-7).log10().floor()).clamp(1.0, 8.0) as usize;
+    let text = format!("{value:+.decimals$}");
+    if text.contains(|letter: char| ('1'..='9').contains(&letter)) { text } else { text[1..].to_owned() }
+}
+
 /// The range of finite values, widened by a share of itself on both sides; `None` where there is no finite value.
 fn range(values: impl IntoIterator<Item = f64>, margin: f64) -> Option<(f64, f64)> {
     let (low, high) = values
@@ -189,6 +196,15 @@ mod tests {
         assert_eq!(tick(-0.00004, 0.1), "0");
         assert_eq!(tick(-0.123, 0.2), "−0.12");
         assert_eq!(tick(1500.0, 3000.0), "1500");
+    }
+
+    #[test]
+    fn differences_have_the_digits_that_their_interval_deserves() {
+        assert_eq!([signed(-2.651, 0.74), signed(0.0241, 0.0062), signed(50.0, 62.2)], ["-2.65", "+0.0241", "+50.0"]);
+        assert_eq!(
+            [signed(-0.00004, 0.0002), signed(-0.00004, 0.3), signed(0.0, 0.0)],
+            ["-0.00004", "0.00", "0.00000000"]
+        );
     }
 
     #[test]

@@ -25,8 +25,23 @@ pub fn image(planes: &[u8], channels: usize, side: usize) -> Image {
     (0..plane).flat_map(|i| [0, 1, 2].map(|c| planes[c.min(channels - 1) * plane + i])).collect()
 }
 
+/// `image - other` around grey, amplified by a whole factor that makes all but the largest differences fit: the factor
+/// and the images.
+pub fn differences(images: &[Image], others: &[Image]) -> (u32, Vec<Image>) {
+    let pairs = || images.iter().flatten().zip(others.iter().flatten());
+    let mut sizes: Vec<u8> = pairs().map(|(a, b)| a.abs_diff(*b)).collect();
+    sizes.sort_unstable();
+    let large = sizes.get(sizes.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
+    let factor = (127 / u32::from(large.max(1))).clamp(1, MOST_AMPLIFIED);
+    let shade = |(&a, &b): (&u8, &u8)| (128 + (i32::from(a) - i32::from(b)) * factor as i32).clamp(0, 255) as u8;
+    let subtract = |(image, other): (&Image, &Image)| image.iter().zip(other).map(shade).collect();
+    (factor, images.iter().zip(others).map(subtract).collect())
+}
+
+/// Differences of one step in 256 stay faint.
+const MOST_AMPLIFIED: u32 = 32;
 const GAP: usize = 1;
-const LEFT: i32 = 150;
+const LEFT: i32 = 180;
 const TOP: i32 = 62;
 /// How wide an image is drawn.
 const SHOWN: usize = 64;
@@ -79,6 +94,14 @@ pub fn draw(grid: &Grid) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn differences_are_amplified_around_grey() {
+        let (factor, images) = differences(&[vec![10, 20, 30, 40]], &[vec![10, 10, 50, 40]]);
+        assert_eq!((factor, images), (12, vec![vec![128, 248, 0, 128]]));
+        assert_eq!(differences(&[vec![0, 255]], &[vec![255, 0]]), (1, vec![vec![0, 255]]));
+        assert_eq!(differences(&[vec![7; 3]], &[vec![7; 3]]), (32, vec![vec![128; 3]]));
+    }
 
     #[test]
     fn planes_become_pixels_and_keep_their_place_in_the_grid() {

@@ -22,14 +22,9 @@ pub(crate) fn metric(plan: &Plan) -> String {
 
 /// The plan of Table 4 at the tiny scale.
 pub(crate) fn plan(seeds: &[u64], overrides: &[&str]) -> Plan {
-    plan_at("tiny", seeds, overrides)
-}
-
-/// The plan of Table 4 at a scale.
-pub(crate) fn plan_at(scale: &str, seeds: &[u64], overrides: &[&str]) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let request = Request {
-        scale: scale.to_owned(),
+        scale: "tiny".to_owned(),
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
         seeds: Some(seeds.to_vec()),
     };
@@ -130,11 +125,16 @@ impl Bench {
 
     /// A gate that is broad at high t and narrow at low t.
     pub(crate) fn activation(&self, cell: &str, seed: u64, blocks: usize, prompts: usize) {
+        self.gate(cell, seed, (blocks, prompts), 3.0);
+    }
+
+    /// The same with logits of a size: of size 0 it is uniform.
+    pub(crate) fn gate(&self, cell: &str, seed: u64, (blocks, prompts): (usize, usize), size: f64) {
         let timesteps: Vec<i64> = (0..50).map(|i| i * 999 / 49).collect();
         let mut weights: Vec<f32> = Vec::new();
         for &t in &timesteps {
             for block in 0..blocks {
-                let logit = |n: usize| 3.0 * ((n * 7 + block * 5) as f64).sin() * (1.2 - t as f64 / 999.0);
+                let logit = |n: usize| size * ((n * 7 + block * 5) as f64).sin() * (1.2 - t as f64 / 999.0);
                 let sum: f64 = (0..prompts).map(|n| logit(n).exp()).sum();
                 weights.extend((0..prompts).map(|n| (logit(n).exp() / sum) as f32));
             }

@@ -1,0 +1,158 @@
+//! How far a report can be trusted: gates, learning rates, what may be called reproduced.
+
+use std::collections::BTreeMap;
+
+use manifest::dataset::{Dataset, Faces, ImageFolder, Source};
+use manifest::digest::Digest;
+use manifest::plan::{Input, PlannedStage, Table};
+use manifest::scale::{Extractor, Inception, Optimisation, Weights};
+use manifest::stage::{Pretrain, Stage};
+
+use crate::fixture::{Bench, full, plan};
+use crate::{line, verdict};
+
+#[test]
+fn a_gate_that_stays_almost_uniform_is_said_beside_what_acts_through_it() {
+    let heading = |page: &str, title: &str| page.lines().find(|line| line.contains(title)).unwrap().to_owned();
+    let titles = [
+        "(b) Gating type",
+        "(c) Prompt selection",
+        "(d) Prompt position",
+        "(e) Prompt balancing",
+        "Prompt depth (Figure 4)**",
+    ];
+    let bench = full(&[0, 1]);
+    for cell in ["a/linear", "c/uniform", "e/ib2_lb1"] {
+        bench.gate(cell, 0, (4, 64), 0.01);
+        bench.gate(cell, 1, (4, 64), 0.005);
+    }
+    bench.gate("e/ib0_lb0", 0, (4, 64), 3.0);
+    let (_, page) = bench.page();
+    let gate = page.lines().find(|line| line.starts_with("**Gate.**")).unwrap();
+    // Logits within 0.012 of zero: weights within 1.2% of 1/64, moving by 0.01 over t.
+    assert!(
+        gate.contains("`a/linear`'s 64 prompts lie between 0.0154")
+            && gate.contains("1/64 = 0.01562: at most 1.2% from it"),
+        "{gate}"
+    );
+    assert!(gate.contains("by more than 1.0% of 1/64 (2 training seeds)") && gate.contains("almost uniform"), "{gate}");
+    let said = titles.map(|title| heading(&page, title).contains("gate within 1.2% of uniform"));
+    assert_eq!(said, [false, true, false, true, false]);
+    assert!(
+        heading(&page, titles[3]).contains("of uniform, but for `e/ib0_lb0`, `e/ib0_lb1`)"),
+        "{}",
+        heading(&page, titles[3])
+    );
+    assert!(!heading(&page, titles[1]).contains("but for"));
+
+    let bench = full(&[0, 1]);
+    for cell in ["a/linear", "c/uniform"] {
+        bench.gate(cell, 0, (4, 64), 3.0);
+    }
+    let (_, page) = bench.page();
+    let gate = page.lines().find(|line| line.starts_with("**Gate.**")).unwrap();
+    assert!(gate.contains("(one training seed)") && !gate.contains("almost uniform"), "{gate}");
+    assert!(!heading(&page, titles[1]).contains("of uniform"));
+    assert!(!full(&[0]).page().1.contains("**Gate.**"));
+}
+
+#[test]
+fn learning_rates_far_from_the_papers_are_said() {
+    let note = "at 30 times the paper's learning rate";
+    let (_, page) = full(&[0, 1]).page();
+    assert!(page.contains("learning rate 1e-4 x 30 = 3e-3 "), "{page}");
+    assert!(line(&page, "reference/finetune").contains(note));
+    assert!(!line(&page, "reference/prompt_tuning").contains(note));
+    // Shipped weights say nothing of their training.
+    assert!(!page.contains("at its end"));
+
+    let (_, page) = Bench::new(plan(&[0], &["train.learning_rate_multiplier=10.0"])).page();
+    assert!(page.contains("learning rate 1e-4 x 10 = 1e-3 "), "{page}");
+    assert!(!line(&page, "reference/finetune").contains("times the paper's"));
+
+    let mut trained = plan(&[0], &[]);
+    let backbone = pretraining(trained.table.as_ref().unwrap());
+    let key = trained.table.as_ref().unwrap().cells[0].runs[0].sample;
+    let sample = trained.stages.iter_mut().find(|planned| planned.key == key).unwrap();
+    sample.inputs.insert("backbone".to_owned(), Input::Stage(backbone.key));
+    trained.stages.insert(0, backbone);
+    let (_, page) = Bench::new(trained).page();
+    assert!(page.contains("at learning rate 1e-3, 2e-5 at its end)"), "{page}");
+}
+
+/// A stage that trains the table's backbone.
+fn pretraining(table: &Table) -> PlannedStage {
+    let optimisation = Optimisation {
+        iterations: 10,
+        batch: 4,
+        learning_rate: 1e-3,
+        final_learning_rate: 2e-5,
+        warmup_iterations: 0,
+        weight_decay: 0.0,
+        horizontal_flip: true,
+    };
+    let stage = Stage::Pretrain(Pretrain {
+        dit: table.dit.clone(),
+        data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
+        diffusion: table.diffusion.clone(),
+        optimisation,
+        ema_halflife_iterations: 0.0,
+        seed: 0,
+        numerics: table.scale.numerics.clone(),
+    });
+    PlannedStage::new(stage, BTreeMap::new()).unwrap()
+}
+
+/// Makes a table of the tiny scale one of the paper's.
+fn as_in_the_paper(table: &mut Table) {
+    let (scale, further) = (&mut table.scale, table.paper.further_iterations);
+    let folder = Dataset::ImageFolder(ImageFolder { folder: "ffhq256".to_owned(), image_size: 256 });
+    (scale.data, scale.evaluation.reference) = (folder.clone(), folder);
+    (scale.train.iterations, scale.train.batch, scale.train.learning_rate_multiplier) = (further, 128, 1.0);
+    (scale.sample.count, scale.sample.sampler.steps, scale.sample.sampler.clip_x0) = (50_000, 250, false);
+    let weights = Weights { file: "inception.pth".to_owned(), sha256: Some(Digest::of(b"inception")) };
+    scale.extractor = Extractor::Inception(Inception { weights });
+    table.scale_name = "paper".to_owned();
+}
+
+#[test]
+fn sizes_are_judged_at_the_papers_scale_only() {
+    let measured = |seeds: &[u64], change: fn(&mut Table)| {
+        let mut bench = Bench::new(plan(seeds, &[]));
+        as_in_the_paper(bench.table_mut());
+        change(bench.table_mut());
+        bench.measure("baseline", &[6.25, 6.27, 6.29]);
+        // The paper's difference is -0.40; one interval holds it, the other does not.
+        bench.measure("a/linear", &[5.86, 5.87, 5.88]);
+        bench.measure("b/hard", &[5.75, 5.77, 5.80]);
+        bench.measure("positive_control", &[8.0, 8.2, 8.1]);
+        bench.page()
+    };
+    let (report, page) = measured(&[0, 1, 2], |_| {});
+    assert_eq!(verdict(&report.rows, "a/linear"), "reproduced");
+    assert_eq!(verdict(&report.rows, "b/hard"), "direction holds");
+    assert_eq!(report.files[0].parent().unwrap().file_name().unwrap(), "paper");
+    assert!(page.contains("moreover the paper's difference lies in the interval"));
+
+    let changes: [fn(&mut Table); 9] = [
+        |table| table.scale.extractor = plan(&[0], &[]).table.unwrap().scale.extractor,
+        |table| {
+            let Extractor::Inception(inception) = &mut table.scale.extractor else { unreachable!() };
+            inception.weights.sha256 = None;
+        },
+        |table| table.scale.sample.count = 10_000,
+        |table| table.scale.sample.sampler.steps = 50,
+        |table| table.scale.sample.sampler.clip_x0 = true,
+        |table| table.scale.train.iterations = 400,
+        |table| table.scale.train.learning_rate_multiplier = 30.0,
+        |table| table.scale.data = plan(&[0], &[]).table.unwrap().scale.data,
+        |table| table.scale_name = "large".to_owned(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let (report, _) = measured(&[0, 1, 2], change);
+        assert_eq!(verdict(&report.rows, "a/linear"), "direction holds", "change {number}");
+    }
+    // One training seed has a sampling error only, however well it fits.
+    let (report, _) = measured(&[0], |_| {});
+    assert_ne!(verdict(&report.rows, "a/linear"), "reproduced");
+}
