@@ -138,11 +138,7 @@ impl Sources<'_, '_> {
         let (blocks, papers) = (self.table.dit.depth, paper_blocks(&self.table.paper.backbone));
         let mut points = Vec::new();
         for (depth, name) in [(Depth::First, "first"), (Depth::Half, "half"), (Depth::All, "all")] {
-            let prompted = |blocks: usize| match depth {
-                Depth::First => 1,
-                Depth::Half => (blocks / 2).max(1),
-                Depth::All => blocks,
-            };
+            let prompted = |blocks: usize| depth.blocks(blocks);
             let mut method = base.clone();
             method.prompts.depth = depth;
             let same = |cell: &&JudgedCell| cell.cell.planned.written == Method::Dmp(method.clone());

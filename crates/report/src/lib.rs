@@ -101,7 +101,7 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     let interval = page::interval(&judged);
     let sources = drawn::Sources { plan, table, store, judged: &judged, metric: &metric, interval: &interval };
     let figures = drawn::all(&sources)?;
-    let floor = floor(table).map(|key| observed::measured(plan, key, tree)).transpose()?.flatten();
+    let floor = table.floor.map(|key| observed::measured(plan, key, tree)).transpose()?.flatten();
     let gates = gate::Gates::of(plan, table, store)?;
     let stages = recorded(plan, table, tree)?;
     let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();
@@ -149,12 +149,6 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     })
 }
 
-/// The stage that measures real images against the reference: no method can be expected below its distance.
-fn floor(_: &Table) -> Option<Key> {
-    // No plan has one yet.
-    None
-}
-
 /// The finished stages of a plan, in its order, each once.
 fn recorded(plan: &Plan, table: &Table, tree: &Tree) -> Result<Vec<(Key, Record)>, Error> {
     let runs = || table.cells.iter().chain(&table.positive_control).flat_map(|cell| &cell.runs);
@@ -163,7 +157,7 @@ fn recorded(plan: &Plan, table: &Table, tree: &Tree) -> Result<Vec<(Key, Record)
         chain.into_iter().flatten()
     });
     let reference = [table.reference.features, table.reference.statistics];
-    let mut wanted: BTreeSet<Key> = mine.chain(reference).chain(floor(table)).collect();
+    let mut wanted: BTreeSet<Key> = mine.chain(reference).chain(table.floor).collect();
     // And what those were made from: a backbone or extractor trained by its own stage.
     for planned in plan.stages.iter().rev() {
         if wanted.contains(&planned.key) {
