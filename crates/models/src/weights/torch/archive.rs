@@ -68,7 +68,7 @@ impl Directory {
         for number in 0..archive.len() {
             let file = archive.by_index_raw(number).map_err(damaged)?;
             let name = file.name().map_err(damaged)?.into_owned();
-            if file.enclosed_name().is_none() || name.split(['/', '\\']).any(|part| part == "..") {
+            if leaves(&name) {
                 return Err(Fault::damaged(format!("its zip entry {name:?} leaves the archive")));
             }
             let start = file.data_start().unwrap_or(length);
@@ -100,6 +100,13 @@ impl Directory {
         let length = source.length();
         entry.storage.ok_or_else(|| Fault::damaged(format!("its zip entry {name} ends behind its last byte {length}")))
     }
+}
+
+/// Whether a name, taken as a path, would lead out of a folder.
+fn leaves(name: &str) -> bool {
+    let mut parts = name.split(['/', '\\']);
+    let first = parts.next().unwrap_or_default();
+    first.is_empty() || first.ends_with(':') || first == ".." || parts.any(|part| part == "..")
 }
 
 impl Storages for Directory {

@@ -102,11 +102,11 @@ fn candidates<'a>(pickle: &Pickle<'a>) -> Vec<(String, Value<'a>)> {
 /// The attributes of a pickled `torch.nn.Module` or of a TorchScript object.
 fn module<'a>(pickle: &Pickle<'a>, value: Value) -> Option<Value<'a>> {
     let (class, _, state) = pickle.object(value)?;
-    let (module, _) = pickle.global(class)?;
     let state = state?;
     pickle.dict(state)?;
     let eager = ["_parameters", "_modules"].iter().all(|key| pickle.entry(state, key).is_some());
-    (eager || module.starts_with("__torch__")).then_some(state)
+    let scripted = pickle.global(class).is_some_and(|(module, _)| module.starts_with("__torch__"));
+    (eager || scripted).then_some(state)
 }
 
 /// Names and tensors of a state dict or module.

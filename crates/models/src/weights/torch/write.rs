@@ -117,11 +117,10 @@ impl Program {
                 self.write(b"J");
                 self.write(&number.to_le_bytes());
             }
+            // As signed as any number of elements: memory holds no more.
             Err(_) => {
-                // Nine bytes, so that the last one's sign is plus.
-                self.write(&[0x8a, 9]);
+                self.write(&[0x8a, 8]);
                 self.write(&(number as u64).to_le_bytes());
-                self.write(&[0]);
             }
         }
     }
