@@ -57,7 +57,8 @@ impl Directory {
     fn read(source: &mut Source) -> Result<Self, Fault> {
         let length = source.length();
         let damaged = |error: ZipError| match error {
-            ZipError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => Fault::Io(error),
+            // Others come of places that the file does not have.
+            ZipError::Io(error) if error.raw_os_error().is_some() => Fault::Io(error),
             other => Fault::damaged(format!("it starts as a zip archive, but {other}")),
         };
         let mut archive = ZipArchive::new(source.stream()).map_err(damaged)?;
