@@ -4,20 +4,24 @@
 //! how the process is run backwards. A sample is one contiguous slice `C * H * W`; a denoiser's output is the
 //! predicted noise, followed by as many variance values where the variance is learned.
 //!
-//! Sources: DDPM (Ho et al. 2020), improved DDPM (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), and their use in
-//! DiT (Peebles & Xie 2023).
+//! Sources: DDPM (Ho et al. 2020), improved DDPM (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), PNDM (Liu et al.
+//! 2022), and their use in DiT (Peebles & Xie 2023) and Stable Diffusion (Rombach et al. 2022).
 
 mod error;
 mod exp;
+mod kind;
 pub mod likelihood;
 mod loss;
+mod pndm;
 mod process;
 mod respace;
 mod reverse;
 mod sampler;
 
 pub use error::Error;
+pub use kind::{Kind, Variance};
 pub use loss::{MseWeight, SampleLoss, TrainingLoss};
+pub use pndm::History;
 pub use process::{Process, Schedule, Step};
 pub use respace::Spacing;
-pub use sampler::{Denoiser, Kind, Prediction, Sampler, Variance};
+pub use sampler::{Denoiser, Prediction, Sampler};

@@ -9,6 +9,9 @@ use crate::{Error, Spacing};
 pub enum Schedule {
     /// Betas from `0.1 / T` to `20 / T` along a line (Ho et al. 2020, for any `T`).
     Linear,
+    /// Betas from `0.85 / T` to `12 / T` whose roots lie on a line: Stable Diffusion's `scaled_linear` at `T = 1000`
+    /// (Rombach et al. 2022).
+    ScaledLinear,
     /// `alpha_bar(u) = cos^2((u + 0.008) / 1.008 * pi / 2)`, betas at most 0.999 (Nichol & Dhariwal 2021).
     Cosine,
 }
@@ -17,11 +20,10 @@ impl Schedule {
     fn betas(self, timesteps: usize) -> Vec<f64> {
         let n = timesteps as f64;
         match self {
-            Self::Linear => {
-                let (first, last) = (1000.0 / n * 1e-4, 1000.0 / n * 0.02);
-                let stride = (last - first) / (n - 1.0);
-                let beta = |i| if i + 1 == timesteps { last } else { i as f64 * stride + first };
-                (0..timesteps).map(beta).collect()
+            Self::Linear => line(1000.0 / n * 1e-4, 1000.0 / n * 0.02, timesteps).collect(),
+            Self::ScaledLinear => {
+                let (first, last) = (1000.0 / n * 0.00085, 1000.0 / n * 0.012);
+                line(first.sqrt(), last.sqrt(), timesteps).map(|root| root * root).collect()
             }
             Self::Cosine => {
                 let alpha_bar = |u: f64| ((u + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
@@ -30,6 +32,12 @@ impl Schedule {
             }
         }
     }
+}
+
+/// `count` values from `first` to `last`, evenly spaced.
+fn line(first: f64, last: f64, count: usize) -> impl Iterator<Item = f64> {
+    let stride = (last - first) / (count as f64 - 1.0);
+    (0..count).map(move |i| if i + 1 == count { last } else { i as f64 * stride + first })
 }
 
 /// Everything known about one timestep `t`, in `f64`. Bars are cumulative products of `alpha = 1 - beta`.
@@ -172,6 +180,19 @@ mod tests {
         assert!((Process::new(Schedule::Linear, 250).unwrap().step(0).beta - 4e-4).abs() < 1e-18);
         assert!((end(500).alpha_bar.ln() / end(1000).alpha_bar.ln() - 1.0).abs() < 0.02);
         assert!(Process::new(Schedule::Cosine, 50).unwrap().step(49).alpha_bar < 1e-4);
+        let scaled = |timesteps| Process::new(Schedule::ScaledLinear, timesteps).unwrap().steps[timesteps - 1];
+        assert!((scaled(250).alpha_bar.ln() / scaled(1000).alpha_bar.ln() - 1.0).abs() < 0.02);
+    }
+
+    /// The middle of an odd number of roots is the mean of the outer two.
+    #[test]
+    fn the_roots_of_scaled_betas_lie_on_a_line() {
+        let process = Process::new(Schedule::ScaledLinear, 1001).unwrap();
+        let root = |t: usize| process.step(t).beta.sqrt();
+        assert!(
+            (root(0).powi(2) * 1.001 - 0.00085).abs() < 1e-15 && (root(1000).powi(2) * 1.001 - 0.012).abs() < 1e-15
+        );
+        assert!((root(500) - 0.5 * (root(0) + root(1000))).abs() < 1e-15);
     }
 
     #[test]
@@ -207,6 +228,7 @@ mod tests {
         assert_eq!(Process::new(Schedule::Cosine, 0).unwrap_err(), Error::TooShort(0));
         let short = Process::new(Schedule::Linear, 20).unwrap_err();
         assert_eq!(short, Error::Beta { timesteps: 20, step: 19, beta: 1.0 });
+        assert!(matches!(Process::new(Schedule::ScaledLinear, 12).unwrap_err(), Error::Beta { step: 11, .. }));
         assert!(short.to_string().contains("use more timesteps"), "{short}");
         let whole = Process::new(Schedule::Cosine, 10).unwrap();
         assert_eq!(whole.keeping(&[3]).unwrap_err(), Error::TooShort(1));

@@ -12,6 +12,9 @@ pub enum Spacing {
     Sections(Vec<usize>),
     /// Every n-th timestep from 0, for the n that keeps this many (DDIM): `ddim50`.
     Strided(usize),
+    /// `1 + i * (T / n)` for `n` steps, and timestep 0, where the last of them ends: Stable Diffusion's "leading" spacing
+    /// with an offset of 1, which PNDM runs on. It has no text form.
+    Leading(usize),
 }
 
 impl FromStr for Spacing {
@@ -34,6 +37,14 @@ impl Spacing {
                 let stride = (1..timesteps).find(|&n| timesteps.div_ceil(n) == *wanted);
                 let stride = stride.ok_or(Error::Stride { timesteps, wanted: *wanted })?;
                 Ok((0..timesteps).step_by(stride).collect())
+            }
+            Self::Leading(wanted) => {
+                let available = timesteps.saturating_sub(1);
+                if *wanted == 0 || *wanted > available {
+                    return Err(Error::Section { wanted: *wanted, available });
+                }
+                let stride = timesteps / wanted;
+                Ok(std::iter::once(0).chain((0..*wanted).map(|i| 1 + i * stride)).collect())
             }
             Self::Sections(counts) => {
                 let mut kept = Vec::with_capacity(counts.iter().sum());
@@ -74,6 +85,17 @@ mod tests {
         assert_eq!(kept("10", 10).unwrap(), (0..10).collect::<Vec<_>>());
         assert_eq!(kept("ddim5", 10).unwrap(), [0, 2, 4, 6, 8]);
         assert_eq!(kept("ddim4", 10).unwrap(), [0, 3, 6, 9]);
+    }
+
+    #[test]
+    fn leading_steps_end_at_timestep_0() {
+        let leading = |steps, timesteps| Spacing::Leading(steps).timesteps(timesteps);
+        assert_eq!(leading(3, 10).unwrap(), [0, 1, 4, 7]);
+        assert_eq!(leading(9, 10).unwrap(), (0..10).collect::<Vec<_>>());
+        assert_eq!(leading(1, 10).unwrap(), [0, 1]);
+        for (wanted, timesteps, available) in [(10, 10, 9), (0, 10, 9), (1, 1, 0), (1, 0, 0)] {
+            assert_eq!(leading(wanted, timesteps), Err(Error::Section { wanted, available }));
+        }
     }
 
     #[test]

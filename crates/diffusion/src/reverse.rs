@@ -2,13 +2,13 @@
 
 use crate::Step;
 use crate::exp::exp;
-use crate::sampler::{Kind, Variance};
+use crate::kind::{Kind, Variance};
 
 /// The coefficients of one reverse step, folded to `f32`.
 pub(crate) struct Reverse {
     kind: Kind,
     variance: Variance,
-    /// Whether noise is added: not in the last step, and not by DDIM with `eta` 0.
+    /// Whether noise is added: not in the last step, not by DDIM with `eta` 0, never by PNDM.
     pub(crate) noisy: bool,
     /// `x0 = recip * x_t - recipm1 * eps`, held to `[-limit, limit]`.
     recip: f32,
@@ -20,7 +20,7 @@ pub(crate) struct Reverse {
     /// DDPM: `ln std = middle + half_range * v`.
     middle: f32,
     half_range: f32,
-    /// DDIM: `x_{t-1} = signal * x0 + spread * eps + sigma * noise`.
+    /// DDIM and PNDM: `x_{t-1} = signal * x0 + spread * eps + sigma * noise`.
     signal: f32,
     spread: f32,
     sigma: f32,
@@ -35,7 +35,7 @@ impl Reverse {
             Variance::FixedLarge => (0.5 * if last { low } else { beta.ln() }, 0.0),
         };
         let eta = match kind {
-            Kind::Ddpm => 0.0,
+            Kind::Ddpm | Kind::Pndm => 0.0,
             Kind::Ddim { eta } => eta,
         };
         let sigma = eta * ((1.0 - prev) / (1.0 - alpha_bar) * (1.0 - alpha_bar / prev)).sqrt();
@@ -96,7 +96,7 @@ impl Reverse {
                     each(x, noise, |x, z| x + std * z);
                 }
             },
-            (Kind::Ddim { .. }, noisy) => {
+            (Kind::Ddim { .. } | Kind::Pndm, noisy) => {
                 each(x, eps, |x, e| {
                     let x0 = self.x0(x, e);
                     self.signal * x0 + self.spread * self.eps(x, x0)

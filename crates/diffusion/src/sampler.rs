@@ -1,8 +1,10 @@
-//! Running a process backwards: DDPM and DDIM over any denoiser.
+//! Running a process backwards: DDPM, DDIM and PNDM over any denoiser.
 
 use random::{Draws, Stream};
 
 use crate::Process;
+use crate::kind::{Kind, Variance};
+use crate::pndm::{self, History};
 use crate::reverse::Reverse;
 
 /// Predicts the noise in a batch of samples.
@@ -15,28 +17,6 @@ pub trait Denoiser {
     /// # Shapes
     /// `x` `[B, C * H * W]`, `out` `[B, 2 * C * H * W]` with [`Variance::LearnedRange`], else like `x`.
     fn denoise(&mut self, x: &[f32], t: usize, out: &mut [f32]) -> Result<(), Self::Error>;
-}
-
-/// Which sampler.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// Ancestral sampling (Ho et al. 2020).
-    Ddpm,
-    /// Song et al. 2021; `eta` 0 is deterministic, 1 has the variance of DDPM.
-    Ddim {
-        /// Share of the noise.
-        eta: f64,
-    },
-}
-
-/// Variance of the reverse step in DDPM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variance {
-    /// Interpolated (in logarithms, by the second half of the denoiser's output) between the posterior's variance at
-    /// -1 and beta at 1.
-    LearnedRange,
-    /// Beta, at the first step the second's posterior variance; the output holds the noise only.
-    FixedLarge,
 }
 
 /// What a denoiser's output says about `x_{t-1}`, for one sample.
@@ -57,17 +37,33 @@ pub struct Sampler {
     kind: Kind,
     variance: Variance,
     clip_x0: bool,
+    /// Where in the process the denoiser is called, in order.
+    places: Vec<usize>,
 }
 
 impl Sampler {
     /// A sampler over `process` (respaced beforehand for fewer steps). `clip_x0` holds the predicted image to [-1, 1].
     pub fn new(process: Process, kind: Kind, variance: Variance, clip_x0: bool) -> Self {
-        Self { process, kind, variance, clip_x0 }
+        let places = match kind {
+            Kind::Ddpm | Kind::Ddim { .. } => (0..process.len()).rev().collect(),
+            Kind::Pndm => pndm::places(process.len()),
+        };
+        Self { process, kind, variance, clip_x0, places }
     }
 
     /// The process that is run.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// How often the denoiser is called in a run.
+    pub fn calls(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The timestep of the unspaced process that the denoiser is told in call `call`; panics beyond the last.
+    pub fn timestep(&self, call: usize) -> usize {
+        self.process.step(self.places[call]).timestep
     }
 
     /// Values of a denoiser's output for a sample of `elements` values.
@@ -81,7 +77,7 @@ impl Sampler {
     /// Turns noise into samples.
     ///
     /// `x` `[B, elements]` is overwritten; its rows become the samples `first_sample, first_sample + 1, ..` of `seed`,
-    /// each the same whatever `B`. `progress` hears the number of steps done.
+    /// each the same whatever `B`. `progress` hears the number of calls done.
     pub fn sample<D: Denoiser>(
         &self,
         denoiser: &mut D,
@@ -93,10 +89,11 @@ impl Sampler {
     ) -> Result<(), D::Error> {
         initial_noise(x, elements, first_sample, seed);
         let mut output = vec![0.0; self.outputs(x.len())];
-        for (done, t) in (0..self.process.len()).rev().enumerate() {
-            denoiser.denoise(x, self.process.step(t).timestep, &mut output)?;
-            self.advance(t, x, &output, elements, first_sample, seed);
-            progress(done + 1);
+        let mut histories = vec![History::default(); x.len() / elements];
+        for call in 0..self.calls() {
+            denoiser.denoise(x, self.timestep(call), &mut output)?;
+            self.advance(call, x, &output, &mut histories, first_sample, seed);
+            progress(call + 1);
         }
         Ok(())
     }
@@ -105,15 +102,34 @@ impl Sampler {
         Reverse::new(self.process.step(t), t == 0, self.kind, self.variance, self.clip_x0)
     }
 
-    /// One reverse step of every sample in `x` `[B, elements]`, from `t` to `t - 1`, given the denoiser's `output`, with
-    /// the noise of the samples `first_sample, ..`. Part of [`Sampler::sample`], for loops of one's own.
-    pub fn advance(&self, t: usize, x: &mut [f32], output: &[f32], elements: usize, first_sample: u64, seed: u64) {
-        assert!(elements > 0 && x.len().is_multiple_of(elements), "whole samples");
+    /// What follows call `call` for every sample in `x` `[B, elements]`, given the denoiser's `output`: one reverse step,
+    /// with the noise of the samples `first_sample, ..`. `histories` `[B]` are those of the calls before, empty at first.
+    /// Part of [`Sampler::sample`], for loops of one's own.
+    pub fn advance(
+        &self,
+        call: usize,
+        x: &mut [f32],
+        output: &[f32],
+        histories: &mut [History],
+        first_sample: u64,
+        seed: u64,
+    ) {
+        assert!(!histories.is_empty() && x.len().is_multiple_of(histories.len()), "whole samples, each with a history");
         assert_eq!(output.len(), self.outputs(x.len()), "outputs of the denoiser");
-        let reverse = self.reverse(t);
-        let draws = Draws::new(seed, Stream::SampleNoise, (self.process.len() - 1 - t) as u64);
-        let mut noise = vec![0.0; if reverse.noisy { elements } else { 0 }];
+        let elements = x.len() / histories.len();
         let samples = x.chunks_exact_mut(elements).zip(output.chunks_exact(self.outputs(elements)));
+        if self.kind == Kind::Pndm {
+            // The second call repeats the first step.
+            let reverse = self.reverse(self.places[if call == 1 { 0 } else { call }]);
+            for ((x, output), history) in samples.zip(histories) {
+                let noise = history.combine(call, x, &output[..elements]);
+                reverse.step(x, &noise, &[]);
+            }
+            return;
+        }
+        let reverse = self.reverse(self.places[call]);
+        let draws = Draws::new(seed, Stream::SampleNoise, call as u64);
+        let mut noise = vec![0.0; if reverse.noisy { elements } else { 0 }];
         for ((x, output), sample) in samples.zip(first_sample..) {
             if reverse.noisy {
                 draws.fill_normal(sample * elements as u64, &mut noise);
@@ -122,7 +138,8 @@ impl Sampler {
         }
     }
 
-    /// One reverse step of one sample with a given `noise`: `x` goes from `x_t` to `x_{t-1}`.
+    /// One reverse step of one sample with a given `noise`: `x` goes from `x_t` to `x_{t-1}`. It knows no history: of PNDM
+    /// it is the step for an `output` that is combined already.
     pub fn step(&self, t: usize, x: &mut [f32], output: &[f32], noise: &[f32]) {
         assert_eq!(output.len(), self.outputs(x.len()), "outputs of the denoiser");
         self.reverse(t).step(x, output, noise);
@@ -210,11 +227,12 @@ mod tests {
         x
     }
 
-    const KINDS: [Kind; 3] = [Kind::Ddpm, Kind::Ddim { eta: 0.0 }, Kind::Ddim { eta: 1.0 }];
+    const MARKOV: [Kind; 3] = [Kind::Ddpm, Kind::Ddim { eta: 0.0 }, Kind::Ddim { eta: 1.0 }];
+    const KINDS: [Kind; 4] = [MARKOV[0], MARKOV[1], MARKOV[2], Kind::Pndm];
 
     #[test]
-    fn every_sampler_recovers_the_data() {
-        for kind in KINDS {
+    fn every_markov_sampler_recovers_the_data() {
+        for kind in MARKOV {
             for (variance, v) in [(Variance::LearnedRange, Some(-1.0)), (Variance::FixedLarge, None)] {
                 let mut denoiser = Gaussian::new(0.3, 0.5, v);
                 let x = draw(&sampler(kind, variance, "250"), &mut denoiser, 0, 2000);

@@ -1,6 +1,8 @@
 //! Schedules, steps, losses and likelihoods against the authors' code (goldens, group c).
 
-use diffusion::{Kind, MseWeight, Process, Sampler, Schedule, Spacing, Step, TrainingLoss, Variance, likelihood};
+use diffusion::{
+    History, Kind, MseWeight, Process, Sampler, Schedule, Spacing, Step, TrainingLoss, Variance, likelihood,
+};
 use goldens::{Array, Golden, assert_close, distance};
 
 const SCHEDULES: [(&str, Schedule); 2] = [("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
@@ -217,4 +219,41 @@ fn goldens_likelihood() {
     assert_close("log_likelihood", &log_likelihood, &golden.get("log_likelihood"), 1e-4);
     let kl = each(&|i| likelihood::normal_kl(mean[i], log_scale[i], mean2[i], logvar2[i]));
     assert_close("kl", &kl, &golden.get("kl(mean,log_scale||mean2,logvar2)"), 1e-4);
+}
+
+/// PNDM against Stable Diffusion's scheduler (goldens, group h).
+#[test]
+fn goldens_pndm() {
+    let golden = Golden::open("pndm");
+    let whole = Process::new(Schedule::ScaledLinear, 1000).unwrap();
+    let alpha_bar: Vec<f32> = whole.steps().iter().map(|s| s.alpha_bar as f32).collect();
+    assert_close("alphas_cumprod", &alpha_bar, &golden.get("alphas_cumprod"), 1e-6);
+    let start = golden.get("in.x").f32();
+    let runs = golden.names().into_iter().filter_map(|name| name.strip_suffix(".timesteps").map(str::to_owned));
+    let mut checked = 0;
+    for run in runs {
+        let steps = run.strip_prefix("steps").unwrap().parse().unwrap();
+        let process = whole.respaced(&Spacing::Leading(steps)).unwrap();
+        let sampler = Sampler::new(process, Kind::Pndm, Variance::FixedLarge, false);
+        let told: Vec<usize> = (0..sampler.calls()).map(|call| sampler.timestep(call)).collect();
+        assert_eq!(told, golden.get(&format!("{run}.timesteps")).usize());
+        type Model = fn(f32, f32) -> f32;
+        let models: [(&str, Model); 2] = [("linear", |x, _| 0.1 * x), ("sin", |x, t| x.sin() + t / 1000.0)];
+        for (label, model) in models {
+            let theirs = golden.get(&format!("{run}.{label}.trajectory"));
+            // Of a longer run the file holds the first corner of the states.
+            let kept = theirs.values.len() / told.len();
+            let mut x = start.clone();
+            let mut histories = [History::default(), History::default()];
+            for (call, states) in theirs.values.chunks(kept).enumerate() {
+                let eps: Vec<f32> = x.iter().map(|&x| model(x, sampler.timestep(call) as f32)).collect();
+                sampler.advance(call, &mut x, &eps, &mut histories, 0, 0);
+                let state = Array { shape: vec![kept], values: states.to_vec() };
+                assert_close(&format!("{run}.{label} call {call}"), &x[..kept], &state, 2e-6);
+            }
+            assert_close(&format!("{run}.{label}.final"), &x, &golden.get(&format!("{run}.{label}.final")), 2e-6);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "{checked} runs");
 }

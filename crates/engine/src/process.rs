@@ -12,6 +12,7 @@ use manifest::scale;
 pub fn process(settings: &scale::Diffusion) -> Result<Process> {
     let schedule = match settings.schedule {
         scale::Schedule::Linear => diffusion::Schedule::Linear,
+        scale::Schedule::ScaledLinear => diffusion::Schedule::ScaledLinear,
         scale::Schedule::Cosine => diffusion::Schedule::Cosine,
     };
     Ok(Process::new(schedule, settings.timesteps)?)
@@ -33,6 +34,7 @@ pub fn sampler(settings: &scale::Diffusion, sampler: &scale::Sampler, dit: &DitC
     let (kind, spacing) = match sampler.kind {
         scale::SamplerKind::Ddpm => (Kind::Ddpm, Spacing::Sections(vec![sampler.steps])),
         scale::SamplerKind::Ddim => (Kind::Ddim { eta: 0.0 }, Spacing::Strided(sampler.steps)),
+        scale::SamplerKind::Pndm => (Kind::Pndm, Spacing::Leading(sampler.steps)),
     };
     let variance = if dit.learn_sigma { Variance::LearnedRange } else { Variance::FixedLarge };
     Ok(Sampler::new(process(settings)?.respaced(&spacing)?, kind, variance, sampler.clip_x0))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use data::Images;
-use diffusion::{Denoiser, Sampler};
+use diffusion::{Denoiser, History, Sampler};
 use manifest::dit::DitConfig;
 use manifest::stage;
 use random::{Draws, Stream};
@@ -68,14 +68,15 @@ pub(crate) fn draw(
     let mut x = vec![0.0; count * elements];
     Draws::new(stage.seed, Stream::InitialNoise, 0).fill_normal((first * elements) as u64, &mut x);
     let mut output = vec![0.0; sampler.outputs(x.len())];
-    for t in (0..sampler.process().len()).rev() {
+    let mut histories = vec![History::default(); count];
+    for call in 0..sampler.calls() {
         if job.stopping() {
             return Err(EngineError::Interrupted);
         }
-        network.denoise(&x, sampler.process().step(t).timestep, &mut output)?;
+        network.denoise(&x, sampler.timestep(call), &mut output)?;
         let samples = x.par_chunks_mut(elements).zip(output.par_chunks(sampler.outputs(elements)));
-        samples.enumerate().for_each(|(i, (x, output))| {
-            sampler.advance(t, x, output, elements, (first + i) as u64, stage.seed);
+        samples.zip(&mut histories).enumerate().for_each(|(i, ((x, output), history))| {
+            sampler.advance(call, x, output, std::slice::from_mut(history), (first + i) as u64, stage.seed);
         });
     }
     Ok(Images::from_normalised(stage.dit.channels, stage.dit.image_size, &x).pixels)

@@ -142,6 +142,8 @@ pub struct Diffusion {
 pub enum Schedule {
     /// Linear betas from `0.1 / T` to `20 / T`.
     Linear,
+    /// Betas from `0.85 / T` to `12 / T` with roots on a line (Stable Diffusion).
+    ScaledLinear,
     /// Squared-cosine alphas (Nichol & Dhariwal 2021), betas at most 0.999.
     Cosine,
 }
@@ -205,6 +207,8 @@ pub enum SamplerKind {
     Ddpm,
     /// Deterministic DDIM (eta 0).
     Ddim,
+    /// PNDM without Runge-Kutta steps, as Stable Diffusion runs it: one call of the network more than steps.
+    Pndm,
 }
 
 /// Which channels are guided.

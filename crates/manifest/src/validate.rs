@@ -8,7 +8,7 @@ use crate::gate::{Gate, Selection};
 use crate::method::{Depth, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
-use crate::scale::{Optimisation, Scale};
+use crate::scale::{Optimisation, SamplerKind, Scale};
 use crate::tree::Node;
 
 /// A checked file: notes problems at the place of a dotted path.
@@ -128,8 +128,13 @@ impl Checked<'_> {
 
         let sampler = &scale.sample.sampler;
         let timesteps = backbone.diffusion.timesteps;
-        self.require(sampler.steps <= timesteps, "sample.sampler.steps", || {
-            format!("must be at most the process's length ({timesteps}), found `{}`", sampler.steps)
+        let (most, length) = match sampler.kind {
+            SamplerKind::Ddpm | SamplerKind::Ddim => (timesteps, "the process's length"),
+            // Its last step ends at timestep 0, where the network is not called.
+            SamplerKind::Pndm => (timesteps.saturating_sub(1), "one less than the process's length, with PNDM"),
+        };
+        self.require(sampler.steps <= most, "sample.sampler.steps", || {
+            format!("must be at most {length} ({most}), found `{}`", sampler.steps)
         });
         let guidable = backbone.dit.classes.is_some() && backbone.dit.label_dropout > 0.0;
         self.require(sampler.guidance == 1.0 || guidable, "sample.sampler.guidance", || {

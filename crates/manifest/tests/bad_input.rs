@@ -184,6 +184,11 @@ fn mistakes_in_a_scale() {
             "@: `sample.sampler.steps` must be at most the process's length (1000), found `1001`",
         ),
         (
+            "kind: ddpm, steps: 5",
+            "kind: pndm, steps: «1000",
+            "@: `sample.sampler.steps` must be at most one less than the process's length, with PNDM (999), found `1000`",
+        ),
+        (
             "guidance: 1.0",
             "guidance: «1.5",
             "@: `sample.sampler.guidance` must be 1: the backbone has no null label to be guided away from",
@@ -285,7 +290,7 @@ fn mistakes_in_a_recipe() {
             "net.yaml",
             "schedule: cosine",
             "schedule: «cosin",
-            "@: unknown value `cosin` for `diffusion.schedule`; allowed: linear, cosine; did you mean `cosine`?",
+            "@: unknown value `cosin` for `diffusion.schedule`; allowed: linear, scaled_linear, cosine; did you mean `cosine`?",
         ),
         (
             "net.yaml",
@@ -396,7 +401,7 @@ fn all_mistakes_of_a_file_are_found_at_once() {
         places,
         [
             "experiments/scales/s.yaml:7:10: `train.batch` must be at least 1, found `0`",
-            "experiments/scales/s.yaml:12:19: unknown value `ddmp` for `sample.sampler.kind`; allowed: ddpm, ddim; did you mean `ddpm`?",
+            "experiments/scales/s.yaml:12:19: unknown value `ddmp` for `sample.sampler.kind`; allowed: ddpm, ddim, pndm; did you mean `ddpm`?",
             "experiments/scales/s.yaml:16:3: missing key `subsets` in `evaluation`",
             "--set sample.count=x: `sample.count` must be an integer, found the text `x`",
         ]

@@ -1,4 +1,7 @@
-//! The Frechet distance between normal distributions (Dowson & Landau 1982; FID: Heusel et al. 2017).
+//! The Frechet distance between normal distributions (Dowson & Landau 1982).
+//!
+//! On pooled features of Inception v3 it is the FID (Heusel et al. 2017), on its spatial features the sFID (Nash et al.
+//! 2021); both are [`Reference::distance`], and only the features differ.
 
 use faer::{Mat, MatRef};
 

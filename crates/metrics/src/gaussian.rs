@@ -19,9 +19,46 @@ pub enum FeatureError {
         /// Features of a row.
         dimensions: usize,
     },
-    /// A covariance needs two rows.
+    /// A spread needs two rows.
     #[error("{0} samples have no covariance: use at least 2")]
     TooFew(usize),
+    /// No rows at all.
+    #[error("there are no samples")]
+    Empty,
+    /// A part larger than the whole.
+    #[error("a part of {size} samples cannot be drawn from {samples}")]
+    Part {
+        /// Samples asked for.
+        size: usize,
+        /// Samples there.
+        samples: usize,
+    },
+    /// A neighbour that is not there.
+    #[error(
+        "{samples} samples have no neighbour number {neighbours}: use more samples than neighbours, and 1 neighbour at least"
+    )]
+    Neighbours {
+        /// Samples given.
+        samples: usize,
+        /// Number of the neighbour.
+        neighbours: usize,
+    },
+    /// A row that is no probability distribution.
+    #[error("row {row} is no probability distribution (its sum is {sum}): give softmax outputs, not logits")]
+    NotProbabilities {
+        /// Row.
+        row: usize,
+        /// Its sum.
+        sum: f64,
+    },
+    /// A row without a direction.
+    #[error("row {row} is {what}: its similarity to others is not defined")]
+    NoDirection {
+        /// Row.
+        row: usize,
+        /// Constant, or zero.
+        what: &'static str,
+    },
     /// A value is not finite.
     #[error("{what} at row {row}, column {column} is {value}: the samples or the extractor diverged")]
     NotFinite {
@@ -66,9 +103,7 @@ pub(crate) enum Covariance {
 impl Gaussian {
     /// Of row-major `features` `[n, dimensions]`, computed in `f64`.
     pub fn from_features(features: &[f32], dimensions: usize) -> Result<Self, FeatureError> {
-        if dimensions == 0 || !features.len().is_multiple_of(dimensions) {
-            return Err(FeatureError::Ragged { values: features.len(), dimensions });
-        }
+        whole_rows(features.len(), dimensions)?;
         let samples = features.len() / dimensions;
         if samples < 2 {
             return Err(FeatureError::TooFew(samples));
@@ -134,6 +169,14 @@ impl Gaussian {
 
     pub(crate) fn spread(&self) -> &Covariance {
         &self.covariance
+    }
+}
+
+/// Fails unless `values` make whole rows.
+pub(crate) fn whole_rows(values: usize, dimensions: usize) -> Result<(), FeatureError> {
+    match dimensions > 0 && values.is_multiple_of(dimensions) {
+        true => Ok(()),
+        false => Err(FeatureError::Ragged { values, dimensions }),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The Frechet distance against the authors' metric (goldens, group e).
+//! The Frechet distance against the authors' metric (goldens, group e); precision, recall and Inception score (group f).
 
 use goldens::{Golden, distance};
-use metrics::{Gaussian, Reference};
+use metrics::{Coverage, Gaussian, Manifold, NEIGHBOURS, Reference, inception_score};
 
 /// Both distributions of a case, from features where the file holds them.
 fn pair(golden: &Golden, case: &str) -> [Gaussian; 2] {
@@ -46,4 +46,46 @@ fn goldens_frechet() {
 #[allow(clippy::print_stdout, reason = "margins are read with --nocapture")]
 fn margin(what: &str, apart: f64, allowed: f64) {
     println!("{what}: {apart:.1e} of {allowed:.1e}");
+}
+
+/// Improved precision and recall (goldens, group f): exact booleans, radii in `f64`.
+#[test]
+fn goldens_precision_recall() {
+    let golden = Golden::open("eval_metrics");
+    let names = golden.names();
+    let cases: Vec<&str> =
+        names.iter().filter_map(|name| name.strip_prefix("pr.")?.strip_suffix(".precision")).collect();
+    assert!(!cases.is_empty());
+    for case in cases {
+        let get = |what: &str| golden.get(&format!("pr.{case}.{what}"));
+        let (real, made) = (get("ref"), get("gen"));
+        let (real_values, made_values, d) = (real.f32(), made.f32(), real.shape[1]);
+        let reference = Manifold::new(&real_values, d, NEIGHBOURS).unwrap();
+        let generated = Manifold::new(&made_values, d, NEIGHBOURS).unwrap();
+        for (manifold, radii) in [(&reference, "radii2_ref"), (&generated, "radii2_gen")] {
+            let apart = distance(manifold.squared_radii(), &get(radii).values);
+            assert!(apart < 1e-12, "{case}: {radii}");
+            margin(&format!("{case} {radii}"), apart, 1e-12);
+        }
+        let coverage = Coverage::of(&reference, &generated).unwrap();
+        let inside = |what: &str| get(what).usize().into_iter().map(|inside| inside == 1).collect::<Vec<bool>>();
+        assert_eq!(coverage.generated, inside("gen_inside"), "{case}");
+        assert_eq!(coverage.reference, inside("ref_inside"), "{case}");
+        assert_eq!((coverage.precision(), coverage.recall()), (get("precision").scalar(), get("recall").scalar()));
+    }
+}
+
+/// The Inception score (goldens, group f).
+#[test]
+fn goldens_inception_score() {
+    let golden = Golden::open("eval_metrics");
+    let probabilities = golden.get("is.probabilities");
+    let splits = golden.group("is.split");
+    assert!(!splits.is_empty());
+    for (split, theirs) in splits {
+        let ours = inception_score(&probabilities.f32(), probabilities.shape[1], split.parse().unwrap()).unwrap();
+        let apart = distance(&[ours], &theirs.values);
+        assert!(apart <= 1e-6, "split {split}: {ours} against {}", theirs.scalar());
+        margin(&format!("split {split}"), apart, 1e-6);
+    }
 }

@@ -46,6 +46,7 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
             match sample.sampler.kind {
                 SamplerKind::Ddpm => "DDPM",
                 SamplerKind::Ddim => "DDIM",
+                SamplerKind::Pndm => "PNDM",
             },
             sample.sampler.steps,
             table.diffusion.timesteps,
