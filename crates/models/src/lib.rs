@@ -8,6 +8,7 @@
 pub mod builder;
 pub mod dit;
 pub mod extractor;
+pub mod inception;
 pub mod layers;
 pub mod weights;
 
