@@ -10,6 +10,7 @@ pub mod dit;
 pub mod extractor;
 pub mod inception;
 pub mod layers;
+pub mod vae;
 pub mod weights;
 
 pub use dit::{Condition, Dit};

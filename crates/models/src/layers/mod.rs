@@ -8,6 +8,7 @@ mod convolution;
 mod map;
 mod norm;
 mod pooling;
+mod residual;
 mod window;
 
 pub use attention::{Attention, AttentionShape, attend};
@@ -15,6 +16,7 @@ pub use convolution::Convolution;
 pub use map::FeatureMap;
 pub use norm::{GroupNorm, LayerNorm, normalise};
 pub use pooling::{Pooling, PoolingKind};
+pub use residual::{Residual, ResidualShape};
 pub use window::{Gather, Window};
 
 use candle_core::{D, Result, Tensor};
