@@ -10,6 +10,7 @@ pub mod dit;
 pub mod extractor;
 pub mod inception;
 pub mod layers;
+pub mod unet;
 pub mod vae;
 pub mod weights;
 
