@@ -3,6 +3,7 @@
 //! The files lie under `files/`; `DMP_GOLDENS=DIR` reads another set made by the same generators.
 //! Every shape and switch is taken from a file's `config` metadata, so that such a set passes unchanged.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use safetensors::{Dtype, SafeTensors};
@@ -13,6 +14,7 @@ pub struct Golden {
     name: String,
     bytes: Vec<u8>,
     config: Value,
+    metadata: HashMap<String, String>,
 }
 
 /// A tensor read from a golden file; integers and doubles are widened to `f64`.
@@ -54,9 +56,15 @@ impl Golden {
         let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
-        let config = header.metadata().as_ref().and_then(|m| m.get("config"));
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let config = metadata.get("config");
         let config = config.map_or(Value::Null, |text| serde_json::from_str(text).expect("JSON"));
-        Self { name: name.to_owned(), bytes, config }
+        Self { name: name.to_owned(), bytes, config, metadata }
+    }
+
+    /// An entry of the file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 
     /// The configuration that made the file (`Null` where it has none).

@@ -1,11 +1,13 @@
 //! A small feature CNN: strided 3x3 convolutions with SiLU, pooled mean and deviation, one linear head.
 
-use candle_core::{D, DType, Device, Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder, linear};
+use candle_core::{D, Module, Result, Tensor};
+use candle_nn::{Linear, linear};
 use manifest::extractor::ExtractorConfig;
 use random::{Draws, Stream};
 
+use crate::builder::builder;
 use crate::dit::xavier_uniform;
+use crate::layers::{Convolution, FeatureMap, Window};
 use crate::weights::{self, Tensors, Weights};
 
 /// Side of a kernel.
@@ -29,15 +31,12 @@ impl Extractor {
     /// # Errors
     /// A tensor is missing or has another shape.
     pub fn new(config: &ExtractorConfig, outputs: usize, tensors: &Tensors) -> Result<Self> {
-        let Some(any) = tensors.values().next() else { candle_core::bail!("an extractor needs tensors") };
-        let by_name = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-        let vb = VarBuilder::from_tensors(by_name, any.dtype(), any.device());
+        let vb = builder(tensors)?;
         let mut convolutions = Vec::with_capacity(config.widths.len());
-        let (mut side, mut inputs) = (config.image_size, config.channels);
+        let mut inputs = config.channels;
         for (i, &out) in config.widths.iter().enumerate() {
-            let layer = Convolution::new(inputs, out, side, stride(i), &vb.pp(format!("convolutions.{i}")))?;
-            (side, inputs) = (layer.side, out);
-            convolutions.push(layer);
+            convolutions.push(Convolution::new(inputs, out, window(i), &vb.pp(format!("convolutions.{i}")))?);
+            inputs = out;
         }
         let image = (config.channels, config.image_size);
         Ok(Self { image, convolutions, head: linear(feature_count(config), outputs, vb.pp("head"))? })
@@ -51,17 +50,18 @@ impl Extractor {
     /// # Errors
     /// The images are not of the configured size.
     pub fn features(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, c, height, width) = x.dims4()?;
+        let (_, c, height, width) = x.dims4()?;
         let (channels, side) = self.image;
         if (c, height, width) != (channels, side, side) {
             candle_core::bail!("images are [{c}, {height}, {width}], the extractor takes [{channels}, {side}, {side}]");
         }
-        let mut x = x.permute([0, 2, 3, 1])?.reshape((b, height * width, c))?; // places as rows, channels as columns
+        let mut x = FeatureMap::from_image(x)?;
         for convolution in &self.convolutions {
-            x = convolution.forward(&x)?.silu()?;
+            x = convolution.forward(&x)?;
+            x.values = x.values.silu()?;
         }
-        let mean = x.mean_keepdim(1)?;
-        let variance = x.broadcast_sub(&mean)?.sqr()?.mean(1)?;
+        let mean = x.values.mean_keepdim(1)?;
+        let variance = x.values.broadcast_sub(&mean)?.sqr()?.mean(1)?;
         Tensor::cat(&[mean.squeeze(1)?, (variance + VARIANCE_FLOOR)?.sqrt()?], D::Minus1)
     }
 
@@ -83,8 +83,8 @@ pub fn feature_count(config: &ExtractorConfig) -> usize {
 }
 
 /// All but the first convolution halve the side.
-fn stride(layer: usize) -> usize {
-    if layer == 0 { 1 } else { 2 }
+fn window(layer: usize) -> Window {
+    Window::same(KERNEL, KERNEL).every(if layer == 0 { 1 } else { 2 })
 }
 
 /// Names and shapes of all tensors.
@@ -114,44 +114,4 @@ pub fn initial_weights(config: &ExtractorConfig, outputs: usize, seed: u64) -> W
         (name, weights::Tensor { shape, values })
     };
     named_shapes(config, outputs).into_iter().enumerate().map(tensor).collect()
-}
-
-/// A 3x3 convolution with a border of zeros, written as gathering of places and one product: candle's own backward pass
-/// of a strided convolution is many times slower.
-#[derive(Debug)]
-struct Convolution {
-    kernel: Linear,
-    /// Input place of each (output place, kernel place); the border is the largest number, which candle reads as zero.
-    places: Tensor,
-    /// Side of the output.
-    side: usize,
-}
-
-impl Convolution {
-    fn new(inputs: usize, out: usize, side: usize, stride: usize, vb: &VarBuilder) -> Result<Self> {
-        let weight = vb.get((out, inputs, KERNEL, KERNEL), "weight")?;
-        let weight = weight.permute([0, 2, 3, 1])?.reshape((out, KERNEL * KERNEL * inputs))?;
-        let kernel = Linear::new(weight, Some(vb.get(out, "bias")?));
-        Ok(Self { kernel, places: places(side, stride, vb.device())?, side: side.div_ceil(stride) })
-    }
-
-    /// `[B, side^2, inputs]` to `[B, output side^2, out]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, _, inputs) = x.dims3()?;
-        let gathered = x.contiguous()?.index_select(&self.places, 1)?;
-        self.kernel.forward(&gathered.reshape((b, self.side * self.side, KERNEL * KERNEL * inputs))?)
-    }
-}
-
-fn places(side: usize, stride: usize, device: &Device) -> Result<Tensor> {
-    let out = side.div_ceil(stride);
-    let mut places = Vec::with_capacity(out * out * KERNEL * KERNEL);
-    for (row, column) in (0..out * out).map(|i| (i / out * stride, i % out * stride)) {
-        for (dy, dx) in (0..KERNEL * KERNEL).map(|i| (i / KERNEL, i % KERNEL)) {
-            // The kernel's centre lies on (row, column); below zero wraps to a number beyond the side.
-            let (y, x) = ((row + dy).wrapping_sub(1), (column + dx).wrapping_sub(1));
-            places.push(if y < side && x < side { (y * side + x) as u32 } else { u32::MAX });
-        }
-    }
-    Tensor::new(places, device)?.to_dtype(DType::U32)
 }

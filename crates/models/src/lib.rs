@@ -5,9 +5,13 @@
 //!
 //! Letters of all shapes: `B` batch, `T` image tokens, `N` prompts, `D` width, `H` heads, `L` blocks, `C` channels.
 
+pub mod builder;
 pub mod dit;
 pub mod extractor;
+pub mod inception;
 pub mod layers;
+pub mod unet;
+pub mod vae;
 pub mod weights;
 
 pub use dit::{Condition, Dit};

@@ -4,7 +4,7 @@ use candle_core::{D, Module, Result, Tensor};
 use candle_nn::{Linear, VarBuilder, linear};
 
 use super::shapes::MLP_RATIO;
-use crate::layers::{gelu, layer_norm, modulate, softmax};
+use crate::layers::{attend, gelu, layer_norm, modulate};
 
 /// `x + gate_1 Attention(modulate(LN(x)))`, then `x + gate_2 MLP(modulate(LN(x)))`; shifts, scales and gates come from
 /// the condition (Peebles & Xie 2023, Figure 3).
@@ -75,8 +75,7 @@ impl Attention {
         let qkv = self.qkv.forward(x)?.reshape((b, tokens, 3, self.heads, head))?;
         let qkv = qkv.permute([2, 0, 3, 1, 4])?.contiguous()?; // [3, B, H, tokens, head]
         let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
-        let scores = (q.matmul(&k.t()?)? / (head as f64).sqrt())?; // [B, H, tokens, tokens]
-        let mixed = softmax(&scores)?.matmul(&v)?.transpose(1, 2)?; // [B, tokens, H, head]
+        let mixed = attend(&q, &k, &v, None)?.transpose(1, 2)?; // [B, tokens, H, head]
         self.projection.forward(&mixed.reshape((b, tokens, width))?)
     }
 }

@@ -10,10 +10,10 @@ mod init;
 mod shapes;
 
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 use manifest::dit::DitConfig;
 
 use crate::Hooks;
+use crate::builder::builder;
 use crate::weights::Tensors;
 use block::{Block, FinalLayer};
 use embed::{PatchEmbedder, TimestepEmbedder};
@@ -59,9 +59,7 @@ impl Dit {
     /// # Errors
     /// A tensor is missing or has another shape (unexpected ones are not looked at: see [`crate::weights::check`]).
     pub fn new(config: &DitConfig, tensors: &Tensors) -> Result<Self> {
-        let Some(any) = tensors.values().next() else { candle_core::bail!("a DiT cannot be built from no tensors") };
-        let by_name = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-        let vb = VarBuilder::from_tensors(by_name, any.dtype(), any.device());
+        let vb = builder(tensors)?;
         let d = config.hidden;
         let block = |i: usize| Block::new(d, config.heads, &vb.pp("blocks").pp(i));
         let out = config.patch * config.patch * config.out_channels();

@@ -3,6 +3,22 @@
 //! candle-nn's fused softmax and LayerNorm drop the gradient without a word, and the backward pass of candle's own
 //! GELU rounds its constants to six digits; these are built from primitive operations instead.
 
+mod attention;
+mod convolution;
+mod map;
+mod norm;
+mod pooling;
+mod residual;
+mod window;
+
+pub use attention::{Attention, AttentionShape, attend};
+pub use convolution::Convolution;
+pub use map::FeatureMap;
+pub use norm::{GroupNorm, LayerNorm, normalise};
+pub use pooling::{Pooling, PoolingKind};
+pub use residual::{Residual, ResidualShape};
+pub use window::{Gather, Window};
+
 use candle_core::{D, Result, Tensor};
 
 /// Softmax over the last axis.
@@ -21,9 +37,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Those of candle.
 pub fn layer_norm(x: &Tensor) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    centred.broadcast_div(&(variance + 1e-6)?.sqrt()?)
+    normalise(x, 1e-6)
 }
 
 /// GELU in its tanh approximation: `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
@@ -34,6 +48,15 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     let cube = (x.sqr()? * x)?;
     let inner = ((x + (cube * 0.044_715)?)? * std::f64::consts::FRAC_2_PI.sqrt())?;
     (x * 0.5)? * (inner.tanh()? + 1.0)?
+}
+
+/// GELU: `x/2 (1 + erf(x / sqrt(2)))`.
+///
+/// # Errors
+/// Those of candle.
+pub fn gelu_exact(x: &Tensor) -> Result<Tensor> {
+    let erf = (x * std::f64::consts::FRAC_1_SQRT_2)?.erf()?;
+    (x * 0.5)? * (erf + 1.0)?
 }
 
 /// `x (1 + scale) + shift`, one `scale` and one `shift` per sample.

@@ -1,0 +1,73 @@
+//! The residual block of latent diffusion models, in autoencoder and denoiser alike.
+
+use candle_core::{Module, Result, Tensor};
+use candle_nn::{Linear, VarBuilder, linear};
+
+use super::{Convolution, FeatureMap, GroupNorm, Window};
+
+/// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + linear(silu(t)))))`, the shortcut a 1x1 convolution where the
+/// number of channels changes (Rombach et al. 2022; the order of BigGAN's blocks).
+#[derive(Debug)]
+pub struct Residual {
+    norms: [GroupNorm; 2],
+    convolutions: [Convolution; 2],
+    time: Option<Linear>,
+    shortcut: Option<Convolution>,
+}
+
+/// What all residual blocks of a network have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct ResidualShape {
+    /// Groups of the normalisations.
+    pub groups: usize,
+    /// Their epsilon.
+    pub eps: f64,
+    /// Width of the timestep's embedding, where there is one.
+    pub time: Option<usize>,
+}
+
+impl Residual {
+    /// Reads `norm1`, `conv1`, `time_emb_proj` (with a timestep), `norm2`, `conv2` and `conv_shortcut` (if `inputs` is
+    /// not `out`).
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub fn new(inputs: usize, out: usize, shape: ResidualShape, vb: &VarBuilder) -> Result<Self> {
+        let three = Window::same(3, 3);
+        let norm = |name: &str, channels| GroupNorm::new(channels, shape.groups, shape.eps, &vb.pp(name));
+        let shortcut = || Convolution::new(inputs, out, Window::same(1, 1), &vb.pp("conv_shortcut"));
+        Ok(Self {
+            norms: [norm("norm1", inputs)?, norm("norm2", out)?],
+            convolutions: [
+                Convolution::new(inputs, out, three, &vb.pp("conv1"))?,
+                Convolution::new(out, out, three, &vb.pp("conv2"))?,
+            ],
+            time: shape.time.map(|width| linear(width, out, vb.pp("time_emb_proj"))).transpose()?,
+            shortcut: (inputs != out).then(shortcut).transpose()?,
+        })
+    }
+
+    /// # Shapes
+    /// `x` `[B, places, inputs]`, `t` `[B, its width]` (looked at only by a block with a timestep) to
+    /// `[B, places, out]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a timestep is missing.
+    pub fn forward(&self, x: &FeatureMap, t: Option<&Tensor>) -> Result<FeatureMap> {
+        let mut y = self.norms[0].forward(x)?;
+        y.values = y.values.silu()?;
+        y = self.convolutions[0].forward(&y)?;
+        if let Some(time) = &self.time {
+            let Some(t) = t else { candle_core::bail!("a residual block needs a timestep") };
+            y.values = y.values.broadcast_add(&time.forward(&t.silu()?)?.unsqueeze(1)?)?;
+        }
+        y = self.norms[1].forward(&y)?;
+        y.values = y.values.silu()?;
+        y = self.convolutions[1].forward(&y)?;
+        let straight = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x)?,
+            None => x.clone(),
+        };
+        Ok(straight.with((&straight.values + y.values)?))
+    }
+}
