@@ -1,7 +1,8 @@
 # Recipes for the two things most people come for, and the checks that CI runs.
 # `just reproduce table4` needs nothing but a Rust toolchain; nothing has to be installed first.
 
-runner := "cargo run --release --quiet --package runner --"
+# Not quiet: the first build takes minutes, and shows how far it is.
+runner := "cargo run --release --package runner --"
 
 # List the recipes.
 default:

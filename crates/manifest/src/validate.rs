@@ -8,7 +8,7 @@ use crate::gate::{Gate, Selection};
 use crate::method::{Depth, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
-use crate::scale::{Optimisation, SamplerKind, Scale};
+use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, SamplerKind, Scale};
 use crate::tree::Node;
 
 /// A checked file: notes problems at the place of a dotted path.
@@ -48,6 +48,13 @@ impl Checked<'_> {
         });
     }
 
+    /// The hand-written trunk has no kernels for a GPU: its results would be the processor's under another name.
+    fn numerics(&mut self, numerics: &Numerics) {
+        self.require((numerics.engine, numerics.device) != (Engine::Fast, DeviceKind::Cuda), "numerics.engine", || {
+            "must be `reference` on `cuda`: `fast` runs on the processor alone".to_owned()
+        });
+    }
+
     fn batch(&mut self, path: &str, batch: usize, data: &Dataset) {
         if let Some(count) = data.count() {
             self.require(batch <= count, path, || {
@@ -59,6 +66,7 @@ impl Checked<'_> {
     pub(crate) fn backbone(&mut self, recipe: &BackboneRecipe) {
         let BackboneRecipe { dit, data, optimisation, .. } = recipe;
         self.dit(dit);
+        self.numerics(&recipe.numerics);
         self.optimisation(optimisation);
         self.batch("optimisation.batch", optimisation.batch, data);
         self.images("data", data, recipe);
@@ -91,6 +99,7 @@ impl Checked<'_> {
 
     pub(crate) fn extractor(&mut self, recipe: &ExtractorRecipe) {
         let ExtractorRecipe { extractor, data, held_out, optimisation, .. } = recipe;
+        self.numerics(&recipe.numerics);
         self.optimisation(optimisation);
         self.batch("optimisation.batch", optimisation.batch, data);
         let ExtractorConfig { image_size, widths, target, .. } = extractor;
@@ -119,6 +128,7 @@ impl Checked<'_> {
 
     /// A scale with the recipes it names.
     pub(crate) fn scale(&mut self, scale: &Scale, backbone: &BackboneRecipe, extractor: Option<&ExtractorConfig>) {
+        self.numerics(&scale.numerics);
         self.images("data", &scale.data, backbone);
         self.batch("train.batch", scale.train.batch, &scale.data);
         let rate = scale.train.learning_rate * scale.train.learning_rate_multiplier;

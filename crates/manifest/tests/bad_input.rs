@@ -500,3 +500,11 @@ fn shipped_weights_with_a_wrong_hash_are_refused() {
     assert!(error.to_string().starts_with(expected), "{error}");
     pin(b"tampered").load("s", &[]).unwrap();
 }
+
+#[test]
+fn the_hand_written_engine_stays_on_the_processor() {
+    let lines = Fixture::new().lines("s", &["numerics.engine=fast", "numerics.device=cuda"]);
+    let message = "`numerics.engine` must be `reference` on `cuda`: `fast` runs on the processor alone";
+    assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
+    Fixture::new().load("s", &["numerics.device=cuda"]).unwrap_or_else(|error| panic!("{error}"));
+}

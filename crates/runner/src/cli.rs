@@ -57,7 +57,7 @@ pub(crate) struct Options {
     /// Device: `cpu` or `cuda:N` [default: `cpu`].
     #[arg(long, global = true, value_name = "DEVICE")]
     pub(crate) device: Option<Device>,
-    /// Which implementation of the trunk computes [default: the scale's].
+    /// Which implementation of the trunk computes [default: the scale's; on a GPU `reference`].
     #[arg(long, global = true, value_name = "ENGINE", value_enum)]
     pub(crate) engine: Option<EngineName>,
     /// Stages that run at once [default: number of cores; 1 on a GPU].

@@ -116,7 +116,9 @@ impl Session {
         {
             request.overrides.push(format!("numerics.device={}", spelt(&device)));
         }
-        if let Some(engine) = self.options.engine.map(implementation)
+        // `fast` has no kernels for a GPU.
+        let on_gpu = self.options.device.filter(|&device| kind(device) == DeviceKind::Cuda);
+        if let Some(engine) = self.options.engine.map(implementation).or(on_gpu.map(|_| Engine::Reference))
             && numerics.is_none_or(|numerics| numerics.engine != engine)
         {
             request.overrides.push(format!("numerics.engine={}", spelt(&engine)));

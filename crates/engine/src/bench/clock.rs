@@ -9,6 +9,9 @@ use super::work::Work;
 use super::{Measurement, Repeat, Setting, memory};
 use crate::job::EngineError;
 
+/// How long the peak is measured before and after a repetition, as a share of its time: a moment would say little of seconds.
+const PEAK_SHARE: f64 = 0.02;
+
 /// Makes a work, runs it for the setting's seconds, and returns the medians.
 ///
 /// The `peak`, in the precision `T` of the work, is measured before and after each repetition: on a machine that others use
@@ -35,11 +38,12 @@ pub fn time<T: Copy + From<f32> + Send + Sync + 'static, R: Repeat>(
     let (mut times, mut peaks, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     let start = Instant::now();
     while times.is_empty() || start.elapsed().as_secs_f64() < setting.seconds {
-        let earlier = peak.measure();
+        let share = PEAK_SHARE * times.last().copied().unwrap_or_default();
+        let earlier = around(&mut peak, share);
         let begin = Instant::now();
         task.run()?;
         let seconds = begin.elapsed().as_secs_f64();
-        let around = 0.5 * (earlier + peak.measure());
+        let around = 0.5 * (earlier + around(&mut peak, PEAK_SHARE * seconds));
         times.push(seconds);
         peaks.push(around);
         shares.push(gflop / seconds / around);
@@ -65,6 +69,16 @@ pub fn time<T: Copy + From<f32> + Send + Sync + 'static, R: Repeat>(
         step_bytes: memory::most_data().zip(before).map(|(most, before)| most.saturating_sub(before + weight_bytes)),
         activation_bytes: count.activation_bytes,
     })
+}
+
+/// The peak over so many seconds, at least once.
+fn around<T: Copy + From<f32> + Send + Sync + 'static>(peak: &mut Peak<T>, seconds: f64) -> f64 {
+    let start = Instant::now();
+    let mut measured = vec![peak.measure()];
+    while start.elapsed().as_secs_f64() < seconds {
+        measured.push(peak.measure());
+    }
+    median(measured)
 }
 
 /// The value in the middle, or the mean of the two there.
