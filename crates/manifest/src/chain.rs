@@ -43,6 +43,7 @@ pub(crate) struct Chains<'a> {
     extractor_input: Input,
     autoencoder: Inputs,
     reference: Reference,
+    /// Features of the floor's images.
     floor: Option<Key>,
     stages: Stages,
 }
@@ -107,7 +108,7 @@ impl<'a> Chains<'a> {
         let statistics = stages.add(statistics, Inputs::from([("features".to_owned(), Input::Stage(features))]))?;
         let reference = Reference { features, statistics };
         let (data, autoencoder) = (inputs.data, inputs.autoencoder);
-        let mut chains = Self {
+        Ok(Self {
             scale,
             backbone,
             extractor,
@@ -116,16 +117,15 @@ impl<'a> Chains<'a> {
             extractor_input,
             autoencoder,
             reference,
-            floor: None,
+            floor,
             stages,
-        };
-        chains.floor = floor.map(|features| chains.metrics(features)).transpose()?;
-        Ok(chains)
+        })
     }
 
     /// What was planned: the reference, the distance of real images to it, and all stages.
-    pub(crate) fn finish(self) -> (Reference, Option<Key>, Vec<PlannedStage>) {
-        (self.reference, self.floor, self.stages.into_vec())
+    pub(crate) fn finish(mut self) -> Result<(Reference, Option<Key>, Vec<PlannedStage>), Error> {
+        let floor = self.floor.map(|features| self.metrics(features)).transpose()?;
+        Ok((self.reference, floor, self.stages.into_vec()))
     }
 
     /// A cell at one seed. The method is canonical.

@@ -38,7 +38,7 @@ pub(crate) fn plan(expanded: &Expanded, mut chains: Chains<'_>, seeds: &[u64]) -
         }
     }
     let is_default = |cell: &&ExpandedCell| cell.method == expanded.base;
-    let (reference, floor, stages) = chains.finish();
+    let (reference, floor, stages) = chains.finish()?;
     Ok(Planned {
         default_cell: expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone()),
         contrasts: contrasts(&cells),

@@ -307,7 +307,7 @@ fn no_option_changes_what_a_cell_is_about() {
     for (cell, depth) in [("first", "first"), ("half", "half"), ("all", "all")] {
         assert_eq!(at(&table, &format!("depth/{cell}"), "/prompts/depth"), depth);
     }
-    let (_, table) = plan(&["method.kind=prompt_tuning", "method.kind=dmp"]);
+    let (_, table) = plan(&["method.kind=dmp"]);
     assert_eq!(at(&table, "baseline", "/kind"), "pretrained");
     assert_eq!(at(&table, "reference/finetune", "/kind"), "finetune");
 }
