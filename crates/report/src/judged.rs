@@ -39,7 +39,7 @@ impl Judged<'_> {
 
     /// The comparisons of two different chains of runs, each once: two names of one cell are one comparison.
     pub(crate) fn distinct(&self) -> impl Iterator<Item = &Comparison> {
-        self.comparisons().filter(|comparison| {
+        self.comparisons().filter(move |comparison| {
             let (a, b) = self.pair(comparison);
             a != b && self.first_like(comparison).is_some_and(|first| std::ptr::eq(first, *comparison))
         })
