@@ -120,23 +120,23 @@ mod tests {
         let distance = |k, n| truth.distance(&Gaussian::from_features(&normals(k, n), DIMENSIONS).unwrap()).unwrap();
         let points: Vec<(usize, f64)> = [400, 800, 1600, 3200]
             .into_iter()
-            .flat_map(|n| (0..50).map(move |k| (n, k)))
+            .flat_map(|n| (0..200).map(move |k| (n, k)))
             .map(|(n, k)| (n, distance(k, n)))
             .collect();
         let line = extrapolate(&points).unwrap();
         assert!(points[0].1 > 0.03 && line.at_infinity.abs() < 2e-3, "{line:?}");
         let expected = d + (d * d + d) / 4.0;
-        assert!((line.slope / expected - 1.0).abs() < 0.1, "{} {expected}", line.slope);
+        assert!((line.slope / expected - 1.0).abs() < 0.12, "{} {expected}", line.slope);
     }
 
     #[test]
     fn parts_of_one_set_extrapolate() {
         let (n, truth) = (3000, truth());
         let features = normals(0, n);
-        let sizes = part_sizes(n, 300, 15);
+        let sizes = part_sizes(n, 300, 15).repeat(8);
         let line = extrapolate_parts(&truth, &features, DIMENSIONS, &sizes, 7).unwrap().unwrap();
         let all = truth.distance(&Gaussian::from_features(&features, DIMENSIONS).unwrap()).unwrap();
-        assert!(line.at_infinity.abs() < 0.5 * all && line.slope > 10.0, "{line:?} {all}");
+        assert!(line.at_infinity.abs() < 0.75 * all && (15.0..40.0).contains(&line.slope), "{line:?} {all}");
         let again = extrapolate_parts(&truth, &features, DIMENSIONS, &sizes, 7).unwrap().unwrap();
         assert_eq!(again, line);
         assert_ne!(extrapolate_parts(&truth, &features, DIMENSIONS, &sizes, 8).unwrap().unwrap(), line);

@@ -32,7 +32,7 @@ impl Reference {
     /// The factor has no rows of `D` numbers, or they are not finite.
     pub fn from_factor(gaussian: Gaussian, factor: &[f64]) -> Result<Self, FeatureError> {
         let d = gaussian.dimensions();
-        if factor.is_empty() || factor.len() % d != 0 {
+        if factor.is_empty() || !factor.len().is_multiple_of(d) {
             return Err(FeatureError::Ragged { values: factor.len(), dimensions: d });
         }
         finite("factor", factor.iter().copied(), d)?;

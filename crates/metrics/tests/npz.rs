@@ -72,6 +72,7 @@ fn what_is_written_is_read() {
         }
         let error = images.fill(&mut [0_u8]).unwrap_err();
         assert_eq!(error.to_string(), "array `arr_0` has 0 values left, not 1");
+        drop(images);
         let error = archive.array("arr_0").unwrap().fill(&mut [0.0_f32]).unwrap_err();
         assert_eq!(error.to_string(), "array `arr_0` holds |u1, not <f4");
         assert_eq!(sample(storage), sample(storage), "the same bytes each time");

@@ -61,7 +61,7 @@ impl Reach {
     }
 
     /// The largest distance of a weight from `1/N`, as a share of it.
-    fn from_uniform(&self) -> f64 {
+    fn off_uniform(&self) -> f64 {
         let count = self.prompts as f64;
         (self.most * count - 1.0).max(1.0 - self.least * count)
     }
@@ -123,14 +123,14 @@ impl Gates {
             code(id),
             reach.least,
             reach.most,
-            percent(reach.from_uniform()),
+            percent(reach.off_uniform()),
             percent(reach.moves / uniform),
             match reach.seeds {
                 1 => "one training seed".to_owned(),
                 seeds => format!("{seeds} training seeds"),
             },
         );
-        if reach.from_uniform() < ALMOST_UNIFORM {
+        if reach.off_uniform() < ALMOST_UNIFORM {
             text.push_str(
                 " So this gate is almost uniform: it hardly selects prompts, and hardly tells timesteps apart. What acts through \
                  the gate alone has little to act on here; the groups concerned say so.",
@@ -149,7 +149,7 @@ impl Gates {
         }
         let (mut largest, mut others) = (None, Vec::new());
         for (cell, reach) in cells.iter().filter_map(|cell| Some((cell, self.0.get(&cell.id)?))) {
-            match reach.from_uniform() {
+            match reach.off_uniform() {
                 share if share < ALMOST_UNIFORM => largest = Some(share.max(largest.unwrap_or(0.0))),
                 _ => others.push(code(&cell.id)),
             }
@@ -190,7 +190,7 @@ mod tests {
         // [t][block][prompt]: the first block moves by 0.25, the second does not.
         let one = Reach::of(&weights(vec![0.5, 0.5, 0.75, 0.25, 0.75, 0.25, 0.75, 0.25]));
         assert_eq!((one.least, one.most, one.moves), (0.25, 0.75, 0.25));
-        assert_eq!(one.from_uniform(), 0.5);
+        assert_eq!(one.off_uniform(), 0.5);
         let both = one.and(Reach::of(&weights(vec![0.125, 0.875, 0.5, 0.5, 0.125, 0.875, 0.5, 0.5])));
         assert_eq!((both.seeds, both.least, both.most, both.moves), (2, 0.125, 0.875, 0.25));
         assert_eq!([percent(0.0123), percent(0.5), percent(0.0)], ["1.2%", "50%", "0.00000%"]);

@@ -244,7 +244,8 @@ mod tests {
 
     /// Lines of shell blocks, comments cut off.
     fn commands(text: &str) -> Vec<Vec<&str>> {
-        let lines = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n")).flat_map(str::lines);
+        let lines =
+            text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n")).flat_map(str::lines);
         lines.map(|line| line.split('#').next().unwrap_or_default().split_whitespace().collect()).collect()
     }
 

@@ -211,7 +211,7 @@ impl<'a> Dictionary<'a> {
         let (inside, rest) = self.rest.split_once(')')?;
         self.rest = rest;
         let inside = inside.trim();
-        let inside = inside.strip_suffix(',').unwrap_or(inside);
+        let inside = inside.strip_suffix(',').filter(|first| !first.is_empty()).unwrap_or(inside);
         let digits = |side: &str| side.bytes().all(|byte| byte.is_ascii_digit());
         let side = |side: &str| Some(side.trim()).filter(|side| digits(side)).and_then(|side| side.parse().ok());
         if inside.is_empty() { Some(Vec::new()) } else { inside.split(',').map(side).collect() }
