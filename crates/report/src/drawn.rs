@@ -137,12 +137,12 @@ impl Sources<'_, '_> {
         let Some(Method::Dmp(base)) = self.default_cell().map(|cell| &cell.written) else { return Ok(None) };
         let (blocks, papers) = (self.table.dit.depth, paper_blocks(&self.table.paper.backbone));
         let mut points = Vec::new();
-        for (depth, name) in [(Depth::First, "first"), (Depth::Half, "half"), (Depth::All, "all")] {
-            let prompted = |blocks: usize| match depth {
-                Depth::First => 1,
-                Depth::Half => (blocks / 2).max(1),
-                Depth::All => blocks,
-            };
+        let depths: [(Depth, &str, fn(usize) -> usize); 3] = [
+            (Depth::First, "first", |_| 1),
+            (Depth::Half, "half", |blocks| (blocks / 2).max(1)),
+            (Depth::All, "all", |blocks| blocks),
+        ];
+        for (depth, name, prompted) in depths {
             let mut method = base.clone();
             method.prompts.depth = depth;
             let same = |cell: &&JudgedCell| cell.cell.planned.written == Method::Dmp(method.clone());
