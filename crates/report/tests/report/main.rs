@@ -239,7 +239,9 @@ fn figures_are_whole_and_small() {
     for path in report.files.iter().filter(|path| path.extension().is_some_and(|e| e == "svg")) {
         let text = fs::read_to_string(path).unwrap();
         assert!(text.trim_end().ends_with("</svg>") && text.len() < 100_000, "{}", path.display());
-        assert!(!text.contains("NaN") && !text.contains("inf"), "{}", path.display());
+        // Any letters may stand together in an embedded image.
+        let drawn: String = text.lines().filter(|line| !line.contains("base64,")).collect();
+        assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{}", path.display());
     }
     let grid = image::open(folder.join("samples.png")).unwrap();
     // Twelve columns of 24 pixels with gaps of one, three rows and their difference, each pixel three wide.
@@ -257,7 +259,7 @@ fn figures_are_whole_and_small() {
 #[test]
 fn numerics_are_never_mixed() {
     for (overrides, what) in [
-        ("numerics.device=cuda", "numerics"),
+        ("numerics.engine=reference", "numerics"),
         ("sample.count=500", "number of samples"),
         ("evaluation.subset_seed=9", "subsets"),
     ] {
