@@ -158,6 +158,14 @@ mod tests {
         assert_ne!(below, above);
         assert_eq!([side(&up, "2.100"), side(&up, "2.200"), side(&up, "baseline")], [below, above, below]);
         assert_eq!([side(&down, "1.900"), side(&down, "1.800"), side(&down, "baseline")], [above; 3]);
-        assert!(up.contains("all (4)") && up.contains("all (12)"));
+    }
+
+    #[test]
+    fn each_panel_counts_its_own_networks_blocks() {
+        let printed = Point { paper: Some(5.87), ..point("all (4)", "all (12)", 2.2) };
+        let points = [point("first (1)", "first (1)", 2.1), printed];
+        let baseline = (Some(2.0), Some(6.27));
+        let both = draw(&Depths { metric: "fd", interval: "", baseline, points: &points }).unwrap();
+        assert!(both.contains("all (4)") && both.contains("all (12)"));
     }
 }

@@ -259,12 +259,13 @@ fn figures_are_whole_and_small() {
 #[test]
 fn numerics_are_never_mixed() {
     for (overrides, what) in [
-        ("numerics.engine=reference", "numerics"),
+        ("numerics.device=cuda", "numerics"),
         ("sample.count=500", "number of samples"),
         ("evaluation.subset_seed=9", "subsets"),
     ] {
-        let mut mixed = plan(&[0, 1], &[]);
-        let other = plan(&[0, 1], &[overrides]);
+        let engine = "numerics.engine=reference";
+        let mut mixed = plan(&[0, 1], &[engine]);
+        let other = plan(&[0, 1], &[engine, overrides]);
         let id = "b/hard";
         let foreign = other.table.as_ref().unwrap().cell(id).unwrap().runs.clone();
         mixed.table.as_mut().unwrap().cells.iter_mut().find(|cell| cell.id == id).unwrap().runs = foreign;
