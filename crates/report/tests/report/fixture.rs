@@ -93,6 +93,12 @@ impl Bench {
         }
     }
 
+    /// The distance of real images to the reference.
+    pub(crate) fn floor(&self, value: f64) {
+        let metrics = BTreeMap::from([(metric(&self.plan), value)]);
+        self.commit(self.table().floor.expect("a scale with a floor"), Finished { metrics, ..finished() }, &[]);
+    }
+
     /// A training that ends at an iteration; the curve has a point every ten.
     pub(crate) fn train(&self, cell: &str, seed: u64, iterations: usize, outcome: Outcome, loss: impl Fn(f64) -> f64) {
         let point = |iteration: usize| {
