@@ -34,8 +34,10 @@ pub struct Point {
 /// A value, its interval and where it stands on the axis.
 type Drawn = (usize, f64, Option<(f64, f64)>);
 
-const PANEL: i32 = 400;
+const PANEL: i32 = 440;
 const HEIGHT: u32 = 380;
+/// Room right of a panel, for a word.
+const BESIDE: i32 = 74;
 
 /// Draws our curve on the left and the paper's printed values on the right.
 pub fn draw(depths: &Depths) -> Result<String, Failure> {
@@ -80,7 +82,7 @@ fn panel(
     let (span, last) = (high - low, labels.len() as f64 - 0.5);
     let mut chart = ChartBuilder::on(&area)
         .margin_top(28)
-        .margin_right(16)
+        .margin_right(BESIDE)
         .x_label_area_size(48)
         .y_label_area_size(66)
         .build_cartesian_2d(-0.5f64..last, low..high)?;
@@ -107,10 +109,8 @@ fn panel(
         let line = [(-0.5, start), (last, start)];
         chart.draw_series(DashedLineSeries::new(line, 6, 4, GREY.stroke_width(1)))?;
         let (x, y) = chart.backend_coord(&(last, start));
-        // On the side that the curve leaves free.
-        let below = points.last().is_some_and(|&(_, end, _)| end > start);
-        let (shift, side) = if below { (5, VPos::Top) } else { (-5, VPos::Bottom) };
-        write(&area, "baseline", (x - corner_x - 4, y - corner_y + shift), SMALL, GREY, (HPos::Right, side))?;
+        // Beside the panel: the curve and its numbers may lie on the line.
+        write(&area, "baseline", (x - corner_x + 8, y - corner_y), SMALL, GREY, (HPos::Left, VPos::Center))?;
     }
     let joined = points.len() == labels.len();
     if joined {
@@ -140,11 +140,16 @@ mod tests {
         Point { label: label.into(), paper_label: paper_label.into(), mean: Some(mean), interval: None, paper: None }
     }
 
+    /// An attribute of a text.
+    fn attribute<'s>(svg: &'s str, text: &str, name: &str) -> &'s str {
+        let at = svg.find(&format!("\n{text}\n")).unwrap_or_else(|| panic!("no {text} in {svg}"));
+        let start = svg[..at].rfind(&format!(" {name}=\"")).unwrap();
+        svg[start + name.len() + 3..].split('"').next().unwrap()
+    }
+
     /// On which side of its place a text stands.
     fn side<'s>(svg: &'s str, text: &str) -> &'s str {
-        let at = svg.find(&format!("\n{text}\n")).unwrap_or_else(|| panic!("no {text} in {svg}"));
-        let start = svg[..at].rfind(" dy=\"").unwrap();
-        svg[start + 5..].split('"').next().unwrap()
+        attribute(svg, text, "dy")
     }
 
     #[test]
@@ -156,8 +161,11 @@ mod tests {
         let (up, down) = (draw([2.1, 2.2]), draw([1.9, 1.8]));
         let (below, above) = (side(&up, "2.000"), side(&down, "2.000"));
         assert_ne!(below, above);
-        assert_eq!([side(&up, "2.100"), side(&up, "2.200"), side(&up, "baseline")], [below, above, below]);
-        assert_eq!([side(&down, "1.900"), side(&down, "1.800"), side(&down, "baseline")], [above; 3]);
+        assert_eq!([side(&up, "2.100"), side(&up, "2.200")], [below, above]);
+        assert_eq!([side(&down, "1.900"), side(&down, "1.800")], [above; 2]);
+        // A number of five signs is some 40 pixels wide; the word stands right of the last one, whatever its height.
+        let left = |text: &str| attribute(&up, text, "x").parse::<i32>().unwrap();
+        assert!(left("baseline") >= left("2.200") + 36, "{} {}", left("baseline"), left("2.200"));
     }
 
     #[test]
