@@ -25,7 +25,7 @@ lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets --quiet -- --deny warnings
 
-# All of table 4 at a scale that takes about a minute, in a results tree of its own.
+# All of table 4 at a scale that takes seconds, in a results tree of its own.
 smoke:
     {{runner}} reproduce table4 --scale smoke --results target/smoke/results --reports target/smoke/reports
 

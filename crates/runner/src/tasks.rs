@@ -110,6 +110,8 @@ fn label(plan: &Plan, stage: &PlannedStage) -> String {
         (None, _) if [table.reference.features, table.reference.statistics].contains(&stage.key) => {
             format!("{kind} of the reference")
         }
+        // No cell uses them: those of the floor.
+        (None, _) if matches!(stage.stage, Stage::Features(_) | Stage::Metrics(_)) => format!("{kind} of real images"),
         (None, _) => format!("{kind} for {} at {}", plan.artifact, table.scale_name),
     }
 }
