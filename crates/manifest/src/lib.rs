@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod claim;
+pub mod content;
 pub mod dataset;
 pub mod digest;
 pub mod dit;
