@@ -304,6 +304,13 @@ impl Leave<'_> {
                         add(sum, dx);
                     }
                 }
+                Contribution::PrependBroadcast { places, .. } => {
+                    let sum = &mut l.d_prompts[(l.chunk.offset + s) * d..][..d];
+                    for dx in dx[..places * d].chunks_exact_mut(d) {
+                        add(sum, dx);
+                        dx.fill(0.0);
+                    }
+                }
                 Contribution::Weighted { weights, prompts } | Contribution::Prepend { weights, prompts } => {
                     let n = prompts.len() / d;
                     let d_weights = &mut l.d_weights[(l.chunk.offset + s) * n..][..n];

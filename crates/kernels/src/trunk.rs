@@ -208,7 +208,9 @@ fn contribution_gradient(level: usize, inputs: &Inputs, lanes: &[Lane], plan: &P
             reduce(&mut d_prompts, lanes, |lane| &lane.d_prompts[level]);
             ContributionGradient::Prompts { weights: together(|lane| &lane.d_weights), prompts: d_prompts }
         }
-        Contribution::Broadcast { .. } => ContributionGradient::Vectors(together(|lane| &lane.d_prompts)),
+        Contribution::Broadcast { .. } | Contribution::PrependBroadcast { .. } => {
+            ContributionGradient::Vectors(together(|lane| &lane.d_prompts))
+        }
     }
 }
 

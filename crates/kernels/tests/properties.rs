@@ -63,10 +63,6 @@ impl Problem {
         }
     }
 
-    fn broadcast(&self) -> Contribution<'_> {
-        Contribution::Broadcast { vectors: &self.vectors }
-    }
-
     fn inputs<'a>(&'a self, contributions: &'a [Contribution<'a>]) -> Inputs<'a> {
         Inputs { parameters: &self.parameters, condition: &self.condition, rows: &self.rows, contributions }
     }
@@ -86,6 +82,14 @@ impl Problem {
     fn loss(&self, contributions: &[Contribution]) -> f64 {
         let output = self.output(contributions);
         output.iter().zip(&self.d_output).map(|(o, w)| f64::from(*o) * f64::from(*w)).sum()
+    }
+}
+
+/// A vector per sample for every token, or for each place in front.
+fn broadcast(vectors: &[f32], in_front: bool) -> Contribution<'_> {
+    match in_front {
+        true => Contribution::PrependBroadcast { vectors, places: FRONT },
+        false => Contribution::Broadcast { vectors },
     }
 }
 
@@ -153,22 +157,36 @@ fn weights_and_prompts_match_finite_differences() {
 #[test]
 fn broadcast_vectors_match_finite_differences() {
     let problem = Problem::new(3);
-    let contributions = [problem.broadcast(), Contribution::None, problem.broadcast()];
-    let mut workspace = problem.workspace(Learn::Contributions { from: 0 });
-    let mut output = vec![0.0; problem.batch * SHAPE.output()];
-    workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
-    workspace.backward(&problem.inputs(&contributions), &problem.d_output);
-    for block in [0, 2] {
-        let ContributionGradient::Vectors(gradient) = &workspace.gradients().contributions[block] else {
-            panic!("block {block} has vectors");
-        };
-        assert_slope("vectors", gradient, |by| {
-            let vectors = moved(&problem.vectors, by);
-            let mut changed = contributions;
-            changed[block] = Contribution::Broadcast { vectors: &vectors };
-            problem.loss(&changed)
-        });
+    for in_front in [false, true] {
+        let contribution = broadcast(&problem.vectors, in_front);
+        let contributions = [contribution, Contribution::None, contribution];
+        let mut workspace = problem.workspace(Learn::Contributions { from: 0 });
+        let mut output = vec![0.0; problem.batch * SHAPE.output()];
+        workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
+        workspace.backward(&problem.inputs(&contributions), &problem.d_output);
+        for block in [0, 2] {
+            let ContributionGradient::Vectors(gradient) = &workspace.gradients().contributions[block] else {
+                panic!("block {block} has vectors");
+            };
+            assert_slope(&format!("vectors, in front {in_front}, block {block}"), gradient, |by| {
+                let vectors = moved(&problem.vectors, by);
+                let mut changed = contributions;
+                changed[block] = broadcast(&vectors, in_front);
+                problem.loss(&changed)
+            });
+        }
     }
+}
+
+/// One vector at all places in front is a prompt at each with weight 1.
+#[test]
+fn broadcast_in_front_is_prepending_the_same_prompt() {
+    let problem = Problem::new(1);
+    let (d, weights) = (SHAPE.hidden, [1.0; FRONT]);
+    let prompts = problem.vectors[..d].repeat(FRONT);
+    let prepended = Contribution::Prepend { weights: &weights, prompts: &prompts };
+    let [vectors, prompts] = [broadcast(&problem.vectors, true), prepended].map(|one| problem.output(&[one; 3]));
+    assert!(vectors == prompts);
 }
 
 /// Everything that a step leaves behind, as bits.
@@ -205,7 +223,8 @@ fn step(problem: &Problem, contributions: &[Contribution], learn: Learn, threads
 fn the_number_of_threads_changes_no_bit() {
     // 37 samples: lanes of two and three, so that shares are added up unevenly
     let problem = Problem::new(37);
-    for contribution in [problem.weighted(), problem.prepend(), problem.broadcast()] {
+    let [together, in_front] = [false, true].map(|in_front| broadcast(&problem.vectors, in_front));
+    for contribution in [problem.weighted(), problem.prepend(), together, in_front] {
         let contributions = [contribution, contribution, Contribution::None];
         for learn in [Learn::Everything, Learn::Contributions { from: 0 }] {
             let one = step(&problem, &contributions, learn, 1);
