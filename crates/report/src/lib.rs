@@ -72,26 +72,34 @@ pub struct Row {
 }
 
 /// The folder that the report of a plan goes to: `reports` for the default scale, `reports/<scale>` for others, and a
-/// folder that names the overrides where there are any, so that a trial never replaces a reproduction.
+/// folder that names overrides and seeds where they are not the scale's, so that a trial never replaces a reproduction.
 pub fn folder(table: &Table, reports: &Path) -> PathBuf {
-    if table.overrides.is_empty() {
-        return if table.scale_name == DEFAULT_SCALE { reports.to_owned() } else { reports.join(&table.scale_name) };
-    }
     let plain = |c: char| if c.is_ascii_alphanumeric() || ".=_-".contains(c) { c } else { '-' };
-    let overrides: Vec<String> = table.overrides.iter().map(|text| text.chars().map(plain).collect()).collect();
-    reports.join(format!("{}+{}", table.scale_name, overrides.join("+")))
+    let mut own: Vec<String> = table.overrides.iter().map(|text| text.chars().map(plain).collect()).collect();
+    if table.seeds != table.scale.seeds {
+        own.push(format!("seeds={}", protocol::list(&table.seeds).replace(", ", "-")));
+    }
+    match own.is_empty() {
+        true if table.scale_name == DEFAULT_SCALE => reports.to_owned(),
+        true => reports.join(&table.scale_name),
+        false => reports.join(format!("{}+{}", table.scale_name, own.join("+"))),
+    }
 }
 
 /// Writes the report of a plan from what is recorded now: `<artifact>.md`, `<artifact>.csv`, and in a folder of the
 /// artifact's name further tables, figures and the published records. Files that are right already are not touched.
 ///
 /// # Errors
-/// [`Error::Mixed`] where records must not be compared, [`Error::Store`] where one is damaged, and others if a file cannot
-/// be written. Nothing is written before all records have been read.
+/// [`Error::NothingRun`] where no cell has a result, [`Error::Mixed`] where records must not be compared, [`Error::Store`]
+/// where one is damaged, and others if a file cannot be written. Nothing is written before all records have been read.
 pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error> {
     let table = plan.table.as_ref().ok_or_else(|| Error::NoTable(plan.artifact.clone()))?;
     let tree = store.tree();
     let observed = observed::cells(plan, table, tree)?;
+    if observed.iter().all(|cell| cell.runs.iter().all(|run| run.state == observed::State::NotRun)) {
+        let (artifact, results) = (plan.artifact.clone(), tree.root().to_owned());
+        return Err(Error::NothingRun { artifact, results, next: protocol::reproduce(plan, table) });
+    }
     consistency::check(&observed, tree)?;
     let metric = protocol::metric(plan, table);
     let runs = frames::runs(plan, table, &metric, &observed.iter().collect::<Vec<_>>())?;

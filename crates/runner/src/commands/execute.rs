@@ -86,10 +86,18 @@ pub(crate) fn reproduce(session: &Session, artifacts: &[String]) -> Result<Exit,
     let exit = execute(session, &Stages::of(&plans))?;
     if exit != Exit::Interrupted {
         for plan in plans.iter().filter(|plan| plan.table.is_some()) {
-            super::report::write(session, plan)?;
+            match super::report::write(session, plan) {
+                // Why nothing ran has been said, and has its own exit code.
+                Err(Failure::Other(error)) if exit != Exit::Done && is_empty_report(&error) => session.say(error),
+                written => written?,
+            }
         }
     }
     Ok(exit)
+}
+
+fn is_empty_report(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(report::Error::NothingRun { .. }))
 }
 
 /// Brings stages to their end.
