@@ -113,6 +113,13 @@ fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
     let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop);
     let exit = executor::exit(&endings, stop.count() > 0);
+    let ran = |ending: &Ending| matches!(ending, Ending::Done | Ending::Diverged { .. });
+    if endings.iter().flatten().any(ran)
+        && let Err(error) = store::index::rebuild(store.tree())
+    {
+        // It can be made at any time and nothing depends on it.
+        session.say(format_args!("the index of the results is not up to date: {error}"));
+    }
     tell(session, &tasks, &endings, started.elapsed().as_secs_f64())?;
     if exit == Exit::Interrupted {
         session.say("interrupted; what is done is kept. Type the same command again to go on");
