@@ -105,11 +105,11 @@ fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
     let store = session.store();
-    let code = store::Code::collect(session.root(), store.hashes());
+    let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);
     let history = History::of(store);
     let seconds =
         |stage: &Stage| STARTING_SECONDS + Work::of(stage).flops / history.rate(stage.kind()).unwrap_or(USUAL_RATE);
-    let tasks = stages.tasks(session.results(), &code, session.device(), &seconds);
+    let tasks = stages.tasks(session.results(), &checkout, session.device(), &seconds);
     let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
     let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop);
     let exit = executor::exit(&endings, stop.count() > 0);
