@@ -6,7 +6,7 @@ use polars::prelude::*;
 use crate::error::StoreError;
 use crate::frames;
 use crate::record::{Outcome, Record};
-use crate::tree::{Tree, What};
+use crate::tree::Tree;
 
 /// Name of the file.
 const FILE: &str = "index.parquet";
@@ -17,12 +17,7 @@ const FILE: &str = "index.parquet";
 /// # Errors
 /// [`StoreError::Io`] if the tree cannot be read or the index not written.
 pub fn rebuild(tree: &Tree) -> Result<DataFrame, StoreError> {
-    let finished = tree.entries()?.into_iter().filter_map(|entry| match entry.what {
-        What::Finished(key) => Some((key, entry.kind)),
-        _ => None,
-    });
-    // A damaged record is no row; `verify` names it.
-    let records: Vec<Record> = finished.filter_map(|(key, kind)| tree.record(key, &kind).ok()).collect();
+    let records = tree.records()?;
     fn column<T>(records: &[Record], value: impl Fn(&Record) -> T) -> Vec<T> {
         records.iter().map(value).collect()
     }
