@@ -4,8 +4,6 @@ use manifest::dit::DitConfig;
 use models::dit::{elements, initial_weights, named_shapes};
 use serde_json::Value;
 
-const KEYS: &str = include_str!("../../goldens/files/model_keys.json");
-
 fn config(size: &str, conditional: bool) -> DitConfig {
     let (hidden, depth, heads) = match size {
         "DiT-B/2" => (768, 12, 12),
@@ -28,7 +26,8 @@ fn config(size: &str, conditional: bool) -> DitConfig {
 
 #[test]
 fn goldens_names_shapes_and_counts() {
-    let keys: Value = serde_json::from_str(KEYS).unwrap();
+    let text = goldens::model_keys();
+    let keys: Value = serde_json::from_str(&text).unwrap();
     let mut checked = 0;
     for (name, entry) in keys.as_object().unwrap() {
         let parts: Vec<&str> = name.split(':').collect();
@@ -37,11 +36,11 @@ fn goldens_names_shapes_and_counts() {
         assert_eq!(elements(&shapes) as u64, entry["parameters"].as_u64().unwrap(), "{name}");
         let theirs = entry["tensors"].as_object().unwrap();
         assert_eq!(shapes.len(), theirs.len(), "{name}");
-        let mut place = KEYS.find(name).unwrap();
+        let mut place = text.find(name).unwrap();
         for (tensor, shape) in shapes {
             assert_eq!(serde_json::to_value(&shape).unwrap(), theirs[&tensor], "{name}: {tensor}");
             // The same order: each name comes behind the one before it in the file.
-            place += KEYS[place..].find(&format!("\"{tensor}\":")).unwrap_or_else(|| panic!("{tensor} comes too late"));
+            place += text[place..].find(&format!("\"{tensor}\":")).unwrap_or_else(|| panic!("{tensor} comes too late"));
         }
         checked += 1;
     }
