@@ -1,6 +1,6 @@
 //! Conditions that tie several values together; what concerns one value alone is in its type's schema.
 
-use crate::claim::Claim;
+use crate::claim::{Claim, Direction};
 use crate::dataset::Dataset;
 use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, Target};
@@ -246,10 +246,15 @@ pub(crate) fn claims(claims: &[(Claim, Node)], problems: &mut Problems) {
                 problems.add(&contrasts.place_of_key(against), format!("unknown claim `{against}`{hint}"));
                 continue;
             };
+            if claim.metric != other.metric {
+                let message = format!("`{}` and `{against}` are claims on different metrics", claim.id);
+                problems.add(&contrasts.place_of_key(against), message);
+            }
             if let (Some(a), Some(b)) = (claim.value, other.value)
-                && !expected.holds(a - b)
+                && !expected.holds(a, b)
             {
-                let message = format!("`{}` ({a}) is not {expected} than `{against}` ({b})", claim.id);
+                let than = if *expected == Direction::Equal { "to" } else { "than" };
+                let message = format!("`{}` ({a}) is not {expected} {than} `{against}` ({b})", claim.id);
                 problems.add(&contrasts.place_of_key(against), message);
             }
         }

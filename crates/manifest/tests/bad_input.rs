@@ -85,7 +85,7 @@ fn mistakes_in_a_manifest() {
         (
             "title: Gating",
             "«titel: Gating",
-            "@: unknown key `titel` in `groups.b`; allowed: cells, title; did you mean `title`?\n\
+            "@: unknown key `titel` in `groups.b`; allowed: baseline, cells, paper, setting, title; did you mean `title`?\n\
              @: missing key `title` in `groups.b`",
         ),
         ("soft: {}", "soft: {}\n      «hard: {}", "@: duplicate key `hard`; it is first at experiments/mini.yaml:10:7"),
@@ -254,13 +254,13 @@ fn a_floor_may_touch_the_reference_and_be_left_out() {
         // 184 to 199 are judged; that the dataset goes on into the reference is no harm.
         let good =
             Fixture::new().spoil("scales/s.yaml", "first: 400, count: 32", &format!("first: {first}, count: 32"));
-        assert!(good.load("s", &[]).unwrap().table.unwrap().floor.is_some());
+        assert!(good.load("s", &[]).unwrap().tables[0].floor.is_some());
     }
     let none = Fixture::new().load("s", &["evaluation.floor=~"]).unwrap();
-    assert_eq!(none.table.unwrap().floor, None);
+    assert_eq!(none.tables[0].floor, None);
     let line = "  floor: {kind: faces, image_size: 8, first: 400, count: 32}\n";
     let absent = Fixture::new().spoil("scales/s.yaml", line, "").load("s", &[]).unwrap();
-    assert_eq!(absent.table.unwrap().floor, None);
+    assert_eq!(absent.tables[0].floor, None);
 }
 
 #[test]
@@ -276,8 +276,8 @@ fn mistakes_in_a_recipe() {
         ),
         (
             "net.yaml",
-            "classes: null\n  label_dropout: 0.0\n  learn_sigma: true\ndata: {",
-            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{",
+            "classes: null\n  label_dropout: 0.0\n  learn_sigma: true\ndata: {kind: faces, image_size: 8, first: 0, count: 100}",
+            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{kind: image_folder, image_size: 8, folder: f}",
             "@: `data` has no labels, but the backbone is class-conditional",
         ),
         (
@@ -307,8 +307,8 @@ fn mistakes_in_a_recipe() {
         ("cnn.yaml", "widths: [4, 8]", "widths: [4, «0]", "@: `extractor.widths[1]` must be at least 1, found `0`"),
         (
             "cnn.yaml",
-            "target: factors",
-            "target: «labels",
+            "target: factors}\ndata: {kind: faces, image_size: 8, first: 100, count: 100}",
+            "target: «labels}\ndata: {kind: image_folder, image_size: 8, folder: f}",
             "@: `extractor.target` can be `labels` for labelled images only; use `factors`",
         ),
     ];
@@ -426,7 +426,7 @@ fn an_extended_scale_keeps_the_places_of_both_files() {
         unknown,
         ["experiments/scales/t.yaml:1:10: there is no `r` in experiments/scales; allowed: s, t; did you mean `s`?"]
     );
-    let table = Fixture::new().load("t", &[]).unwrap().table.unwrap();
+    let table = Fixture::new().load("t", &[]).unwrap().tables.remove(0);
     assert_eq!((table.scale.train.iterations, table.scale.train.batch), (3, 4));
 }
 

@@ -186,7 +186,11 @@ fn file_of(stage: &Stage) -> Option<&'static str> {
         Stage::Features(_) => Some(artifact::FEATURES),
         Stage::Statistics(_) => Some(artifact::STATISTICS),
         Stage::Activation(_) => Some(artifact::ACTIVATION),
-        Stage::Metrics(_) => None,
+        Stage::Metrics(_)
+        | Stage::Extrapolation(_)
+        | Stage::Coverage(_)
+        | Stage::InceptionScore(_)
+        | Stage::Similarity(_) => None,
     }
 }
 

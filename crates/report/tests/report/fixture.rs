@@ -13,7 +13,7 @@ use store::{Code, CurvePoint, Finished, Machine, Outcome, Store};
 
 /// Name of the metric at the tiny scale, taken from the plan.
 pub(crate) fn metric(plan: &Plan) -> String {
-    let run = &plan.table.as_ref().unwrap().cells[0].runs[0];
+    let run = &plan.tables[0].cells[0].runs[0];
     match &plan.stage(run.metrics).unwrap().stage {
         manifest::stage::Stage::Metrics(metrics) => metrics.name.clone(),
         _ => unreachable!("the stage of a metrics key"),
@@ -65,11 +65,11 @@ impl Bench {
     }
 
     pub(crate) fn table(&self) -> &Table {
-        self.plan.table.as_ref().unwrap()
+        &self.plan.tables[0]
     }
 
     pub(crate) fn table_mut(&mut self) -> &mut Table {
-        self.plan.table.as_mut().unwrap()
+        &mut self.plan.tables[0]
     }
 
     pub(crate) fn cell(&self, id: &str) -> &PlannedCell {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use manifest::plan::CellRun;
 use manifest::stage::Stage;
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use crate::explain::History;
 use crate::output::{counted, duration};
 use crate::session::Session;
 use crate::signals::StopRequests;
-use crate::tasks::{Stages, chain};
+use crate::tasks::Stages;
 use crate::work::Work;
 
 /// What a child process takes to start and to commit.
@@ -63,16 +64,13 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
     if cells.is_empty() {
         return execute(session, &stages);
     }
-    let table = plans[0].table.as_ref().ok_or_else(|| {
-        Failure::Usage(format!(
-            "{} is a recipe, it has no cells\n  leave `--cell` out to run it",
-            plans[0].file.display()
-        ))
-    })?;
+    if plans[0].is_recipe() {
+        let problem = format!("{} is a recipe, it has no cells", plans[0].file.display());
+        return Err(Failure::Usage(format!("{problem}\n  leave `--cell` out to run it")));
+    }
     let mut wanted = BTreeSet::new();
     for id in cells {
-        let cell = super::cell(table, &plans[0].artifact, id)?;
-        wanted.extend(cell.runs.iter().flat_map(chain));
+        wanted.extend(super::cell(&plans[0], id)?.runs.iter().flat_map(CellRun::keys));
     }
     execute(session, &stages.needed_for(wanted))
 }
@@ -85,7 +83,7 @@ pub(crate) fn reproduce(session: &Session, artifacts: &[String]) -> Result<Exit,
     let plans = session.plans(artifacts)?;
     let exit = execute(session, &Stages::of(&plans))?;
     if exit != Exit::Interrupted {
-        for plan in plans.iter().filter(|plan| plan.table.is_some()) {
+        for plan in plans.iter().filter(|plan| !plan.is_recipe()) {
             super::report::write(session, plan)?;
         }
     }

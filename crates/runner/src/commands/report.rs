@@ -12,7 +12,7 @@ use crate::session::Session;
 /// When there is no plan, or the report cannot be written.
 pub(crate) fn run(session: &Session, artifact: &str) -> Result<Exit, Failure> {
     for plan in session.plans(&[artifact.to_owned()])? {
-        if plan.table.is_none() {
+        if plan.is_recipe() {
             let problem = format!("{} is a recipe, it has no report", plan.file.display());
             return Err(Failure::Usage(format!("{problem}\n  `runner show KEY` shows what its stage has left")));
         }
