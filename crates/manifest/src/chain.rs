@@ -132,7 +132,7 @@ impl<'a> Chains<'a> {
     pub(crate) fn run(&mut self, method: &Method, seed: u64) -> Result<CellRun, Error> {
         let train = match method {
             Method::Pretrained(_) => None,
-            Method::Finetune(_) | Method::PromptTuning(_) | Method::Dmp(_) => Some(self.train(method, seed)?),
+            _ => Some(self.train(method, seed)?),
         };
         let activation = match (method, train) {
             (Method::Dmp(_), Some(train)) => Some(self.activation(method, train)?),
