@@ -22,6 +22,7 @@ mod measures;
 mod network;
 mod process;
 mod sampling;
+pub mod size;
 mod trainables;
 mod training;
 mod trunk;

@@ -176,7 +176,7 @@ impl<'a> Chains<'a> {
         let method = run.method;
         let train = match method {
             Method::Pretrained(_) => None,
-            Method::Finetune(_) | Method::PromptTuning(_) | Method::Dmp(_) => Some(self.train(run, seed)?),
+            _ => Some(self.train(run, seed)?),
         };
         let activation = match (method, train) {
             (Method::Dmp(_), Some(train)) => Some(self.activation(method, train)?),

@@ -65,8 +65,10 @@ pub enum Metric {
     /// How many more prompts the gate uses in the quarter of highest timesteps than in that of the lowest, as a share of
     /// all; a prompt is used as much as the entropy of the weights says. 0 without a gate.
     ActivationGain,
-    /// Trained parameters and the backbone's, in millions (Table 1).
+    /// Parameters in millions (Table 1).
     Parameters,
+    /// What a patch adds to them, in percent.
+    ParametersAdded,
 }
 
 impl Metric {
@@ -87,13 +89,14 @@ impl Metric {
             Self::SamplingSeconds => "sampling_seconds",
             Self::ActivationGain => "activation_gain",
             Self::Parameters => "parameters",
+            Self::ParametersAdded => "parameters_added",
         }
     }
 
     /// Decimals that the paper prints.
     pub fn decimals(self) -> usize {
         match self {
-            Self::Fid | Self::Precision | Self::Recall => 2,
+            Self::Fid | Self::Precision | Self::Recall | Self::ParametersAdded => 2,
             Self::Parameters => 1,
             _ => 4,
         }

@@ -79,6 +79,8 @@ pub enum MethodKind {
     Finetune,
     /// Prompts without a gate.
     PromptTuning,
+    /// Low-rank adaptation.
+    Lora,
     /// Diffusion Model Patching.
     Dmp,
 }

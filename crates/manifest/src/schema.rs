@@ -5,6 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use crate::claim::Claims;
+use crate::count::Count;
 use crate::manifest::Manifest;
 use crate::method::Method;
 use crate::preset::Preset;
@@ -15,6 +16,7 @@ use crate::scale::Scale;
 pub fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("claims", of::<Claims>()),
+        ("count", of::<Count>()),
         ("manifest", of::<Manifest>()),
         ("preset", of::<Preset>()),
         ("recipe", of::<Recipe>()),

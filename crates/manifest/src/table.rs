@@ -91,7 +91,7 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell]) -> PlannedCell {
 /// Noise on the prompts is known to hurt; it needs a method with prompts.
 fn positive_control(base: &Method) -> Option<PlannedCell> {
     match base {
-        Method::Pretrained(_) | Method::Finetune(_) => None,
+        Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
         Method::PromptTuning(_) | Method::Dmp(_) => Some(PlannedCell {
             id: "positive_control".to_owned(),
             group: None,

@@ -5,7 +5,7 @@ use crate::dataset::Dataset;
 use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, Target};
 use crate::gate::{Gate, Selection};
-use crate::method::{Depth, Method, Position, Prompts};
+use crate::method::{Depth, Lora, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
 use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, SamplerKind, Scale};
@@ -195,11 +195,16 @@ impl Checked<'_> {
         }
     }
 
-    /// A method on a backbone: at least one prompt exists, at least one is kept, and no more blocks have prompts than
-    /// there are.
+    /// A method on a backbone: at least one prompt exists, at least one is kept, no more blocks have prompts than there
+    /// are, and a low rank is none above the width.
     pub(crate) fn method(&mut self, method: &Method, dit: &DitConfig) {
         let (prompts, gate) = match method {
             Method::Pretrained(_) | Method::Finetune(_) => return,
+            Method::Lora(Lora { rank, .. }) => {
+                return self.require(*rank <= dit.hidden, "rank", || {
+                    format!("must be at most the backbone's width ({}), found `{rank}`", dit.hidden)
+                });
+            }
             Method::PromptTuning(tuning) => (&tuning.prompts, None),
             Method::Dmp(dmp) => (&dmp.prompts, Some(&dmp.gate)),
         };

@@ -84,6 +84,10 @@ impl Workspace {
     pub fn load(&self, name: &str, request: &Request) -> Result<Plan, Error> {
         let names: Vec<_> = self.artifacts().into_iter().chain(self.recipes()).collect();
         let path = self.files.path(name, "", &names, &typed_name(name))?;
+        if self.files.has_key(&path, "count") {
+            let message = "is a table of sizes, nothing of it is run; `runner report` writes it";
+            return Err(Error::at(&typed_name(name), message));
+        }
         match self.files.has_key(&path, "recipe") {
             true => self.load_recipe(name, &request.overrides),
             false => self.load_artifact(name, request),

@@ -92,7 +92,7 @@ fn mistakes_in_a_manifest() {
         (
             "{kind: pretrained}",
             "{kind: «pretraind}",
-            "@: unknown value `pretraind` for `baseline.method.kind`; allowed: pretrained, finetune, prompt_tuning, dmp; did you mean `pretrained`?",
+            "@: unknown value `pretraind` for `baseline.method.kind`; allowed: pretrained, finetune, prompt_tuning, lora, dmp; did you mean `pretrained`?",
         ),
         (
             "claim: m.hard",
@@ -146,6 +146,16 @@ fn mistakes_in_a_manifest() {
             "{method.gate.selection: {kind: top_k, keep: 0.75}}",
             "{«train.iterations: 5}",
             "@: a cell sets paths below `method` only, not `train.iterations`: the scale fixes the rest",
+        ),
+        (
+            "set: {method.gate.selection: {kind: top_k, keep: 0.75}}",
+            "method: {kind: lora}, set: {method.rank: «17}",
+            "@: `rank` must be at most the backbone's width (16), found `17`",
+        ),
+        (
+            "set: {method.gate.selection: {kind: top_k, keep: 0.75}}",
+            "method: {kind: lora}, set: {method.alpha: «0}",
+            "@: `method.alpha` must be greater than 0, found `0`",
         ),
         ("hard: ", "«Hard/x: ", "@: the name `Hard/x` must be made of lowercase letters, digits and underscores"),
         (

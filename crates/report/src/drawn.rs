@@ -466,6 +466,7 @@ fn method_name(method: &Method) -> &'static str {
         Method::Pretrained(_) => "baseline",
         Method::Finetune(_) => "fine-tuning",
         Method::PromptTuning(_) => "prompt tuning",
+        Method::Lora(_) => "LoRA",
         Method::Dmp(_) => "DMP",
     }
 }

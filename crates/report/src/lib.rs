@@ -31,6 +31,8 @@ mod protocol;
 mod provenance;
 mod readings;
 mod results;
+pub mod sizes;
+pub mod summary;
 mod views;
 
 pub use error::Error;

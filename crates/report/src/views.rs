@@ -69,7 +69,7 @@ fn title(metric: Metric) -> &'static str {
         Metric::SimilarityStd => "Standard deviation of the cosine similarities",
         Metric::SamplingSeconds => "Seconds a sample takes",
         Metric::ActivationGain => "Prompts used at high t beside low t",
-        Metric::Parameters => "Parameters",
+        Metric::Parameters | Metric::ParametersAdded => "Parameters",
     }
 }
 

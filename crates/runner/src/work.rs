@@ -35,9 +35,14 @@ impl Work {
                 s.optimisation.iterations,
                 s.optimisation.batch as f64 * 3.0 * extractor_forward(&s.extractor),
             ),
-            // Frozen weights need no gradient of their own: forward and backward cost the same.
             Stage::Train(s) => {
-                let passes = if matches!(s.method, Method::Finetune(_)) { 3.0 } else { 2.0 };
+                let passes = match s.method {
+                    Method::Finetune(_) => 3.0,
+                    // The gradients of qkv and projection: 8 of a block's 24 products.
+                    Method::Lora(_) => 2.0 + 8.0 / 24.0,
+                    // Frozen weights need no gradient of their own: forward and backward cost the same.
+                    _ => 2.0,
+                };
                 let forward = dit_forward(&s.dit, prompts(&s.method));
                 iterations(s.optimisation.iterations, s.optimisation.batch as f64 * passes * forward)
             }
@@ -67,7 +72,7 @@ impl Work {
 
 fn prompts(method: &Method) -> Option<&Prompts> {
     match method {
-        Method::Pretrained(_) | Method::Finetune(_) => None,
+        Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
         Method::PromptTuning(method) => Some(&method.prompts),
         Method::Dmp(method) => Some(&method.prompts),
     }

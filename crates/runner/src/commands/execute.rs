@@ -1,4 +1,4 @@
-//! `runner sweep`, `run` and `reproduce`: brings stages to their end, and says how they ended.
+//! `runner sweep` and `run`: brings stages to their end, and says how they ended.
 
 use std::collections::BTreeSet;
 
@@ -75,23 +75,11 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
     execute(session, &stages.needed_for(wanted))
 }
 
-/// `runner reproduce`: all cells, then the reports.
+/// Brings stages to their end.
 ///
 /// # Errors
-/// As [`sweep`], and when a report cannot be written.
-pub(crate) fn reproduce(session: &Session, artifacts: &[String]) -> Result<Exit, Failure> {
-    let plans = session.plans(artifacts)?;
-    let exit = execute(session, &Stages::of(&plans))?;
-    if exit != Exit::Interrupted {
-        for plan in plans.iter().filter(|plan| !plan.is_recipe()) {
-            super::report::write(session, plan)?;
-        }
-    }
-    Ok(exit)
-}
-
-/// Brings stages to their end.
-fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
+/// When the device is missing, or the results tree cannot be used.
+pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
     let store = session.store();

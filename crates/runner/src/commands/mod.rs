@@ -8,6 +8,7 @@ mod gc;
 mod logs;
 mod plan;
 mod report;
+mod reproduce;
 mod schema;
 mod show;
 mod status;
@@ -33,7 +34,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan { artifact, explain } => plan::run(&reading(options)?, &artifact, explain),
         Command::Sweep { manifests } => execute::sweep(&writing(options)?, &manifests),
         Command::Run { manifest, cell } => execute::run(&writing(options)?, &manifest, &cell),
-        Command::Reproduce { artifacts } => execute::reproduce(&writing(options)?, &artifacts),
+        Command::Reproduce { artifacts } => reproduce::run(&writing(options)?, &artifacts),
         Command::Report { artifact } => report::run(&reading(options)?, &artifact),
         Command::Status { artifact } => status::run(&reading(options)?, artifact.as_deref()),
         Command::Show { what } => show::run(&reading(options)?, &what),
