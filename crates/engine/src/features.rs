@@ -1,10 +1,13 @@
 //! The stage `features`: a network looks at images.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
 use manifest::extractor::{FeatureNetwork, InceptionWeights};
-use manifest::stage;
+use manifest::plan::{Input, PlannedStage};
+use manifest::stage::{self, Stage};
 use models::extractor::Extractor;
 use models::inception::{self, Inception};
 use models::weights;
@@ -82,11 +85,32 @@ impl Judge {
 
 /// Inception's weights from a file under any of their published names.
 fn read_inception(job: &Job) -> Result<weights::Weights, EngineError> {
-    let shapes = inception::named_shapes().map_err(anyhow::Error::from)?;
-    let mut file = weights::WeightFile::open(job.input("extractor")?, None).map_err(anyhow::Error::from)?;
+    Ok(open_inception(job.input("extractor")?)?.read().map_err(anyhow::Error::from)?)
+}
+
+/// A file that holds Inception's weights. No number is read.
+fn open_inception(path: &Path) -> Result<weights::WeightFile> {
+    let mut file = weights::WeightFile::open(path, None)?;
     file.translate(weights::names::Family::Inception);
-    file.keep(&shapes).map_err(anyhow::Error::from)?;
-    Ok(file.read().map_err(anyhow::Error::from)?)
+    file.keep(&inception::named_shapes()?)?;
+    Ok(file)
+}
+
+/// Looks into the weight files of a planned stage before anything runs: a damaged file, or another network's, is found here
+/// and not an hour later.
+///
+/// # Errors
+/// Names the file, and every tensor that it lacks or has in another shape.
+pub fn inspect(planned: &PlannedStage) -> Result<()> {
+    let network = match &planned.stage {
+        Stage::Features(stage) => &stage.extractor,
+        Stage::InceptionScore(stage) => &stage.extractor,
+        _ => return Ok(()),
+    };
+    match (network, planned.inputs.get("extractor")) {
+        (FeatureNetwork::Inception(_), Some(Input::File { path, .. })) => open_inception(path).map(|_| ()),
+        _ => Ok(()),
+    }
 }
 
 /// One channel as three alike.

@@ -28,5 +28,6 @@ mod training;
 mod trunk;
 
 pub use execute::execute;
+pub use features::inspect;
 pub use job::{CurvePoint, Device, EngineError, Finished, Job, Outcome, Progress};
 pub use losses::Losses;

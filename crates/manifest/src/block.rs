@@ -98,14 +98,9 @@ impl Member<'_> {
 
     /// The cell as one that cannot be run.
     pub(crate) fn not_run(&self, claims: &[Claim], reason: &str) -> NotRun {
-        let claim = self.cell.claim.as_ref().and_then(|id| claims.iter().find(|claim| claim.id == *id));
-        NotRun {
-            cell: self.id.clone(),
-            title: self.title(),
-            place: claim.map(|claim| claim.place.clone()),
-            value: claim.and_then(|claim| claim.value),
-            reason: reason.to_owned(),
-        }
+        let ids = self.cell.claim.iter().chain(&self.cell.further_claims);
+        let claims = ids.filter_map(|id| claims.iter().find(|claim| claim.id == *id).cloned()).collect();
+        NotRun { cell: self.id.clone(), title: self.title(), claims, reason: reason.to_owned() }
     }
 }
 

@@ -42,10 +42,8 @@ pub struct NotRun {
     pub cell: String,
     /// Its title.
     pub title: String,
-    /// Where the paper has it.
-    pub place: Option<String>,
-    /// What the paper prints there.
-    pub value: Option<f64>,
+    /// What the paper says about it.
+    pub claims: Vec<Claim>,
     /// Why it cannot.
     pub reason: String,
 }

@@ -157,6 +157,18 @@ fn mistakes_in_a_manifest() {
             "method: {kind: lora}, set: {method.alpha: «0}",
             "@: `method.alpha` must be greater than 0, found `0`",
         ),
+        (
+            "title: Gating type",
+            "title: Gating type\n    «paper: {where: T, backbone: B, dataset: D, further_iterations: 1}",
+            "@: `paper` stands here only beside `setting`",
+        ),
+        ("soft: {}", "soft: {share: «0}", "@: `groups.b.cells.soft.share` must be greater than 0, found `0`"),
+        (
+            "soft: {}",
+            "soft: {further_claims: [«m.hart]}",
+            "@: unknown claim `m.hart`; allowed: m.baseline, m.hard; did you mean `m.hard`?",
+        ),
+        ("soft: {}", "soft: {classes: «[1]}", "@: `classes` has none to show: the backbone is unconditional"),
         ("hard: ", "«Hard/x: ", "@: the name `Hard/x` must be made of lowercase letters, digits and underscores"),
         (
             "preset: paper",
@@ -256,6 +268,33 @@ fn mistakes_in_a_scale() {
     for (right, wrong, expected) in cases {
         Fixture::expect("scales/s.yaml", right, wrong, expected);
     }
+}
+
+#[test]
+fn a_block_without_what_it_needs_is_said_to_be_incomplete() {
+    let own = |setting: &str| format!("groups:\n  other: {{title: Other, setting: {setting}, cells: {{x: {{}}}}}}");
+    let fixture = Fixture::new().spoil("mini.yaml", "groups:", &own("u"));
+    let message = |key: &str| {
+        format!(
+            "experiments/mini.yaml:7:3: `{key}` is missing in `groups.other`: with `setting: u` the group has its own"
+        )
+    };
+    assert_eq!(fixture.lines("s", &[]), [message("paper"), message("baseline")]);
+    // A setting that the scale does not have leaves the block out, and nothing else.
+    let whole = "paper: {where: T, backbone: B, dataset: D, further_iterations: 1}, baseline: {method: {kind: pretrained}}, cells";
+    let fixture = Fixture::new().spoil("mini.yaml", "groups:", &own("u").replace("cells", whole));
+    let plan = fixture.load("s", &[]).unwrap();
+    assert_eq!((plan.tables.len(), plan.not_run.len()), (1, 2));
+    assert_eq!(plan.not_run[1].reason, "scale `s` has no setting `u`");
+    // With it, the overlay is checked like the scale's own keys.
+    let text = "\nsettings:\n  u: {train: {iterations: 7}}\n";
+    let scale = fs::read_to_string(fixture.path("scales/s.yaml")).unwrap();
+    fs::write(fixture.path("scales/s.yaml"), scale.clone() + text).unwrap();
+    let plan = fixture.load("t", &[]).unwrap();
+    assert_eq!((plan.tables.len(), plan.tables[1].scale.train.iterations), (2, 7));
+    fs::write(fixture.path("scales/s.yaml"), scale + &text.replace("iterations", "iteration")).unwrap();
+    let lines = fixture.lines("s", &[]);
+    assert!(lines[0].contains("unknown key `iteration` in `train`"), "{lines:?}");
 }
 
 #[test]

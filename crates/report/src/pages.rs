@@ -1,6 +1,5 @@
 //! The report's page: a section for every table, then what could not be run, and what made the records.
 
-use manifest::claim::Metric;
 use manifest::plan::Plan;
 use store::Record;
 
@@ -35,9 +34,11 @@ fn not_run(plan: &Plan) -> String {
     }
     let columns = [("Cell", Align::Left), ("In the paper", Align::Left), ("Paper", Align::Right), ("Why", Align::Left)];
     let rows = plan.not_run.iter().map(|cell| {
-        let value = cell.value.map_or(String::new(), |value| format!("{value:.*}", Metric::Fid.decimals()));
-        let place = cell.place.as_deref().map(escape).unwrap_or_default();
-        vec![format!("{} {}", code(&cell.cell), escape(&cell.title)), place, value, escape(&cell.reason)]
+        let values =
+            cell.claims.iter().filter_map(|claim| Some(format!("{:.*}", claim.metric.decimals(), claim.value?)));
+        let place = cell.claims.first().map(|claim| escape(&claim.place)).unwrap_or_default();
+        let name = format!("{} {}", code(&cell.cell), escape(&cell.title));
+        vec![name, place, values.collect::<Vec<_>>().join(", "), escape(&cell.reason)]
     });
     format!("## Not run\n\n{}", table(&columns, &rows.collect::<Vec<_>>()))
 }

@@ -22,13 +22,18 @@ pub(crate) fn metric(plan: &Plan) -> String {
 
 /// The plan of Table 4 at the tiny scale.
 pub(crate) fn plan(seeds: &[u64], overrides: &[&str]) -> Plan {
+    plan_of("table4", seeds, overrides)
+}
+
+/// The plan of an artifact at the tiny scale.
+pub(crate) fn plan_of(artifact: &str, seeds: &[u64], overrides: &[&str]) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let request = Request {
         scale: "tiny".to_owned(),
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
         seeds: Some(seeds.to_vec()),
     };
-    Workspace::open(root).unwrap().load_artifact("table4", &request).unwrap()
+    Workspace::open(root).unwrap().load_artifact(artifact, &request).unwrap()
 }
 
 /// A plan and its results.
@@ -90,6 +95,16 @@ impl Bench {
                     .insert(format!("{name}.subset.{subset:02}"), value + 1.0 + 0.01 * (subset as f64 * value).sin());
             }
             self.commit(run.metrics, Finished { metrics, ..finished() }, &[]);
+        }
+    }
+
+    /// A number that a cell's measuring stages of a kind leave, at each seed.
+    pub(crate) fn further(&self, cell: &str, kind: &str, numbers: &[(&str, &[f64])]) {
+        for (i, run) in self.cell(cell).runs.iter().enumerate() {
+            let of_kind = |key: &&Key| self.plan.stage(**key).unwrap().stage.kind() == kind;
+            let key = *run.measures.iter().find(of_kind).unwrap_or_else(|| panic!("{cell} has no {kind}"));
+            let metrics = numbers.iter().map(|(name, values)| ((*name).to_owned(), values[i])).collect();
+            self.commit(key, Finished { metrics, ..finished() }, &[]);
         }
     }
 

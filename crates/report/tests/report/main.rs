@@ -1,6 +1,7 @@
 //! Reports from results trees that are written through the store.
 
 mod fixture;
+mod tables;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};

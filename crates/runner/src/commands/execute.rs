@@ -82,6 +82,9 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
 pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
+    for planned in stages.iter() {
+        engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{error:#}")))?;
+    }
     let store = session.store();
     let code = store::Code::collect(session.root(), store.hashes());
     let history = History::of(store);
