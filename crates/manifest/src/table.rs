@@ -36,7 +36,7 @@ pub(crate) fn plan(
     let is_default = |cell: &&ExpandedCell| cell.method == expanded.base && cell.share == 1.0;
     let default_cell = expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone());
     // The control disturbs the default cell's patch.
-    let mut control = default_cell.as_ref().and_then(|_| positive_control(&expanded.base));
+    let mut control = default_cell.as_ref().and_then(|_| positive_control(&expanded.base, &expanded.cells[0].id));
     for &seed in seeds {
         for (cell, written) in cells.iter_mut().zip(&expanded.cells) {
             let run =
@@ -89,11 +89,12 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell]) -> PlannedCell {
 }
 
 /// Noise on the prompts is known to hurt; it needs a method with prompts.
-fn positive_control(base: &Method) -> Option<PlannedCell> {
+fn positive_control(base: &Method, baseline: &str) -> Option<PlannedCell> {
     match base {
         Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
         Method::PromptTuning(_) | Method::Dmp(_) => Some(PlannedCell {
-            id: "positive_control".to_owned(),
+            // Beside the table's baseline, `baseline` or `group/baseline`.
+            id: format!("{}positive_control", baseline.strip_suffix("baseline").unwrap_or_default()),
             group: None,
             title: "Positive control: noise on the prompts".to_owned(),
             claim: None,

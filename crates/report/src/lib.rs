@@ -51,6 +51,8 @@ pub struct Report {
     pub metric: String,
     /// One row per cell, the baseline first.
     pub rows: Vec<Row>,
+    /// Verdicts on claims about other metrics: cell, metric, verdict.
+    pub further: Vec<(String, String, String)>,
     /// Cells that cannot be run, and why.
     pub not_run: Vec<(String, String)>,
     /// Whether the positive control shows; `None` where there is none or it has not been run.
@@ -138,6 +140,7 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     Ok(Report {
         files: files.into_iter().map(|(path, _)| path).collect(),
         metric: sections.first().map_or_else(String::new, |section| section.metric.clone()),
+        further: sections.iter().flat_map(|section| section.further.clone()).collect(),
         rows: sections.into_iter().flat_map(|section| section.rows).collect(),
         not_run: plan.not_run.iter().map(|cell| (cell.cell.clone(), cell.reason.clone())).collect(),
         control_shows: (!controls.is_empty()).then(|| controls.iter().all(|shows| *shows)),
@@ -153,6 +156,7 @@ struct Section {
     runs: DataFrame,
     metric: String,
     rows: Vec<Row>,
+    further: Vec<(String, String, String)>,
     control_shows: Option<bool>,
 }
 
@@ -208,6 +212,7 @@ fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Res
         runs,
         metric: metric.clone(),
         rows: rows(&judged),
+        further: views.iter().flat_map(views::View::verdicts).collect(),
         control_shows: match judged.control {
             Control::Shows(_) => Some(true),
             Control::Silent(_) | Control::Diverged => Some(false),

@@ -73,8 +73,9 @@ fn row(entry: &Entry, folder: &Path) -> Vec<String> {
         Outcome::Report(report) => {
             let measured = report.rows.iter().filter(|row| row.mean.is_some()).count();
             let all = report.rows.len() + report.not_run.len();
-            let verdicts =
+            let of_rows =
                 report.rows.iter().flat_map(|row| row.verdict.iter().chain(row.contrasts.iter().map(|(_, v)| v)));
+            let verdicts = of_rows.chain(report.further.iter().map(|(.., verdict)| verdict));
             let mut reasons: Vec<String> =
                 report.not_run.iter().map(|(_, reason)| escape(first_line(reason))).collect();
             reasons.dedup();
@@ -130,6 +131,7 @@ mod tests {
             files: vec![page("table2.md")],
             metric: "fd".into(),
             rows: Vec::new(),
+            further: vec![("a".into(), "precision".into(), "inconclusive".into())],
             not_run: vec![("coco/dmp".into(), "scale `smoke` has no setting `coco`".into())],
             control_shows: None,
         };
@@ -151,6 +153,7 @@ mod tests {
             "1 reproduced",
             "[table2](table2.md)",
             "0 of 1 cells",
+            "1 inconclusive",
             "no setting",
             "weights are missing",
         ] {

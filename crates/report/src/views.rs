@@ -6,7 +6,7 @@ use polars::prelude::DataFrame;
 use store::Store;
 
 use crate::error::Error;
-use crate::judged::{Judged, judge};
+use crate::judged::{Comparison, Judged, judge};
 use crate::markdown::{Align, code, table as markdown};
 use crate::observed::{self, Cell};
 use crate::page::Page;
@@ -22,6 +22,17 @@ pub(crate) struct View<'p> {
     pub(crate) cells: DataFrame,
     /// One row per comparison of two cells.
     pub(crate) contrasts: DataFrame,
+}
+
+impl View<'_> {
+    /// Cell, metric and verdict of every comparison that the paper makes.
+    pub(crate) fn verdicts(&self) -> Vec<(String, String, String)> {
+        let said = |comparison: &Comparison| {
+            let verdict = frames::verdict(comparison, &self.judged)?;
+            Some((comparison.cell.clone(), self.metric.name().to_owned(), verdict))
+        };
+        self.judged.comparisons().filter_map(said).collect()
+    }
 }
 
 /// The table once for each metric beside the distance that a cell has a claim on, with the claims on it.
