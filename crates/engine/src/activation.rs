@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use manifest::stage;
 use models::Dit;
 use models::weights;
-use patches::Patch;
+use patches::Applied;
 use safetensors::Dtype;
 
 use crate::artifact;
@@ -21,9 +21,10 @@ pub fn activation(job: &Job, stage: &stage::Activation) -> Result<Finished, Engi
     let device = job.tensor_device()?;
     let steps = timesteps(stage.timesteps, stage.diffusion.timesteps);
     let weights = (|| -> Result<Tensor> {
-        let dit = Dit::new(&stage.dit, &weights::constants(&backbone, DType::F32, &device)?)?;
-        let trained = weights::constants(&trained, DType::F32, &device)?;
-        let patch = Patch::build(&stage.method, &stage.dit, &trained)?.context("this method has no gate")?;
+        let tensors = |weights| weights::constants(weights, DType::F32, &device);
+        let Applied { trunk, patch } =
+            patches::apply(&stage.method, &stage.dit, &tensors(&backbone)?, &tensors(&trained)?)?;
+        let (dit, patch) = (Dit::new(&stage.dit, &trunk)?, patch.context("this method has no gate")?);
         let t = Tensor::from_iter(steps.iter().map(|&t| t as f32), &device)?;
         let labels = Tensor::zeros(steps.len(), DType::U32, &device)?;
         let mixture = patch.mix(&dit.condition(&t, &labels)?, None)?;

@@ -1,4 +1,4 @@
-//! The stage `train_extractor` (a small CNN learns factors or labels) and the stage `features` (it looks at images).
+//! The stage `train_extractor`: a small CNN learns factors or labels.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use models::extractor::Extractor;
 use models::weights::{self, Weights};
 use rayon::prelude::*;
 
-use crate::job::{EngineError, Finished, Job, Progress};
+use crate::job::{EngineError, Finished, Job};
 use crate::losses::Losses;
 use crate::trainables::Layout;
 use crate::training::{Objective, Trained, train};
 use crate::{artifact, images};
 
 /// Images between two looks at the clock.
-const BATCH: usize = 320;
+pub(crate) const BATCH: usize = 320;
 
-/// Images of a training batch that go through the network together.
-const PART: usize = 16;
+/// Images that go through the network together.
+pub(crate) const PART: usize = 16;
 
 /// What the head should say.
 enum Answers {
@@ -204,46 +204,15 @@ fn judge(network: &Extractor, images: &Images, answers: &Answers, device: &Devic
     }
 }
 
-/// Features of samples or of a dataset, `features` `[n, F]`.
-///
-/// # Errors
-/// An input is missing or of another size than the network's.
-pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineError> {
-    let images = match &stage.data {
-        Some(source) => images::open(job, source)?,
-        None => artifact::read_images(job.input("samples")?)?,
-    };
-    let device = job.tensor_device()?;
-    let trained = weights::read(job.input("extractor")?).map_err(anyhow::Error::from)?;
-    let network = network(&stage.extractor, &trained, &device)?;
-    let mut values: Vec<f32> = Vec::new();
-    let all: Vec<usize> = (0..images.len()).collect();
-    for indices in all.chunks(BATCH) {
-        if job.stopping() {
-            return Err(EngineError::Interrupted);
-        }
-        let parts = indices.par_chunks(PART).map(|part| -> Result<Vec<f32>> {
-            Ok(network.features(&pixels(&images, part, &device)?)?.flatten_all()?.to_vec1::<f32>()?)
-        });
-        for part in parts.collect::<Result<Vec<_>>>()? {
-            values.extend(part);
-        }
-        let done = (indices[0] + indices.len()) as u64;
-        (job.progress)(Progress { done, total: images.len() as u64, unit: "images", note: String::new() });
-    }
-    artifact::write_features(&job.directory.join(artifact::FEATURES), images.len(), values)?;
-    Ok(Finished::completed(artifact::FEATURES))
-}
-
 /// The network of trained weights; the head's width is the weights'.
-fn network(config: &ExtractorConfig, trained: &Weights, device: &Device) -> Result<Extractor> {
+pub(crate) fn network(config: &ExtractorConfig, trained: &Weights, device: &Device) -> Result<Extractor> {
     let outputs = trained.get("head.bias").context("the extractor's weights have no head.bias")?.values.len();
     let tensors = weights::constants(trained, DType::F32, device)?;
     Extractor::new(config, outputs, &tensors).context("the weights do not fit the extractor of this scale")
 }
 
 /// Images `[B, C, side, side]` in [-1, 1].
-fn pixels(images: &Images, indices: &[usize], device: &Device) -> Result<Tensor> {
+pub(crate) fn pixels(images: &Images, indices: &[usize], device: &Device) -> Result<Tensor> {
     let elements = images.elements();
     let mut x = vec![0.0; indices.len() * elements];
     for (&i, out) in indices.iter().zip(x.chunks_exact_mut(elements)) {

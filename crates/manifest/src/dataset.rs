@@ -64,7 +64,7 @@ impl Dataset {
 
     /// Whether images have class labels.
     pub fn has_labels(&self) -> bool {
-        matches!(self, Self::Idx(_))
+        matches!(self, Self::Faces(_) | Self::Idx(_))
     }
 
     /// What enters a key, and the files or folders to be looked up: name of the input, key in the manifest, path as written.

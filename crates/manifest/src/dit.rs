@@ -35,7 +35,31 @@ pub struct DitConfig {
     pub learn_sigma: bool,
 }
 
+/// Names, widths, depths and heads of the published sizes.
+const SIZES: [(&str, usize, usize, usize); 4] =
+    [("DiT-S", 384, 12, 6), ("DiT-B", 768, 12, 12), ("DiT-L", 1024, 24, 16), ("DiT-XL", 1152, 28, 16)];
+
 impl DitConfig {
+    /// The published network of a name such as `DiT-XL/2` (Peebles & Xie 2023, Table 1) on the latents of 256x256 pixels;
+    /// `None` if there is none of that name.
+    pub fn published(name: &str, classes: Option<usize>) -> Option<Self> {
+        let (size, patch) = name.split_once('/')?;
+        let &(_, hidden, depth, heads) = SIZES.iter().find(|(known, ..)| *known == size)?;
+        let patch = [2, 4, 8].into_iter().find(|known| known.to_string() == patch)?;
+        let label_dropout = if classes.is_some() { 0.1 } else { 0.0 };
+        Some(Self {
+            image_size: 32,
+            channels: 4,
+            patch,
+            hidden,
+            depth,
+            heads,
+            classes,
+            label_dropout,
+            learn_sigma: true,
+        })
+    }
+
     /// Image tokens `T = (image_size / patch)^2`.
     pub fn tokens(&self) -> usize {
         (self.image_size / self.patch).pow(2)

@@ -16,7 +16,7 @@ impl Method {
     /// - A softmax over the kept logits has a gradient of its own, so `gradient` says nothing; over all logits it is `soft`.
     pub fn canonical(&self) -> Self {
         match self {
-            Self::Pretrained(_) | Self::Finetune(_) => self.clone(),
+            Self::Pretrained(_) | Self::Finetune(_) | Self::Lora(_) => self.clone(),
             Self::PromptTuning(tuning) => {
                 Self::PromptTuning(PromptTuning { prompts: canonical_prompts(&tuning.prompts) })
             }

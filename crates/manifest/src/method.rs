@@ -15,6 +15,8 @@ pub enum Method {
     Finetune(Finetune),
     /// Prompt tuning: prompts without a gate, each used with weight 1.
     PromptTuning(PromptTuning),
+    /// Low-rank adaptation of the attention's projections, the rest frozen.
+    Lora(Lora),
     /// Diffusion Model Patching: prompts mixed by a gate at every timestep.
     Dmp(Dmp),
 }
@@ -35,6 +37,19 @@ pub struct Finetune {}
 pub struct PromptTuning {
     /// The prompts.
     pub prompts: Prompts,
+}
+
+/// Low-rank adaptation (Hu et al. 2022): `y = W x + b + alpha / rank B A x` for the projections `attn.qkv` and `attn.proj` of
+/// every block; `A` and `B` learn. The paper gives no rank.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lora {
+    /// Rows of `A` and columns of `B`; at most the width of the backbone.
+    #[schemars(range(min = 1))]
+    pub rank: usize,
+    /// `alpha / rank` is what the product counts.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub alpha: f64,
 }
 
 /// Diffusion Model Patching (paper, Section 3).

@@ -47,16 +47,33 @@ pub struct Network {
 pub enum Extractor {
     /// A small CNN with a recipe; the metric is `fd_<its name>`.
     Cnn(Network),
-    /// Inception v3 with the published FID weights; the metric is `fid`.
+    /// Inception v3 with a weight file; the metric is `fid` if that is the published one, and its hash is pinned.
     Inception(Inception),
+    /// Inception v3 with weights by formula, without a file; the metric is `fd_inception_formula`.
+    InceptionFormula(InceptionFormula),
 }
 
 /// Inception v3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inception {
-    /// The published weights.
+    /// The weights. Published: `pt_inception-2015-12-05-6726825d.pth`, which [`PUBLISHED_INCEPTION`] pins.
     pub weights: Weights,
+}
+
+/// Inception v3 with weights by formula.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InceptionFormula {}
+
+/// SHA-256 of pytorch-fid's weights, `pt_inception-2015-12-05-6726825d.pth`: only with these a distance is called FID.
+pub const PUBLISHED_INCEPTION: &str = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2";
+
+impl Inception {
+    /// Whether the published weights are pinned: then nothing else is accepted in the file's place.
+    pub fn is_published(&self) -> bool {
+        self.weights.sha256.is_some_and(|pinned| pinned.to_string() == PUBLISHED_INCEPTION)
+    }
 }
 
 /// A weight file. It is looked up like a dataset; its content must be the pinned one.

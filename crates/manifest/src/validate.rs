@@ -1,11 +1,11 @@
 //! Conditions that tie several values together; what concerns one value alone is in its type's schema.
 
-use crate::claim::Claim;
+use crate::claim::{Claim, Direction};
 use crate::dataset::Dataset;
 use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, Target};
 use crate::gate::{Gate, Selection};
-use crate::method::{Depth, Method, Position, Prompts};
+use crate::method::{Depth, Lora, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
 use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, Scale};
@@ -193,11 +193,16 @@ impl Checked<'_> {
         }
     }
 
-    /// A method on a backbone: at least one prompt exists, at least one is kept, and no more blocks have prompts than
-    /// there are.
+    /// A method on a backbone: at least one prompt exists, at least one is kept, no more blocks have prompts than there
+    /// are, and a low rank is none above the width.
     pub(crate) fn method(&mut self, method: &Method, dit: &DitConfig) {
         let (prompts, gate) = match method {
             Method::Pretrained(_) | Method::Finetune(_) => return,
+            Method::Lora(Lora { rank, .. }) => {
+                return self.require(*rank <= dit.hidden, "rank", || {
+                    format!("must be at most the backbone's width ({}), found `{rank}`", dit.hidden)
+                });
+            }
             Method::PromptTuning(tuning) => (&tuning.prompts, None),
             Method::Dmp(dmp) => (&dmp.prompts, Some(&dmp.gate)),
         };
@@ -244,10 +249,15 @@ pub(crate) fn claims(claims: &[(Claim, Node)], problems: &mut Problems) {
                 problems.add(&contrasts.place_of_key(against), format!("unknown claim `{against}`{hint}"));
                 continue;
             };
+            if claim.metric != other.metric {
+                let message = format!("`{}` and `{against}` are claims on different metrics", claim.id);
+                problems.add(&contrasts.place_of_key(against), message);
+            }
             if let (Some(a), Some(b)) = (claim.value, other.value)
-                && !expected.holds(a - b)
+                && !expected.holds(a, b)
             {
-                let message = format!("`{}` ({a}) is not {expected} than `{against}` ({b})", claim.id);
+                let than = if *expected == Direction::Equal { "to" } else { "than" };
+                let message = format!("`{}` ({a}) is not {expected} {than} `{against}` ({b})", claim.id);
                 problems.add(&contrasts.place_of_key(against), message);
             }
         }

@@ -86,14 +86,14 @@ fn mistakes_in_a_manifest() {
         (
             "title: Gating",
             "«titel: Gating",
-            "@: unknown key `titel` in `groups.b`; allowed: cells, title; did you mean `title`?\n\
+            "@: unknown key `titel` in `groups.b`; allowed: baseline, cells, paper, setting, title; did you mean `title`?\n\
              @: missing key `title` in `groups.b`",
         ),
         ("soft: {}", "soft: {}\n      «hard: {}", "@: duplicate key `hard`; it is first at experiments/mini.yaml:10:7"),
         (
             "{kind: pretrained}",
             "{kind: «pretraind}",
-            "@: unknown value `pretraind` for `baseline.method.kind`; allowed: pretrained, finetune, prompt_tuning, dmp; did you mean `pretrained`?",
+            "@: unknown value `pretraind` for `baseline.method.kind`; allowed: pretrained, finetune, prompt_tuning, lora, dmp; did you mean `pretrained`?",
         ),
         (
             "claim: m.hard",
@@ -148,6 +148,28 @@ fn mistakes_in_a_manifest() {
             "{«train.iterations: 5}",
             "@: a cell sets paths below `method` only, not `train.iterations`: the scale fixes the rest",
         ),
+        (
+            "set: {method.gate.selection: {kind: top_k, keep: 0.75}}",
+            "method: {kind: lora}, set: {method.rank: «17}",
+            "@: `rank` must be at most the backbone's width (16), found `17`",
+        ),
+        (
+            "set: {method.gate.selection: {kind: top_k, keep: 0.75}}",
+            "method: {kind: lora}, set: {method.alpha: «0}",
+            "@: `method.alpha` must be greater than 0, found `0`",
+        ),
+        (
+            "title: Gating type",
+            "title: Gating type\n    «paper: {where: T, backbone: B, dataset: D, further_iterations: 1}",
+            "@: `paper` stands here only beside `setting`",
+        ),
+        ("soft: {}", "soft: {share: «0}", "@: `groups.b.cells.soft.share` must be greater than 0, found `0`"),
+        (
+            "soft: {}",
+            "soft: {further_claims: [«m.hart]}",
+            "@: unknown claim `m.hart`; allowed: m.baseline, m.hard; did you mean `m.hard`?",
+        ),
+        ("soft: {}", "soft: {classes: «[1]}", "@: `classes` has none to show: the backbone is unconditional"),
         ("hard: ", "«Hard/x: ", "@: the name `Hard/x` must be made of lowercase letters, digits and underscores"),
         (
             "preset: paper",
@@ -257,18 +279,45 @@ fn mistakes_in_a_scale() {
 }
 
 #[test]
+fn a_block_without_what_it_needs_is_said_to_be_incomplete() {
+    let own = |setting: &str| format!("groups:\n  other: {{title: Other, setting: {setting}, cells: {{x: {{}}}}}}");
+    let fixture = Fixture::new().spoil("mini.yaml", "groups:", &own("u"));
+    let message = |key: &str| {
+        format!(
+            "experiments/mini.yaml:7:3: `{key}` is missing in `groups.other`: with `setting: u` the group has its own"
+        )
+    };
+    assert_eq!(fixture.lines("s", &[]), [message("paper"), message("baseline")]);
+    // A setting that the scale does not have leaves the block out, and nothing else.
+    let whole = "paper: {where: T, backbone: B, dataset: D, further_iterations: 1}, baseline: {method: {kind: pretrained}}, cells";
+    let fixture = Fixture::new().spoil("mini.yaml", "groups:", &own("u").replace("cells", whole));
+    let plan = fixture.load("s", &[]).unwrap();
+    assert_eq!((plan.tables.len(), plan.not_run.len()), (1, 2));
+    assert_eq!(plan.not_run[1].reason, "scale `s` has no setting `u`");
+    // With it, the overlay is checked like the scale's own keys.
+    let text = "\nsettings:\n  u: {train: {iterations: 7}}\n";
+    let scale = fs::read_to_string(fixture.path("scales/s.yaml")).unwrap();
+    fs::write(fixture.path("scales/s.yaml"), scale.clone() + text).unwrap();
+    let plan = fixture.load("t", &[]).unwrap();
+    assert_eq!((plan.tables.len(), plan.tables[1].scale.train.iterations), (2, 7));
+    fs::write(fixture.path("scales/s.yaml"), scale + &text.replace("iterations", "iteration")).unwrap();
+    let lines = fixture.lines("s", &[]);
+    assert!(lines[0].contains("unknown key `iteration` in `train`"), "{lines:?}");
+}
+
+#[test]
 fn a_floor_may_touch_the_reference_and_be_left_out() {
     for first in ["264", "184"] {
         // 184 to 199 are judged; that the dataset goes on into the reference is no harm.
         let good =
             Fixture::new().spoil("scales/s.yaml", "first: 400, count: 32", &format!("first: {first}, count: 32"));
-        assert!(good.load("s", &[]).unwrap().table.unwrap().floor.is_some());
+        assert!(good.load("s", &[]).unwrap().tables[0].floor.is_some());
     }
     let none = Fixture::new().load("s", &["evaluation.floor=~"]).unwrap();
-    assert_eq!(none.table.unwrap().floor, None);
+    assert_eq!(none.tables[0].floor, None);
     let line = "  floor: {kind: faces, image_size: 8, first: 400, count: 32}\n";
     let absent = Fixture::new().spoil("scales/s.yaml", line, "").load("s", &[]).unwrap();
-    assert_eq!(absent.table.unwrap().floor, None);
+    assert_eq!(absent.tables[0].floor, None);
 }
 
 #[test]
@@ -284,8 +333,8 @@ fn mistakes_in_a_recipe() {
         ),
         (
             "net.yaml",
-            "classes: null\n  label_dropout: 0.0\n  learn_sigma: true\ndata: {",
-            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{",
+            "classes: null\n  label_dropout: 0.0\n  learn_sigma: true\ndata: {kind: faces, image_size: 8, first: 0, count: 100}",
+            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{kind: image_folder, image_size: 8, folder: f}",
             "@: `data` has no labels, but the backbone is class-conditional",
         ),
         (
@@ -322,8 +371,8 @@ fn mistakes_in_a_recipe() {
         ("cnn.yaml", "widths: [4, 8]", "widths: [4, «0]", "@: `extractor.widths[1]` must be at least 1, found `0`"),
         (
             "cnn.yaml",
-            "target: factors",
-            "target: «labels",
+            "target: factors}\ndata: {kind: faces, image_size: 8, first: 100, count: 100}",
+            "target: «labels}\ndata: {kind: image_folder, image_size: 8, folder: f}",
             "@: `extractor.target` can be `labels` for labelled images only; use `factors`",
         ),
     ];
@@ -441,7 +490,7 @@ fn an_extended_scale_keeps_the_places_of_both_files() {
         unknown,
         ["experiments/scales/t.yaml:1:10: there is no `r` in experiments/scales; allowed: s, t; did you mean `s`?"]
     );
-    let table = Fixture::new().load("t", &[]).unwrap().table.unwrap();
+    let table = Fixture::new().load("t", &[]).unwrap().tables.remove(0);
     assert_eq!((table.scale.train.iterations, table.scale.train.batch), (3, 4));
 }
 
@@ -534,7 +583,7 @@ fn the_number_of_added_prompts_cannot_be_another_than_that_of_the_tokens() {
             "{line}"
         );
     }
-    let table = Fixture::new().load("s", &[]).unwrap().table.unwrap();
+    let table = Fixture::new().load("s", &[]).unwrap().tables.remove(0);
     let mut added = 0;
     for cell in &table.cells {
         if let Method::Dmp(Dmp { prompts: Prompts { position: position @ Position::Add(_), .. }, .. }) = &cell.method {

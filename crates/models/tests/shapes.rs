@@ -1,27 +1,14 @@
 //! Names, shapes and counts of the full-size networks against the authors' code.
 
 use manifest::dit::DitConfig;
-use models::dit::{elements, initial_weights, named_shapes};
+use models::count;
+use models::dit::{initial_weights, named_shapes};
+use models::unet::UnetConfig;
+use models::vae::VaeConfig;
 use serde_json::Value;
 
 fn config(size: &str, conditional: bool) -> DitConfig {
-    let (hidden, depth, heads) = match size {
-        "DiT-B/2" => (768, 12, 12),
-        "DiT-L/2" => (1024, 24, 16),
-        "DiT-XL/2" => (1152, 28, 16),
-        other => panic!("no size {other}"),
-    };
-    DitConfig {
-        image_size: 32,
-        channels: 4,
-        patch: 2,
-        hidden,
-        depth,
-        heads,
-        classes: conditional.then_some(1000),
-        label_dropout: 0.1,
-        learn_sigma: true,
-    }
+    DitConfig::published(size, conditional.then_some(1000)).unwrap_or_else(|| panic!("no size {size}"))
 }
 
 #[test]
@@ -33,7 +20,11 @@ fn goldens_names_shapes_and_counts() {
         let parts: Vec<&str> = name.split(':').collect();
         let [size, kind, "FT"] = parts[..] else { continue };
         let shapes = named_shapes(&config(size, kind == "cond"));
-        assert_eq!(elements(&shapes) as u64, entry["parameters"].as_u64().unwrap(), "{name}");
+        assert_eq!(
+            count::of_dit(&config(size, kind == "cond")) as u64,
+            entry["parameters"].as_u64().unwrap(),
+            "{name}"
+        );
         let theirs = entry["tensors"].as_object().unwrap();
         assert_eq!(shapes.len(), theirs.len(), "{name}");
         let mut place = text.find(name).unwrap();
@@ -45,6 +36,27 @@ fn goldens_names_shapes_and_counts() {
         checked += 1;
     }
     assert_eq!(checked, 6);
+}
+
+#[test]
+fn full_size_networks_have_the_published_counts() {
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
+    let published = |name: &str| keys[name]["parameters"].as_u64().unwrap() as usize;
+    assert_eq!(count::of_unet(&UnetConfig::stable_diffusion()).unwrap(), published("sd-v1-5-unet"));
+    assert_eq!(count::of_vae(&VaeConfig::stable_diffusion()).unwrap(), published("sd-vae-ft-ema"));
+    assert_eq!(count::of_inception().unwrap(), published("fid-inception-v3"));
+    // Peebles & Xie 2023, Table 1, in millions, and what a larger patch changes: its own weights at both ends, and the
+    // number of positions.
+    for (size, millions) in [("DiT-S", 33.0), ("DiT-B", 130.0), ("DiT-L", 458.0), ("DiT-XL", 675.0)] {
+        let [two, four, eight] = [2, 4, 8].map(|patch| count::of_dit(&config(&format!("{size}/{patch}"), true)));
+        assert!((two as f64 / 1e6 - millions).abs() < 1.0, "{size}");
+        let width = config(&format!("{size}/2"), true).hidden;
+        assert_eq!(four + 192 * width, two + (48 + 96) * width + 96, "{size}/4");
+        assert_eq!(eight + 48 * width, four + (192 + 384) * width + 384, "{size}/8");
+    }
+    for none in ["DiT-B", "DiT-B/3", "dit-b/2", "DiT-B/02"] {
+        assert_eq!(DitConfig::published(none, None), None);
+    }
 }
 
 #[test]

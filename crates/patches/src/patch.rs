@@ -6,34 +6,14 @@ use candle_core::{Result, Tensor};
 use manifest::dit::DitConfig;
 use manifest::method::{Balance, Init, Method, Prompts};
 use models::Condition;
-use models::dit::{POSITION_EMBEDDING, named_shapes};
 use models::weights::Tensors;
 
-use crate::PROMPTS;
-use crate::gate::{self, Gate, Size, Ungated};
+use crate::gate::{Gate, Size};
 use crate::mixture::Mixture;
 use crate::place::{self, Place};
-use crate::trainable::{Initial, Trainable};
-
-/// The given tensors are not those of the method.
-#[derive(Debug, thiserror::Error)]
-#[error("the trained tensors do not fit the method: {}", faults.join("; "))]
-pub struct PatchError {
-    /// Every missing, mis-shaped or unexpected tensor.
-    pub faults: Vec<String>,
-}
-
-/// What a method trains, in a fixed order: nothing, the whole backbone, or the patch's own tensors.
-pub fn trainable(method: &Method, dit: &DitConfig) -> Vec<Trainable> {
-    match Training::build(method, dit) {
-        Training::Nothing => Vec::new(),
-        Training::Backbone => {
-            let shapes = named_shapes(dit).into_iter().filter(|(name, _)| name != POSITION_EMBEDDING);
-            shapes.map(|(name, shape)| Trainable::new(&name, &shape, Initial::Backbone, 1.0)).collect()
-        }
-        Training::Patch(layout) => layout.trainable(),
-    }
-}
+use crate::trainable::{Initial, Trainable, check};
+use crate::training::Training;
+use crate::{PROMPTS, PatchError};
 
 /// Prompts, their gate and their place, with their tensors. It never changes the backbone.
 #[derive(Debug)]
@@ -47,11 +27,10 @@ impl Patch {
     /// shares `tensors`: where they are variables, gradients reach them.
     ///
     /// # Errors
-    /// `tensors` are not those of [`trainable`].
+    /// `tensors` are not those of [`crate::trainable`].
     pub fn build(method: &Method, dit: &DitConfig, tensors: &Tensors) -> std::result::Result<Option<Self>, PatchError> {
         let Training::Patch(layout) = Training::build(method, dit) else { return Ok(None) };
-        layout.check(tensors)?;
-        Ok(Some(Self { layout, tensors: Arc::new(tensors.clone()) }))
+        layout.with(tensors).map(Some)
     }
 
     /// Computes what enters before each block for a batch of conditions. `gate_noise`, standard normals
@@ -89,33 +68,9 @@ impl Patch {
     }
 }
 
-/// What a method trains.
-enum Training {
-    Nothing,
-    Backbone,
-    Patch(Layout),
-}
-
-impl Training {
-    fn build(method: &Method, dit: &DitConfig) -> Self {
-        match method {
-            Method::Pretrained(_) => Self::Nothing,
-            Method::Finetune(_) => Self::Backbone,
-            Method::PromptTuning(tuning) => {
-                let build_gate = |_: &dyn Place, _| -> Box<dyn Gate> { Box::new(Ungated) };
-                Self::Patch(Layout::new(&tuning.prompts, dit, build_gate, None))
-            }
-            Method::Dmp(dmp) => {
-                let build_gate = |place: &dyn Place, size| gate::build(&dmp.gate, place, size);
-                Self::Patch(Layout::new(&dmp.prompts, dit, build_gate, Some(dmp.balance.clone())))
-            }
-        }
-    }
-}
-
 /// A patch without its tensors.
 #[derive(Debug)]
-struct Layout {
+pub(crate) struct Layout {
     size: Size,
     initial: Initial,
     gate: Box<dyn Gate>,
@@ -124,7 +79,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(
+    pub(crate) fn new(
         prompts: &Prompts,
         dit: &DitConfig,
         build_gate: impl Fn(&dyn Place, Size) -> Box<dyn Gate>,
@@ -140,27 +95,15 @@ impl Layout {
         Self { size, initial, gate: build_gate(&*place, size), place, balance }
     }
 
-    fn trainable(&self) -> Vec<Trainable> {
+    pub(crate) fn with(self, tensors: &Tensors) -> std::result::Result<Patch, PatchError> {
+        check(&self.trainable(), tensors)?;
+        Ok(Patch { layout: self, tensors: Arc::new(tensors.clone()) })
+    }
+
+    pub(crate) fn trainable(&self) -> Vec<Trainable> {
         let Size { blocks, prompts, width } = self.size;
         let mut tensors = vec![Trainable::new(PROMPTS, &[blocks, prompts, width], self.initial, 1.0)];
         tensors.extend(self.gate.trainable());
         tensors
-    }
-
-    fn check(&self, tensors: &Tensors) -> std::result::Result<(), PatchError> {
-        let trainable = self.trainable();
-        let mut faults = Vec::new();
-        for Trainable { name, shape, .. } in &trainable {
-            match tensors.get(name) {
-                None => faults.push(format!("missing {name} {shape:?}")),
-                Some(found) if found.dims() != shape => {
-                    faults.push(format!("{name} has shape {:?}, expected {shape:?}", found.dims()));
-                }
-                Some(_) => {}
-            }
-        }
-        let unexpected = tensors.keys().filter(|name| trainable.iter().all(|t| t.name != **name));
-        faults.extend(unexpected.map(|name| format!("unexpected {name}")));
-        if faults.is_empty() { Ok(()) } else { Err(PatchError { faults }) }
     }
 }

@@ -1,7 +1,7 @@
 //! The tensors that a method trains: names, shapes, initial values, learning rates.
 
 use models::dit::xavier_uniform;
-use models::weights::{Tensor, Weights};
+use models::weights::{Tensor, Tensors, Weights};
 use random::{Draws, Stream};
 
 /// One tensor that is trained.
@@ -29,6 +29,8 @@ pub enum Initial {
     },
     /// Uniform draws by fan-in and fan-out (Glorot & Bengio 2010).
     XavierUniform,
+    /// Uniform draws from `[-a, a)`, `a = 1 / sqrt(fan-in)`: Kaiming's with a slope of `sqrt 5`, as LoRA's authors released it.
+    KaimingUniform,
     /// The backbone's own value.
     Backbone,
 }
@@ -42,6 +44,37 @@ impl Trainable {
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
+}
+
+/// Tensors that are not those of a method.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// Names or shapes differ.
+    #[error("the trained tensors do not fit the method: {}", faults.join("; "))]
+    Unfit {
+        /// Every missing, mis-shaped or unexpected tensor.
+        faults: Vec<String>,
+    },
+    /// They cannot be put together.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// An error unless `tensors` are exactly those of `trainable`.
+pub(crate) fn check(trainable: &[Trainable], tensors: &Tensors) -> Result<(), PatchError> {
+    let mut faults = Vec::new();
+    for Trainable { name, shape, .. } in trainable {
+        match tensors.get(name) {
+            None => faults.push(format!("missing {name} {shape:?}")),
+            Some(found) if found.dims() != shape => {
+                faults.push(format!("{name} has shape {:?}, expected {shape:?}", found.dims()));
+            }
+            Some(_) => {}
+        }
+    }
+    let unexpected = tensors.keys().filter(|name| trainable.iter().all(|t| t.name != **name));
+    faults.extend(unexpected.map(|name| format!("unexpected {name}")));
+    if faults.is_empty() { Ok(()) } else { Err(PatchError::Unfit { faults }) }
 }
 
 /// Initial values; tensor number `n` takes its draws from step `n` of [`Stream::Init`].
@@ -61,6 +94,10 @@ pub fn initial_weights(tensors: &[Trainable], backbone: &Weights, seed: u64) -> 
             Initial::XavierUniform => {
                 let out = tensor.shape[0];
                 values = xavier_uniform(out, tensor.elements() / out, draws);
+            }
+            Initial::KaimingUniform => {
+                let bound = ((tensor.shape[0] as f64) / tensor.elements() as f64).sqrt() as f32;
+                values.iter_mut().zip(0..).for_each(|(v, i)| *v = (2.0 * draws.uniform(i) - 1.0) * bound);
             }
             Initial::Backbone => values.clone_from(&backbone[&tensor.name].values),
         }

@@ -7,12 +7,12 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, ImportanceFormula, Init, LoadFormula, Method, Position, Prepend, PromptTuning, Prompts,
-    Zero,
+    Add, Balance, Depth, Dmp, ImportanceFormula, Init, LoadFormula, Lora, Method, Position, Prepend, PromptTuning,
+    Prompts, Zero,
 };
 use models::weights::{self, Tensors, Weights, gradients, variables};
-use models::{Dit, Hooks};
-use patches::{Contribution, ContributionGradient, Patch, balance};
+use models::{Dit, Hooks, Unpatched};
+use patches::{Applied, Contribution, ContributionGradient, Patch, apply, balance};
 use serde_json::Value;
 
 fn tensor(array: &Array) -> Tensor {
@@ -248,4 +248,35 @@ fn goldens_balancing_losses() {
     assert_close("batch1.importance", &values(&one), &golden.get("batch1.importance"), 2e-6);
     let load = balance::load(LoadFormula::Smooth, &gates, Some(&tensor(&golden.get("in.load_soft")))).unwrap();
     assert_close("batch1.load", &values(&load), &golden.get("batch1.load"), 2e-6);
+}
+
+/// Group i: the base is that of `dit_strong`.
+#[test]
+fn goldens_adapters() {
+    let golden = Golden::open("lora_dit");
+    let base = Golden::open("dit_strong");
+    let (config, backbone) = (dit_config(base.config()), state(&base, "sd."));
+    let tensors = state(&golden, "lora.").into_iter().map(|(name, tensor)| (format!("lora.{name}"), tensor));
+    let tensors: Tensors = tensors.collect();
+    let labels: Vec<u32> = golden.get("in.y").usize().into_iter().map(|label| label as u32).collect();
+    let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+    for alpha in [4.0, 8.0] {
+        let method = Method::Lora(Lora { rank: 4, alpha });
+        let Applied { trunk, patch } = apply(&method, &config, &backbone, &tensors).unwrap();
+        assert!(patch.is_none());
+        let dit = Dit::new(&config, &trunk).unwrap();
+        let condition = dit.condition(&tensor(&golden.get("in.t")), &labels).unwrap();
+        let out = dit.forward(&tensor(&golden.get("in.x")), &condition, &Unpatched).unwrap();
+        let name = |part: &str| format!("r4_alpha{alpha}.{part}");
+        assert_close(&name("out"), &values(&out), &golden.get(&name("out")), 1e-5);
+        let loss = (out * tensor(&golden.get("in.w"))).unwrap().sum_all().unwrap();
+        let ours = gradients(&loss, &tensors).unwrap();
+        let theirs = golden.group(&name("grad."));
+        assert_eq!(theirs.len(), tensors.len());
+        for (parameter, theirs) in theirs {
+            let ours = &ours[&format!("lora.{parameter}")];
+            assert_eq!(ours.dims(), theirs.shape, "{parameter}");
+            assert_close(&name(&parameter), &values(ours), &theirs, 1e-4);
+        }
+    }
 }

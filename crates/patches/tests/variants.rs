@@ -6,12 +6,12 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Normal, Position, Prepend,
+    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Normal, Position, Prepend,
     Pretrained, PromptTuning, Prompts, Zero,
 };
 use models::weights::{Tensors, Weights, constants};
 use models::{Condition, Hooks};
-use patches::{Contribution, Initial, PROMPTS, Patch, Trainable, balance, initial_weights, trainable};
+use patches::{Adapters, Contribution, Initial, PROMPTS, Patch, Trainable, apply, balance, initial_weights, trainable};
 use serde_json::Value;
 
 fn dit(hidden: usize, depth: usize, image_size: usize) -> DitConfig {
@@ -112,8 +112,12 @@ fn goldens_names_shapes_and_counts() {
 
 #[test]
 fn the_paper_counts_its_parameters_without_noise() {
-    for (hidden, depth, expected) in [(768, 12, 2_556_416), (1024, 24, 6_554_112), (1152, 28, 8_552_960)] {
-        assert_eq!(count(&trainable(&Method::Dmp(dmp()), &dit(hidden, depth, 32))), expected);
+    for (size, expected) in [("DiT-B/2", 2_556_416), ("DiT-L/2", 6_554_112), ("DiT-XL/2", 8_552_960)] {
+        let config = DitConfig::published(size, Some(1000)).unwrap();
+        assert_eq!(patches::count(&Method::Dmp(dmp()), &config), expected);
+        // The scale of the noise is `[D, N]`.
+        let noisy = Dmp { gate: Gate { noise: GateNoise::Learned, ..dmp().gate }, ..dmp() };
+        assert_eq!(patches::count(&Method::Dmp(noisy), &config), expected + 256 * config.hidden);
     }
     assert_eq!(trainable(&Method::Pretrained(Pretrained {}), &dit(8, 2, 8)), []);
 }
@@ -322,4 +326,45 @@ fn other_tensors_are_refused_with_all_faults() {
         assert!(message.contains(part), "{message}");
     }
     assert!(Patch::build(&Method::Finetune(Finetune {}), &config, &tensors).unwrap().is_none());
+}
+
+#[test]
+fn adapters_start_at_the_backbone_and_change_its_projections_only() {
+    let config = dit(8, 2, 6);
+    let method = Method::Lora(Lora { rank: 3, alpha: 6.0 });
+    let tensors = trainable(&method, &config);
+    assert_eq!(count(&tensors), 2 * 3 * ((8 + 24) + (8 + 8)));
+    let start = initial_weights(&tensors, &Weights::new(), 4);
+    // Uniform draws from [-a, a) with a = 1 / sqrt 8.
+    let a = &start["lora.blocks.1.attn.proj.a"].values;
+    assert!(a.iter().all(|v| v.abs() < 8_f32.sqrt().recip()) && a.iter().any(|v| v.abs() > 0.2), "{a:?}");
+    assert!(start["lora.blocks.1.attn.proj.b"].values.iter().all(|&v| v == 0.0));
+
+    let backbone = constants(&models::dit::initial_weights(&config, 7), DType::F32, &Device::Cpu).unwrap();
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let trunk = |tensors: &Tensors| apply(&method, &config, &backbone, tensors).unwrap().trunk;
+    let start = constants(&start, DType::F32, &Device::Cpu).unwrap();
+    for (name, tensor) in trunk(&start) {
+        assert_eq!(values(&tensor), values(&backbone[&name]), "{name}");
+    }
+    let waves = waves(&method, &config);
+    for (name, tensor) in trunk(&waves) {
+        let adapted = name.ends_with("attn.qkv.weight") || name.ends_with("attn.proj.weight");
+        assert_eq!(values(&tensor) != values(&backbone[&name]), adapted, "{name}");
+    }
+    let merged = Adapters::build(&method, &config, &waves).unwrap().unwrap().merged(&backbone).unwrap();
+    let dot = |i: usize, j: usize| {
+        let at = |part: &str, i: usize, j: usize| {
+            waves[&format!("lora.blocks.1.attn.qkv.{part}")].get(i).unwrap().get(j).unwrap().to_scalar::<f32>().unwrap()
+        };
+        (0..3).map(|k| at("b", i, k) * at("a", k, j)).sum::<f32>()
+    };
+    let weight = "blocks.1.attn.qkv.weight";
+    for (i, row) in merged[weight].to_vec2::<f32>().unwrap().into_iter().enumerate() {
+        for (j, value) in row.into_iter().enumerate() {
+            let frozen = backbone[weight].get(i).unwrap().get(j).unwrap().to_scalar::<f32>().unwrap();
+            assert!((value - (frozen + 6.0 / 3.0 * dot(i, j))).abs() < 1e-5, "{i} {j}");
+        }
+    }
+    assert!(apply(&method, &config, &backbone, &Tensors::new()).unwrap_err().to_string().contains("missing lora."));
 }

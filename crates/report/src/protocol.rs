@@ -70,6 +70,7 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
                 ),
                 Extractor::Inception(_) =>
                     format!("Inception v3, {}", input(plan, first_key(table, |run| run.features), "extractor")),
+                Extractor::InceptionFormula(_) => "Inception v3 with weights by formula".to_owned(),
             }
         ),
         format!("training seeds {}", list(&table.seeds)),

@@ -74,8 +74,7 @@ pub(crate) fn local_changes(table: &Table, records: &[Record]) -> String {
     if dirty.is_empty() {
         return String::new();
     }
-    let chain = |run: &CellRun| [run.train, Some(run.sample), Some(run.features), Some(run.metrics), run.activation];
-    let runs = |cell: &PlannedCell| cell.runs.iter().flat_map(chain).flatten().collect::<BTreeSet<Key>>();
+    let runs = |cell: &PlannedCell| cell.runs.iter().flat_map(CellRun::keys).collect::<BTreeSet<Key>>();
     let cells: Vec<&PlannedCell> = table.cells.iter().chain(&table.positive_control).collect();
     let own: BTreeSet<Key> = cells.iter().flat_map(|cell| runs(cell)).collect();
     let concerned = cells.iter().filter(|cell| !runs(cell).is_disjoint(&dirty));

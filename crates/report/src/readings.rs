@@ -1,7 +1,7 @@
 //! Where the paper leaves something open, or the released code does otherwise: which reading each cell uses.
 
 use manifest::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, TopK};
-use manifest::method::{Balance, Depth, Dmp, ImportanceFormula, LoadFormula, Method, Position, Prompts};
+use manifest::method::{Balance, Depth, Dmp, ImportanceFormula, LoadFormula, Lora, Method, Position, Prompts};
 use manifest::plan::Table;
 
 /// A reading and the cells that use it, in the order in which they first appear.
@@ -23,6 +23,9 @@ fn of_method(method: &Method, tokens: usize, blocks: usize) -> Vec<String> {
     match method {
         Method::Pretrained(_) | Method::Finetune(_) => Vec::new(),
         Method::PromptTuning(tuning) => of_prompts(&tuning.prompts, tokens, blocks),
+        Method::Lora(Lora { rank, alpha }) => vec![format!(
+            "LoRA on the attention's projections with rank {rank} and alpha {alpha}: the paper says neither."
+        )],
         Method::Dmp(Dmp { prompts, gate, balance }) => {
             let mut readings = of_prompts(prompts, tokens, blocks);
             readings.extend(of_gate(gate));

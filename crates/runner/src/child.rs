@@ -186,7 +186,11 @@ fn file_of(stage: &Stage) -> Option<&'static str> {
         Stage::Features(_) => Some(artifact::FEATURES),
         Stage::Statistics(_) => Some(artifact::STATISTICS),
         Stage::Activation(_) => Some(artifact::ACTIVATION),
-        Stage::Metrics(_) => None,
+        Stage::Metrics(_)
+        | Stage::Extrapolation(_)
+        | Stage::Coverage(_)
+        | Stage::InceptionScore(_)
+        | Stage::Similarity(_) => None,
     }
 }
 
@@ -271,7 +275,7 @@ fn write_line(file: &Mutex<File>, line: &str) {
 mod tests {
     use manifest::digest::Digest;
     use manifest::plan::PlannedStage;
-    use manifest::stage::Statistics;
+    use manifest::stage::{FeatureKind, Statistics};
 
     use super::*;
     use crate::device::Device;
@@ -288,7 +292,8 @@ mod tests {
             (name.to_owned(), Input::File { sha256, path: at(name) })
         });
         let order = Order {
-            planned: PlannedStage::new(Stage::Statistics(Statistics {}), planned.into()).unwrap(),
+            planned: PlannedStage::new(Stage::Statistics(Statistics { of: FeatureKind::Pooled }), planned.into())
+                .unwrap(),
             stage_inputs: BTreeMap::new(),
             results: at("results"),
             checkout: store::Checkout::of(temporary.path(), &[]),

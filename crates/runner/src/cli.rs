@@ -96,7 +96,7 @@ pub(crate) enum Command {
     /// Show which stages are done, which will run, and why.
     #[command(after_help = "Example:\n  runner plan table4 --explain --scale tiny --seeds 0..2")]
     Plan {
-        /// Artifact (`table4`) or manifest (`experiments/table4.yaml`).
+        /// Artifact (`table4`), manifest (`experiments/table4.yaml`), or `all`.
         #[arg(value_name = "ARTIFACT")]
         artifact: String,
         /// Say of every stage why it will run.
@@ -125,7 +125,7 @@ pub(crate) enum Command {
     /// Run what is missing of artifacts, then write their reports.
     #[command(after_help = "Examples:\n  runner reproduce table4\n  runner reproduce all --seeds 0..2")]
     Reproduce {
-        /// Artifacts or manifests; `all` is every artifact under `experiments/`.
+        /// Artifacts or manifests; `all` is every artifact under `experiments/`, as far as the scale has what it needs.
         #[arg(value_name = "ARTIFACT", required = true)]
         artifacts: Vec<String>,
     },

@@ -105,7 +105,7 @@ impl Session {
         let mut request = Request { scale: scale.to_owned(), overrides: self.options.set.clone(), seeds };
         let plan = self.workspace.load(name, &request)?;
         // An option that says what the scale says anyway is no override: it would change the report's name.
-        let numerics = plan.table.as_ref().map(|table| &table.scale.numerics);
+        let numerics = plan.tables.first().map(|table| &table.scale.numerics);
         if let Some(device) = self.options.device.map(kind)
             && numerics.is_none_or(|numerics| numerics.device != device)
         {

@@ -1,7 +1,7 @@
 //! How much arithmetic a stage is: an estimate for plans and for the time left, not a measurement.
 
 use manifest::dit::DitConfig;
-use manifest::extractor::ExtractorConfig;
+use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
 use manifest::stage::Stage;
 
@@ -19,6 +19,9 @@ pub(crate) struct Work {
 /// Arithmetic of a stage whose size its parameters do not tell (statistics, distances): seconds at most.
 const SMALL: f64 = 1e9;
 
+/// One image of 299 x 299 through Inception v3 (Szegedy et al. 2016: 5.7e9 multiply-adds).
+const INCEPTION_FORWARD: f64 = 1.14e10;
+
 impl Work {
     /// Estimates the work of a stage.
     pub(crate) fn of(stage: &Stage) -> Self {
@@ -32,9 +35,14 @@ impl Work {
                 s.optimisation.iterations,
                 s.optimisation.batch as f64 * 3.0 * extractor_forward(&s.extractor),
             ),
-            // Frozen weights need no gradient of their own: forward and backward cost the same.
             Stage::Train(s) => {
-                let passes = if matches!(s.method, Method::Finetune(_)) { 3.0 } else { 2.0 };
+                let passes = match s.method {
+                    Method::Finetune(_) => 3.0,
+                    // The gradients of qkv and projection: 8 of a block's 24 products.
+                    Method::Lora(_) => 2.0 + 8.0 / 24.0,
+                    // Frozen weights need no gradient of their own: forward and backward cost the same.
+                    _ => 2.0,
+                };
                 let forward = dit_forward(&s.dit, prompts(&s.method));
                 iterations(s.optimisation.iterations, s.optimisation.batch as f64 * passes * forward)
             }
@@ -45,18 +53,26 @@ impl Work {
                 Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
             }
             Stage::Features(s) => {
-                Self { flops: SMALL + 1e4 * extractor_forward(&s.extractor), units: 1.0, unit: "stages" }
+                let forward = match &s.extractor {
+                    FeatureNetwork::Cnn(cnn) => extractor_forward(cnn),
+                    FeatureNetwork::Inception(_) => INCEPTION_FORWARD,
+                };
+                Self { flops: SMALL + 1e4 * forward, units: 1.0, unit: "stages" }
             }
-            Stage::Statistics(_) | Stage::Metrics(_) | Stage::Activation(_) => {
-                Self { flops: SMALL, units: 1.0, unit: "stages" }
-            }
+            Stage::Statistics(_)
+            | Stage::Metrics(_)
+            | Stage::Extrapolation(_)
+            | Stage::Coverage(_)
+            | Stage::InceptionScore(_)
+            | Stage::Similarity(_)
+            | Stage::Activation(_) => Self { flops: SMALL, units: 1.0, unit: "stages" },
         }
     }
 }
 
 fn prompts(method: &Method) -> Option<&Prompts> {
     match method {
-        Method::Pretrained(_) | Method::Finetune(_) => None,
+        Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
         Method::PromptTuning(method) => Some(&method.prompts),
         Method::Dmp(method) => Some(&method.prompts),
     }

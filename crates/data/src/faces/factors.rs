@@ -39,11 +39,16 @@ pub const MIRRORED: [bool; KNOWN] = {
     mirrored
 };
 
+/// Places of the factors that half of the faces do not have.
+pub(super) const GLASSES: usize = 13;
+/// See [`GLASSES`].
+pub(super) const BEARD: usize = 14;
+
 /// Factors that only the upper half of the draws shows: below 0 they are -1, above they are stretched over [-1, 1].
 const OPTIONAL: [bool; KNOWN] = {
     let mut optional = [false; KNOWN];
-    optional[13] = true;
-    optional[14] = true;
+    optional[GLASSES] = true;
+    optional[BEARD] = true;
     optional
 };
 

@@ -16,7 +16,8 @@ use crate::Images;
 use face::Face;
 use factors::Factors;
 
-/// Faces `first..first + count` as RGB images of `side` x `side` pixels, with their [`FACTORS`] in [-1, 1].
+/// Faces `first..first + count` as RGB images of `side` x `side` pixels, with their [`FACTORS`] in [-1, 1]. Labels: 1 with
+/// glasses, 2 with a beard, 3 with both, 0 with neither, a quarter of the faces each.
 ///
 /// Face `i` is the same picture at every side, whatever the range it is drawn in.
 pub fn faces(side: usize, first: u64, count: usize) -> Images {
@@ -29,7 +30,10 @@ pub fn faces(side: usize, first: u64, count: usize) -> Images {
         row.copy_from_slice(&factors.known);
         Face::new(&factors).draw(side, image);
     });
-    Images { channels: 3, side, pixels, labels: None, factors: Some(values) }
+    let has = |factors: &[f32], i: usize| u32::from(factors[i] > -1.0);
+    let label = |factors: &[f32]| has(factors, factors::GLASSES) + 2 * has(factors, factors::BEARD);
+    let labels = values.chunks_exact(FACTORS.len()).map(label).collect();
+    Images { channels: 3, side, pixels, labels: Some(labels), factors: Some(values) }
 }
 
 #[cfg(test)]

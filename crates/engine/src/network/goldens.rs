@@ -4,6 +4,7 @@ use candle_core::Device;
 use diffusion::{Denoiser, Kind, Process, Sampler, Schedule, Spacing, Variance};
 use goldens::{Array, Golden, distance};
 use manifest::dit::DitConfig;
+use manifest::method::{Lora, Method};
 use manifest::scale::{self, Engine, GuidanceChannels, SamplerKind};
 use models::weights::{Tensor, Weights};
 
@@ -123,6 +124,45 @@ fn sampling_follows_the_reference() {
                     &get(&case, "ddim_loop_as_written").values,
                 );
             }
+        }
+    }
+}
+
+/// Group i: a network with adapters as the sampler runs it, by both engines.
+#[test]
+fn adapters_predict_as_the_reference_does() {
+    let (golden, base) = (Golden::open("lora_dit"), Golden::open("dit_strong"));
+    let dit = released::dit(base.config());
+    let weights = |golden: &Golden, prefix: &str, keep: &str| -> Weights {
+        let tensors = golden.group(prefix).into_iter();
+        let tensor = |(name, array): (String, Array)| {
+            (format!("{keep}{name}"), Tensor { values: array.f32(), shape: array.shape })
+        };
+        tensors.map(tensor).collect()
+    };
+    let (backbone, adapters) = (weights(&base, "sd.", ""), weights(&golden, "lora.", "lora."));
+    let sampler = scale::Sampler {
+        kind: SamplerKind::Ddpm,
+        steps: 1,
+        clip_x0: false,
+        guidance: 1.0,
+        guidance_channels: GuidanceChannels::All,
+    };
+    let (x, t, labels) = (golden.get("in.x").f32(), golden.get("in.t").usize(), golden.get("in.y").usize());
+    let elements = x.len() / t.len();
+    for alpha in [4.0, 8.0] {
+        let method = Method::Lora(Lora { rank: 4, alpha });
+        let theirs = golden.get(&format!("r4_alpha{alpha}.out"));
+        for engine in [Engine::Fast, Engine::Reference] {
+            let mut network =
+                Network::new(&dit, &method, &sampler, (&backbone, &adapters), engine, &Device::Cpu).unwrap();
+            let mut ours = vec![0.0; theirs.values.len()];
+            let outputs = ours.chunks_exact_mut(theirs.values.len() / t.len());
+            for (i, (output, x)) in outputs.zip(x.chunks_exact(elements)).enumerate() {
+                network.set_labels(vec![labels[i] as u32]);
+                network.denoise(x, t[i], output).unwrap();
+            }
+            goldens::assert_close(&format!("alpha {alpha} {engine:?}"), &ours, &theirs, 1e-5);
         }
     }
 }

@@ -14,7 +14,7 @@ use manifest::scale::{Engine, Sampler};
 use manifest::stage;
 use models::dit::Guidance;
 use models::weights::{self, Weights};
-use patches::{PROMPTS, Patch};
+use patches::{Applied, PROMPTS};
 use random::{Draws, Stream};
 
 use crate::job::{EngineError, Job};
@@ -41,7 +41,7 @@ impl Network {
     /// An input is missing or does not fit the network.
     pub fn for_sampling(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
         let device = job.tensor_device()?;
-        let mut backbone = weights::read(job.input("backbone")?).map_err(anyhow::Error::from)?;
+        let backbone = weights::read(job.input("backbone")?).map_err(anyhow::Error::from)?;
         let mut trained = match stage.method {
             Method::Pretrained(_) => Weights::new(),
             _ => weights::read(job.input("trained")?).map_err(anyhow::Error::from)?,
@@ -49,13 +49,10 @@ impl Network {
         if stage.prompt_noise > 0.0 {
             disturb_prompts(&mut trained, stage.prompt_noise, stage.seed)?;
         }
-        if let Method::Finetune(_) = stage.method {
-            backbone = std::mem::take(&mut trained);
-        }
         Ok(Self::new(&stage.dit, &stage.method, &stage.sampler, (&backbone, &trained), stage.numerics.engine, &device)?)
     }
 
-    /// The network of a method's `weights`: backbone, and the patch's tensors.
+    /// The network of a method's `weights`: those of the backbone, and what was trained.
     ///
     /// # Errors
     /// The weights do not fit the network.
@@ -67,10 +64,11 @@ impl Network {
         engine: Engine,
         device: &Device,
     ) -> Result<Self> {
-        let patch = Patch::build(method, dit, &weights::constants(weights.1, DType::F32, device)?)?;
+        let tensors = |weights: &Weights| weights::constants(weights, DType::F32, device);
+        let Applied { trunk, patch } = patches::apply(method, dit, &tensors(weights.0)?, &tensors(weights.1)?)?;
         let trunk: Box<dyn Trunk> = match engine {
-            Engine::Reference => Box::new(reference::ReferenceTrunk::new(dit, weights.0, patch, device)?),
-            Engine::Fast => Box::new(fast::FastTrunk::new(dit, weights.0, patch)?),
+            Engine::Reference => Box::new(reference::ReferenceTrunk::new(dit, &trunk, patch, device)?),
+            Engine::Fast => Box::new(fast::FastTrunk::new(dit, &weights::from_tensors(&trunk)?, patch)?),
         };
         let guided = dit.classes.filter(|_| sampler.guidance != 1.0);
         let guidance =

@@ -1,9 +1,9 @@
 //! The reference engine's trunk in sampling: candle tensors on any device.
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use manifest::dit::DitConfig;
-use models::weights::{self, Weights};
+use models::weights::Tensors;
 use models::{Dit, Unpatched};
 use patches::Patch;
 
@@ -19,8 +19,8 @@ pub struct ReferenceTrunk {
 impl ReferenceTrunk {
     /// # Errors
     /// The weights do not fit the network.
-    pub fn new(dit: &DitConfig, backbone: &Weights, patch: Option<Patch>, device: &Device) -> Result<Self> {
-        let dit = Dit::new(dit, &weights::constants(backbone, DType::F32, device)?)?;
+    pub fn new(dit: &DitConfig, trunk: &Tensors, patch: Option<Patch>, device: &Device) -> Result<Self> {
+        let dit = Dit::new(dit, trunk)?;
         Ok(Self { dit, patch, device: device.clone() })
     }
 }

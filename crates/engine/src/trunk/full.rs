@@ -1,60 +1,38 @@
 //! The fast engine where every weight learns: pre-training and full fine-tuning.
 
 use anyhow::Result;
-use diffusion::TrainingLoss;
-use kernels::{Condition, Contribution, Inputs, Learn, OutsideGradients, Parameters, Plan, Workspace};
+use kernels::{Learn, OutsideGradients, Parameters};
+use manifest::dit::DitConfig;
 
+use super::pass::{Pass, nothing};
 use super::{Setting, TrainingTrunk, fast};
 use crate::batch::TrainingBatch;
-use crate::loss;
 use crate::losses::Losses;
 
 /// The trunk with room for one batch. Its layout is that of [`fast::full_layout`].
 pub struct FullTrunk {
-    loss: TrainingLoss,
-    parameters: Parameters,
-    condition: Condition,
-    workspace: Workspace,
-    rows: Vec<u32>,
-    output: Vec<f32>,
-    d_output: Vec<f32>,
+    dit: DitConfig,
+    pass: Pass,
 }
 
 impl FullTrunk {
     /// # Errors
     /// The shape is unsound.
     pub fn new(setting: Setting) -> Result<Self> {
-        let (shape, batch) = (fast::shape(setting.dit), setting.batch);
-        let plan = Plan { shape, batch, learn: Learn::Everything, prepended: 0, image_gradient: false };
-        let outputs = batch * shape.output();
-        Ok(Self {
-            loss: setting.loss,
-            parameters: Parameters::zeros(shape)?,
-            condition: Condition::new(shape, batch),
-            workspace: Workspace::new(plan),
-            rows: (0..batch as u32).collect(),
-            output: vec![0.0; outputs],
-            d_output: vec![0.0; outputs],
-        })
+        let parameters = Parameters::zeros(fast::shape(setting.dit))?;
+        let pass = Pass::new(parameters, setting.loss, setting.batch, Learn::Everything, 0);
+        Ok(Self { dit: setting.dit.clone(), pass })
     }
 }
 
 impl TrainingTrunk for FullTrunk {
     fn gradient(&mut self, batch: &TrainingBatch, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
-        self.parameters.values_mut().copy_from_slice(values);
-        self.condition.compute(&self.parameters, &fast::timesteps(batch), &batch.clean.labels);
-        let contributions = vec![Contribution::None; self.parameters.shape().depth];
-        let inputs = Inputs {
-            parameters: &self.parameters,
-            condition: &self.condition,
-            rows: &self.rows,
-            contributions: &contributions,
-        };
-        self.workspace.forward(&inputs, &batch.x_t, &mut self.output);
-        let losses = loss::losses(&self.loss, batch, &self.output, &mut self.d_output);
-        self.workspace.backward(&inputs, &self.d_output);
-        self.workspace.condition_backward(&inputs, OutsideGradients::default());
-        let ours = self.workspace.gradients().parameters.as_ref().expect("everything learns");
+        self.pass.parameters.values_mut().copy_from_slice(values);
+        self.pass.embed(batch);
+        let contributions = nothing(&self.dit);
+        let losses = self.pass.run(batch, &contributions);
+        self.pass.finish(&contributions, OutsideGradients::default());
+        let ours = self.pass.gradients().parameters.as_ref().expect("everything learns");
         gradient.copy_from_slice(ours.values());
         Ok(losses)
     }

@@ -1,9 +1,11 @@
 //! A trunk with a method on it, as training sees it: losses and gradients of what learns. One implementation per engine.
 
+mod adapted;
 pub mod fast;
 mod full;
 #[cfg(test)]
 mod goldens;
+mod pass;
 mod patched;
 mod reference;
 #[cfg(test)]
@@ -54,6 +56,7 @@ pub fn training_trunk(setting: Setting, numerics: &Numerics, device: &Device) ->
     Ok(match (numerics.engine, setting.method) {
         (Engine::Reference, _) => Box::new(reference::ReferenceTrunk::new(setting, device)?),
         (Engine::Fast, Method::Finetune(_)) => Box::new(full::FullTrunk::new(setting)?),
+        (Engine::Fast, Method::Lora(_)) => Box::new(adapted::AdaptedTrunk::new(setting)?),
         (Engine::Fast, _) => Box::new(patched::PatchedTrunk::new(setting)?),
     })
 }

@@ -2,16 +2,15 @@
 
 use anyhow::{Context as _, Result};
 use candle_core::{DType, Device, Tensor};
-use diffusion::TrainingLoss;
-use kernels::{Condition, Inputs, Learn, Parameters, Plan, Workspace};
+use kernels::Learn;
 use manifest::dit::DitConfig;
 use manifest::method::Method;
 use models::weights;
 use patches::{ContributionGradient, Patch};
 
+use super::pass::Pass;
 use super::{Setting, TrainingTrunk, fast};
 use crate::batch::TrainingBatch;
-use crate::loss;
 use crate::losses::Losses;
 use crate::trainables::Layout;
 
@@ -20,61 +19,37 @@ pub struct PatchedTrunk {
     dit: DitConfig,
     method: Method,
     layout: Layout,
-    loss: TrainingLoss,
-    parameters: Parameters,
-    condition: Condition,
-    workspace: Workspace,
-    rows: Vec<u32>,
-    output: Vec<f32>,
-    d_output: Vec<f32>,
+    pass: Pass,
 }
 
 impl PatchedTrunk {
     /// # Errors
     /// The backbone's weights do not fit the network.
     pub fn new(setting: Setting) -> Result<Self> {
-        let (shape, batch) = (fast::shape(setting.dit), setting.batch);
-        let learn = Learn::Contributions { from: 0 };
         let initial = weights::constants(&setting.layout.zeros(), DType::F32, &Device::Cpu)?;
         let patch = Patch::build(setting.method, setting.dit, &initial)?.context("this method trains no patch")?;
-        let prepended = patch.prepended();
-        let plan = Plan { shape, batch, learn, prepended, image_gradient: false };
-        let outputs = batch * shape.output();
+        let parameters = fast::parameters(setting.dit, setting.backbone)?;
+        let learn = Learn::Contributions { from: 0 };
         Ok(Self {
             dit: setting.dit.clone(),
             method: setting.method.clone(),
             layout: setting.layout.clone(),
-            loss: setting.loss,
-            parameters: fast::parameters(setting.dit, setting.backbone)?,
-            condition: Condition::new(shape, batch),
-            workspace: Workspace::new(plan),
-            rows: (0..batch as u32).collect(),
-            output: vec![0.0; outputs],
-            d_output: vec![0.0; outputs],
+            pass: Pass::new(parameters, setting.loss, setting.batch, learn, patch.prepended()),
         })
     }
 }
 
 impl TrainingTrunk for PatchedTrunk {
     fn gradient(&mut self, batch: &TrainingBatch, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
-        self.condition.compute(&self.parameters, &fast::timesteps(batch), &batch.clean.labels);
-        let condition = fast::gate_condition(&self.condition, self.dit.hidden)?;
+        self.pass.embed(batch);
+        let condition = fast::gate_condition(&self.pass.condition, self.dit.hidden)?;
         let learned = weights::variables(&self.layout.unflatten(values), DType::F32, &Device::Cpu)?;
         let patch = Patch::build(&self.method, &self.dit, &learned)?.context("this method trains no patch")?;
         let mixture = patch.mix(&condition, batch.gate_noise(&patch, &Device::Cpu)?.as_ref())?;
         let mixed = fast::Mixed::new(&mixture, patch.prepended() > 0)?;
-        let contributions = mixed.contributions(self.dit.depth);
-        let inputs = Inputs {
-            parameters: &self.parameters,
-            condition: &self.condition,
-            rows: &self.rows,
-            contributions: &contributions,
-        };
-        self.workspace.forward(&inputs, &batch.x_t, &mut self.output);
-        let mut losses = loss::losses(&self.loss, batch, &self.output, &mut self.d_output);
-        self.workspace.backward(&inputs, &self.d_output);
+        let mut losses = self.pass.run(batch, &mixed.contributions(self.dit.depth));
 
-        let trunk = contribution_gradient(&self.workspace.gradients().contributions, mixture.contribution())?;
+        let trunk = contribution_gradient(&self.pass.gradients().contributions, mixture.contribution())?;
         if let Some(balance) = mixture.balance()? {
             losses.add_balance(&balance)?;
         }

@@ -7,7 +7,7 @@ use manifest::dit::DitConfig;
 use manifest::method::Method;
 use models::weights::{self, Tensors};
 use models::{Dit, Hooks, Unpatched};
-use patches::Patch;
+use patches::Applied;
 
 use super::{Setting, TrainingTrunk};
 use crate::batch::TrainingBatch;
@@ -44,8 +44,8 @@ impl TrainingTrunk for ReferenceTrunk {
     fn gradient(&mut self, batch: &TrainingBatch, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
         let (b, d) = (batch.clean.t.len(), &self.dit);
         let learned = weights::variables(&self.layout.unflatten(values), DType::F32, &self.device)?;
-        let patch = Patch::build(&self.method, d, &learned)?;
-        let dit = Dit::new(d, if patch.is_some() { &self.frozen } else { &learned })?;
+        let Applied { trunk, patch } = patches::apply(&self.method, d, &self.frozen, &learned)?;
+        let dit = Dit::new(d, &trunk)?;
         let t: Vec<f32> = batch.clean.t.iter().map(|&t| t as f32).collect();
         let condition =
             dit.condition(&Tensor::new(t, &self.device)?, &Tensor::new(batch.clean.labels.as_slice(), &self.device)?)?;

@@ -12,9 +12,14 @@ use manifest::{Request, Workspace};
 
 /// The stages of Table 4 at the smoke scale, one seed, with some values set.
 pub fn table4(overrides: &[&str]) -> Vec<PlannedStage> {
+    artifact("table4", overrides)
+}
+
+/// The stages of an artifact at the smoke scale, one seed, with some values set.
+pub fn artifact(name: &str, overrides: &[&str]) -> Vec<PlannedStage> {
     let overrides = overrides.iter().map(|&o| o.to_owned()).collect();
     let request = Request { scale: "smoke".to_owned(), overrides, seeds: Some(vec![0]) };
-    workspace().load_artifact("table4", &request).unwrap().stages
+    workspace().load_artifact(name, &request).unwrap().stages
 }
 
 /// The stages of a recipe.

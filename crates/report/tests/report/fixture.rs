@@ -14,7 +14,7 @@ use store::{Code, CurvePoint, Finished, Machine, Outcome, Store};
 
 /// Name of the metric at the tiny scale, taken from the plan.
 pub(crate) fn metric(plan: &Plan) -> String {
-    let run = &plan.table.as_ref().unwrap().cells[0].runs[0];
+    let run = &plan.tables[0].cells[0].runs[0];
     match &plan.stage(run.metrics).unwrap().stage {
         manifest::stage::Stage::Metrics(metrics) => metrics.name.clone(),
         _ => unreachable!("the stage of a metrics key"),
@@ -23,14 +23,19 @@ pub(crate) fn metric(plan: &Plan) -> String {
 
 /// The plan of Table 4 at the tiny scale, as if these seeds were its own: its report is no trial.
 pub(crate) fn plan(seeds: &[u64], overrides: &[&str]) -> Plan {
+    plan_of("table4", seeds, overrides)
+}
+
+/// The plan of an artifact at the tiny scale.
+pub(crate) fn plan_of(artifact: &str, seeds: &[u64], overrides: &[&str]) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let request = Request {
         scale: "tiny".to_owned(),
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
         seeds: Some(seeds.to_vec()),
     };
-    let mut plan = Workspace::open(root).unwrap().load_artifact("table4", &request).unwrap();
-    plan.table.as_mut().unwrap().scale.seeds = seeds.to_vec();
+    let mut plan = Workspace::open(root).unwrap().load_artifact(artifact, &request).unwrap();
+    plan.tables.iter_mut().for_each(|table| table.scale.seeds = seeds.to_vec());
     plan
 }
 
@@ -70,11 +75,11 @@ impl Bench {
     }
 
     pub(crate) fn table(&self) -> &Table {
-        self.plan.table.as_ref().unwrap()
+        &self.plan.tables[0]
     }
 
     pub(crate) fn table_mut(&mut self) -> &mut Table {
-        self.plan.table.as_mut().unwrap()
+        &mut self.plan.tables[0]
     }
 
     pub(crate) fn cell(&self, id: &str) -> &PlannedCell {
@@ -95,6 +100,16 @@ impl Bench {
                     .insert(format!("{name}.subset.{subset:02}"), value + 1.0 + 0.01 * (subset as f64 * value).sin());
             }
             self.commit(run.metrics, Finished { metrics, ..finished() }, &[]);
+        }
+    }
+
+    /// A number that a cell's measuring stages of a kind leave, at each seed.
+    pub(crate) fn further(&self, cell: &str, kind: &str, numbers: &[(&str, &[f64])]) {
+        for (i, run) in self.cell(cell).runs.iter().enumerate() {
+            let of_kind = |key: &&Key| self.plan.stage(**key).unwrap().stage.kind() == kind;
+            let key = *run.measures.iter().find(of_kind).unwrap_or_else(|| panic!("{cell} has no {kind}"));
+            let metrics = numbers.iter().map(|(name, values)| ((*name).to_owned(), values[i])).collect();
+            self.commit(key, Finished { metrics, ..finished() }, &[]);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Reports from results trees that are written through the store.
 
 mod fixture;
+mod tables;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -320,8 +321,8 @@ fn numerics_are_never_mixed() {
         let mut mixed = plan(&[0, 1], &[engine]);
         let other = plan(&[0, 1], &[engine, overrides]);
         let id = "b/hard";
-        let foreign = other.table.as_ref().unwrap().cell(id).unwrap().runs.clone();
-        mixed.table.as_mut().unwrap().cells.iter_mut().find(|cell| cell.id == id).unwrap().runs = foreign;
+        let foreign = other.tables[0].cell(id).unwrap().runs.clone();
+        mixed.tables[0].cells.iter_mut().find(|cell| cell.id == id).unwrap().runs = foreign;
         mixed.stages.extend(other.stages);
         let bench = Bench::new(mixed);
         for cell in ["baseline", id] {
@@ -375,11 +376,11 @@ fn markup_in_titles_is_shown_as_written() {
 
 #[test]
 fn trials_do_not_replace_reproductions() {
-    let table = plan(&[0], &["train.iterations=50"]).table.unwrap();
+    let table = plan(&[0], &["train.iterations=50"]).tables.remove(0);
     assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports/tiny+train.iterations=50"));
-    let table = plan(&[0, 1, 2], &[]).table.unwrap();
+    let table = plan(&[0], &[]).tables.remove(0);
     assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports"));
-    let mut table = plan(&[0, 5], &[]).table.unwrap();
+    let mut table = plan(&[0, 5], &[]).tables.remove(0);
     table.scale.seeds = vec![0, 1, 2];
     assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports/tiny+seeds=0-5"));
 }
@@ -387,6 +388,6 @@ fn trials_do_not_replace_reproductions() {
 #[test]
 fn a_recipe_has_no_report() {
     let mut plan = plan(&[0], &[]);
-    plan.table = None;
+    plan.tables.clear();
     assert!(matches!(Bench::new(plan).build(), Err(Error::NoTable(_))));
 }

@@ -6,7 +6,7 @@ use manifest::dataset::{Dataset, Faces, ImageFolder, Source};
 use manifest::digest::Digest;
 use manifest::dit::DitConfig;
 use manifest::plan::{Input, PlannedStage, Table};
-use manifest::scale::{Extractor, Inception, Optimisation, Weights};
+use manifest::scale::{Extractor, Inception, Optimisation, PUBLISHED_INCEPTION, Weights};
 use manifest::stage::{Pretrain, Stage};
 
 use crate::fixture::{Bench, full, plan};
@@ -88,8 +88,8 @@ fn learning_rates_far_from_the_papers_are_said() {
     assert!(!line(&slower, "reference/finetune").contains("times the paper's"));
 
     let mut trained = plan(&[0], &[]);
-    let backbone = pretraining(trained.table.as_ref().unwrap());
-    let key = trained.table.as_ref().unwrap().cells[0].runs[0].sample;
+    let backbone = pretraining(&trained.tables[0]);
+    let key = trained.tables[0].cells[0].runs[0].sample;
     let sample = trained.stages.iter_mut().find(|planned| planned.key == key).unwrap();
     sample.inputs.insert("backbone".to_owned(), Input::Stage(backbone.key));
     trained.stages.insert(0, backbone);
@@ -126,7 +126,7 @@ fn as_in_the_paper(table: &mut Table) {
     (scale.data, scale.evaluation.reference) = (folder.clone(), folder);
     (scale.train.iterations, scale.train.batch, scale.train.learning_rate_multiplier) = (further, 128, 1.0);
     (scale.sample.count, scale.sample.sampler.steps, scale.sample.sampler.clip_x0) = (50_000, 250, false);
-    let weights = Weights { file: "inception.pth".to_owned(), sha256: Some(Digest::of(b"inception")) };
+    let weights = Weights { file: "inception.pth".to_owned(), sha256: Some(PUBLISHED_INCEPTION.parse().unwrap()) };
     scale.extractor = Extractor::Inception(Inception { weights });
     let weights = Weights { file: "dit.safetensors".to_owned(), sha256: Some(Digest::of(b"backbone")) };
     scale.backbone.weights = Some(weights);
@@ -164,7 +164,7 @@ fn sizes_are_judged_at_the_papers_scale_only() {
     assert!(page.contains("moreover the paper's difference lies in the interval"));
 
     let changes: [fn(&mut Table); 12] = [
-        |table| table.scale.extractor = plan(&[0], &[]).table.unwrap().scale.extractor,
+        |table| table.scale.extractor = plan(&[0], &[]).tables.remove(0).scale.extractor,
         |table| {
             let Extractor::Inception(inception) = &mut table.scale.extractor else { unreachable!() };
             inception.weights.sha256 = None;
@@ -177,7 +177,7 @@ fn sizes_are_judged_at_the_papers_scale_only() {
         |table| table.scale.sample.sampler.clip_x0 = true,
         |table| table.scale.train.iterations = 400,
         |table| table.scale.train.learning_rate_multiplier = 30.0,
-        |table| table.scale.data = plan(&[0], &[]).table.unwrap().scale.data,
+        |table| table.scale.data = plan(&[0], &[]).tables.remove(0).scale.data,
         |table| table.scale_name = "large".to_owned(),
     ];
     for (number, change) in changes.into_iter().enumerate() {

@@ -1,7 +1,8 @@
-//! `runner sweep`, `run` and `reproduce`: brings stages to their end, and says how they ended.
+//! `runner sweep` and `run`: brings stages to their end, and says how they ended.
 
 use std::collections::BTreeSet;
 
+use manifest::plan::CellRun;
 use manifest::stage::Stage;
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use crate::explain::History;
 use crate::output::{counted, duration};
 use crate::session::Session;
 use crate::signals::StopRequests;
-use crate::tasks::{Stages, chain};
+use crate::tasks::Stages;
 use crate::work::Work;
 
 /// What a child process takes to start and to commit.
@@ -63,47 +64,27 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
     if cells.is_empty() {
         return execute(session, &stages);
     }
-    let table = plans[0].table.as_ref().ok_or_else(|| {
-        Failure::Usage(format!(
-            "{} is a recipe, it has no cells\n  leave `--cell` out to run it",
-            plans[0].file.display()
-        ))
-    })?;
+    if plans[0].is_recipe() {
+        let problem = format!("{} is a recipe, it has no cells", plans[0].file.display());
+        return Err(Failure::Usage(format!("{problem}\n  leave `--cell` out to run it")));
+    }
     let mut wanted = BTreeSet::new();
     for id in cells {
-        let cell = super::cell(table, &plans[0].artifact, id)?;
-        wanted.extend(cell.runs.iter().flat_map(chain));
+        wanted.extend(super::cell(&plans[0], id)?.runs.iter().flat_map(CellRun::keys));
     }
     execute(session, &stages.needed_for(wanted))
 }
 
-/// `runner reproduce`: all cells, then the reports.
+/// Brings stages to their end.
 ///
 /// # Errors
-/// As [`sweep`], and when a report cannot be written.
-pub(crate) fn reproduce(session: &Session, artifacts: &[String]) -> Result<Exit, Failure> {
-    let plans = session.plans(artifacts)?;
-    let exit = execute(session, &Stages::of(&plans))?;
-    if exit != Exit::Interrupted {
-        for plan in plans.iter().filter(|plan| plan.table.is_some()) {
-            match super::report::write(session, plan) {
-                // Why nothing ran has been said, and has its own exit code.
-                Err(Failure::Other(error)) if exit != Exit::Done && is_empty_report(&error) => session.say(error),
-                written => written?,
-            }
-        }
-    }
-    Ok(exit)
-}
-
-fn is_empty_report(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(report::Error::NothingRun { .. }))
-}
-
-/// Brings stages to their end.
-fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
+/// When the device is missing, or the results tree cannot be used.
+pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
+    for planned in stages.iter() {
+        engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{error:#}")))?;
+    }
     let store = session.store();
     let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);
     let history = History::of(store);
