@@ -57,6 +57,12 @@ impl Plan {
         }
     }
 
+    /// Whether weights learn. Their gradients are added up over the batch block by block, so that the whole batch's
+    /// activations are kept; else a chunk goes forward and back on its own, and they are kept for that long.
+    pub(crate) fn weights_learn(&self) -> bool {
+        matches!(self.learn, Learn::Attention | Learn::Everything)
+    }
+
     /// The longest sequence, `T + N`.
     pub(crate) fn longest(&self) -> usize {
         self.shape.tokens() + self.prepended

@@ -271,6 +271,8 @@ pub(crate) struct Leave<'a> {
     pub(crate) pass: &'a Pass<'a>,
     pub(crate) chunk: Chunk,
     pub(crate) level: usize,
+    /// The first sample's place among those of `d_weights`, and of `d_prompts` for broadcast vectors.
+    pub(crate) place: usize,
     pub(crate) dx: &'a mut [f32],
     pub(crate) d_weights: &'a mut [f32],
     pub(crate) d_prompts: &'a mut [f32],
@@ -299,14 +301,14 @@ impl Leave<'_> {
             match l.pass.contributions[l.level] {
                 Contribution::None => {}
                 Contribution::Broadcast { .. } => {
-                    let sum = &mut l.d_prompts[(l.chunk.offset + s) * d..][..d];
+                    let sum = &mut l.d_prompts[(l.place + s) * d..][..d];
                     for dx in dx.chunks_exact(d) {
                         add(sum, dx);
                     }
                 }
                 Contribution::Weighted { weights, prompts } | Contribution::Prepend { weights, prompts } => {
                     let n = prompts.len() / d;
-                    let d_weights = &mut l.d_weights[(l.chunk.offset + s) * n..][..n];
+                    let d_weights = &mut l.d_weights[(l.place + s) * n..][..n];
                     let prompts = prompts.chunks_exact(d).zip(l.d_prompts.chunks_exact_mut(d));
                     let rows = dx.chunks_exact(d).zip(prompts).zip(&weights[row * n..]).zip(d_weights);
                     for (((dx, (prompt, d_prompt)), weight), d_weight) in rows {

@@ -11,7 +11,7 @@ use crate::trunk::fast;
 pub struct Count {
     /// Operations.
     pub flops: f64,
-    /// Bytes of activations that a frozen step keeps for its backward pass.
+    /// Bytes of activations that a frozen step keeps for its backward pass, the whole batch at once.
     pub activation_bytes: Option<u64>,
 }
 

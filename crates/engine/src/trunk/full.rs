@@ -16,8 +16,6 @@ pub struct FullTrunk {
     condition: Condition,
     workspace: Workspace,
     rows: Vec<u32>,
-    output: Vec<f32>,
-    d_output: Vec<f32>,
 }
 
 impl FullTrunk {
@@ -26,15 +24,12 @@ impl FullTrunk {
     pub fn new(setting: Setting) -> Result<Self> {
         let (shape, batch) = (fast::shape(setting.dit), setting.batch);
         let plan = Plan { shape, batch, learn: Learn::Everything, prepended: 0, image_gradient: false };
-        let outputs = batch * shape.output();
         Ok(Self {
             loss: setting.loss,
             parameters: Parameters::zeros(shape)?,
             condition: Condition::new(shape, batch),
             workspace: Workspace::new(plan),
             rows: (0..batch as u32).collect(),
-            output: vec![0.0; outputs],
-            d_output: vec![0.0; outputs],
         })
     }
 }
@@ -50,12 +45,12 @@ impl TrainingTrunk for FullTrunk {
             rows: &self.rows,
             contributions: &contributions,
         };
-        self.workspace.forward(&inputs, &batch.x_t, &mut self.output);
-        let losses = loss::losses(&self.loss, batch, &self.output, &mut self.d_output);
-        self.workspace.backward(&inputs, &self.d_output);
+        let terms = self.workspace.step(&inputs, &batch.x_t, |sample, output, d_output| {
+            loss::sample(&self.loss, batch, sample, output, d_output)
+        });
         self.workspace.condition_backward(&inputs, OutsideGradients::default());
         let ours = self.workspace.gradients().parameters.as_ref().expect("everything learns");
         gradient.copy_from_slice(ours.values());
-        Ok(losses)
+        Ok(loss::mean(&terms))
     }
 }

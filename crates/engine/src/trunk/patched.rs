@@ -25,8 +25,6 @@ pub struct PatchedTrunk {
     condition: Condition,
     workspace: Workspace,
     rows: Vec<u32>,
-    output: Vec<f32>,
-    d_output: Vec<f32>,
 }
 
 impl PatchedTrunk {
@@ -39,7 +37,6 @@ impl PatchedTrunk {
         let patch = Patch::build(setting.method, setting.dit, &initial)?.context("this method trains no patch")?;
         let prepended = patch.prepended();
         let plan = Plan { shape, batch, learn, prepended, image_gradient: false };
-        let outputs = batch * shape.output();
         Ok(Self {
             dit: setting.dit.clone(),
             method: setting.method.clone(),
@@ -49,8 +46,6 @@ impl PatchedTrunk {
             condition: Condition::new(shape, batch),
             workspace: Workspace::new(plan),
             rows: (0..batch as u32).collect(),
-            output: vec![0.0; outputs],
-            d_output: vec![0.0; outputs],
         })
     }
 }
@@ -70,9 +65,10 @@ impl TrainingTrunk for PatchedTrunk {
             rows: &self.rows,
             contributions: &contributions,
         };
-        self.workspace.forward(&inputs, &batch.x_t, &mut self.output);
-        let mut losses = loss::losses(&self.loss, batch, &self.output, &mut self.d_output);
-        self.workspace.backward(&inputs, &self.d_output);
+        let terms = self.workspace.step(&inputs, &batch.x_t, |sample, output, d_output| {
+            loss::sample(&self.loss, batch, sample, output, d_output)
+        });
+        let mut losses = loss::mean(&terms);
 
         let trunk = contribution_gradient(&self.workspace.gradients().contributions, mixture.contribution())?;
         if let Some(balance) = mixture.balance()? {
