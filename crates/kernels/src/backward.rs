@@ -145,8 +145,7 @@ impl Pass<'_> {
             dx,
             d_branch: branch,
             full: full.as_mut().map(|(share, d_modulations)| FullGate {
-                branch: chunk
-                    .of(&branches.as_ref().expect("kept where everything learns")[1][slot], tokens * d),
+                branch: chunk.of(&branches.as_ref().expect("kept where everything learns")[1][slot], tokens * d),
                 bias: weights.fc2_bias,
                 d_bias: share.fc2_bias,
                 d_modulations,
@@ -216,8 +215,7 @@ impl Pass<'_> {
 
         let full = match (&mut share, &mut d_modulations) {
             (Some(share), Some(d_modulations)) => Some(FullGate {
-                branch: chunk
-                    .of(&branches.as_ref().expect("kept where everything learns")[0][slot], tokens * d),
+                branch: chunk.of(&branches.as_ref().expect("kept where everything learns")[0][slot], tokens * d),
                 bias: weights.proj_bias,
                 d_bias: &mut *share.proj_bias,
                 d_modulations,
@@ -308,9 +306,7 @@ impl Pass<'_> {
         let patches = &mut scratch.patches[..rows * width];
         let dx = Matrix::new(chunk.of(dx, s.tokens() * d), rows, d);
         product(MatrixMut::new(patches, rows, width), dx, weight);
-        for (patches, image) in
-            patches.chunks_exact(s.tokens() * width).zip(images.chunks_exact_mut(s.image()))
-        {
+        for (patches, image) in patches.chunks_exact(s.tokens() * width).zip(images.chunks_exact_mut(s.image())) {
             patches::scatter(s, patches, image);
         }
     }

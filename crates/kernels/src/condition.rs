@@ -3,6 +3,7 @@
 //! `t_emb = W2 silu(W0 features(t) + b0) + b2`, `c = t_emb + table[label]`, `modulations = A silu(c) + a` for all blocks
 //! at once. Samples that share timestep and label share a row, so that sampling computes each row once per step.
 
+use pulp::Simd;
 use rayon::prelude::*;
 
 use crate::matrix::{Matrix, MatrixMut, add_product, linear, product};
@@ -103,7 +104,7 @@ impl Kernel for Silu<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         for (x, out) in self.x.iter().zip(self.out) {
             *out = x * sigmoid(*x);
         }
@@ -120,7 +121,7 @@ impl Kernel for SiluBackward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         for (x, dy) in self.x.iter().zip(self.dy) {
             let s = sigmoid(*x);
             *dy *= s * (1.0 + x * (1.0 - s));

@@ -176,7 +176,10 @@ impl Workspace {
             }
             lanes.par_iter_mut().zip(d_images).with_max_len(1).for_each(|(lane, d_images)| {
                 if everything {
-                    pass.embedding_backward(lane, &images[lane.samples.start * s.image()..lane.samples.end * s.image()]);
+                    pass.embedding_backward(
+                        lane,
+                        &images[lane.samples.start * s.image()..lane.samples.end * s.image()],
+                    );
                 }
                 if let Some(d_images) = d_images {
                     let mut d_images = d_images.chunks_mut(pool.chunk() * s.image());
