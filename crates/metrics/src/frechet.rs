@@ -6,7 +6,7 @@
 use faer::{Mat, MatRef};
 
 use crate::gaussian::{Covariance, FeatureError, Gaussian, finite};
-use crate::linear::{factor, nuclear_norm, product, trace_of_root};
+use crate::linear::{factor, nuclear_norm, product, sandwich, trace_of_root};
 
 /// A distribution to which many distances are measured: what depends on it alone is computed once.
 #[derive(Clone, Debug)]
@@ -76,11 +76,6 @@ impl Reference {
     }
 }
 
-/// `F S F^T`.
-fn sandwich(factor: MatRef<'_, f64>, covariance: MatRef<'_, f64>) -> Mat<f64> {
-    product(product(factor, covariance).as_ref(), factor.transpose())
-}
-
 /// The distance of two distributions, once. Use a [`Reference`] for more than one.
 pub fn frechet_distance(a: &Gaussian, b: &Gaussian) -> Result<f64, FeatureError> {
     Reference::new(a.clone())?.distance(b)
@@ -138,7 +133,8 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let d = 300;
+        // large enough that faer splits its work
+        let d = 400;
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
