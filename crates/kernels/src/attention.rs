@@ -83,10 +83,16 @@ impl Heads {
         let (t, square) = (self.tokens, |length: usize| length / LANES * LANES);
         for first in (0..square(t)).step_by(LANES) {
             for c in (0..square(self.width)).step_by(LANES) {
-                let row = |i: usize| (first + i) * stride + start + c;
-                let rows: [&[f32]; LANES] = std::array::from_fn(|i| &buffer[row(i)..row(i) + LANES]);
+                let mut rows: [&[f32]; LANES] = [&[]; LANES];
+                for i in 0..LANES {
+                    let row = (first + i) * stride + start + c;
+                    rows[i] = &buffer[row..row + LANES];
+                }
                 for j in 0..LANES {
-                    let column: [f32; LANES] = std::array::from_fn(|i| rows[i][j]);
+                    let mut column = [0.0; LANES];
+                    for i in 0..LANES {
+                        column[i] = rows[i][j];
+                    }
                     out[(c + j) * t + first..][..LANES].copy_from_slice(&column);
                 }
             }

@@ -1,7 +1,8 @@
 //! Loops over rows of `f32`, compiled for the widest vectors that the machine has.
 //!
-//! The compiler finds the vectors of plain loops whose elements do not depend on each other; reductions over rows name
-//! them ([`At`]), since it made one number after the other of them. Sums run over [`LANES`] partial sums in a fixed order, whatever the vector width: every machine with fused
+//! The compiler finds the vectors of plain loops whose elements do not depend on each other. Reductions over rows name
+//! them ([`At`]), since it made one number after the other of them; closures in them must be `#[inline(always)]` too.
+//! Sums run over [`LANES`] partial sums in a fixed order, whatever the vector width: every machine with fused
 //! multiply-add gets the same bits.
 
 use std::f32::consts::LOG2_E;
