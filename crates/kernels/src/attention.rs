@@ -84,9 +84,8 @@ impl Heads {
         for first in (0..square(t)).step_by(LANES) {
             for c in (0..square(self.width)).step_by(LANES) {
                 let mut rows: [&[f32]; LANES] = [&[]; LANES];
-                for i in 0..LANES {
-                    let row = (first + i) * stride + start + c;
-                    rows[i] = &buffer[row..row + LANES];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = &buffer[(first + i) * stride + start + c..][..LANES];
                 }
                 for j in 0..LANES {
                     let mut column = [0.0; LANES];
