@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use pulp::Simd;
 use rayon::prelude::*;
 
 use crate::vector::{Kernel, vectorize};
@@ -54,7 +55,7 @@ impl Kernel for Update<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         let (rate1, beta2, rate2) = ((1.0 - BETAS.0) as f32, BETAS.1 as f32, (1.0 - BETAS.1) as f32);
         let (n, f) = (self.p.len(), self.factors);
         let (p, m, v, g) = (self.p, &mut self.m[..n], &mut self.v[..n], &self.g[..n]);
@@ -77,7 +78,7 @@ impl Kernel for Average<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         let (decay, rate) = (self.decay as f32, (1.0 - self.decay) as f32);
         for (average, value) in self.average.iter_mut().zip(self.values) {
             *average = *average * decay + rate * value;

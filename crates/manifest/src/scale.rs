@@ -303,7 +303,7 @@ impl Engine {
     pub fn version(self) -> &'static str {
         match self {
             Self::Reference => "reference/v1",
-            Self::Fast => "fast/v2",
+            Self::Fast => "fast/v3",
         }
     }
 }
