@@ -8,7 +8,7 @@ mod face;
 mod factors;
 mod ink;
 
-pub use factors::{FACTORS, MIRRORED};
+pub use factors::{CLASSES, FACTORS, MIRRORED};
 
 use rayon::prelude::*;
 
@@ -16,7 +16,8 @@ use crate::Images;
 use face::Face;
 use factors::Factors;
 
-/// Faces `first..first + count` as RGB images of `side` x `side` pixels, with their [`FACTORS`] in [-1, 1].
+/// Faces `first..first + count` as RGB images of `side` x `side` pixels, with their [`FACTORS`] in [-1, 1], labelled by
+/// their place in [`CLASSES`].
 ///
 /// Face `i` is the same picture at every side, whatever the range it is drawn in.
 pub fn faces(side: usize, first: u64, count: usize) -> Images {
@@ -29,7 +30,8 @@ pub fn faces(side: usize, first: u64, count: usize) -> Images {
         row.copy_from_slice(&factors.known);
         Face::new(&factors).draw(side, image);
     });
-    Images { channels: 3, side, pixels, labels: None, factors: Some(values) }
+    let labels = values.chunks_exact(FACTORS.len()).map(factors::class).collect();
+    Images { channels: 3, side, pixels, labels: Some(labels), factors: Some(values) }
 }
 
 #[cfg(test)]
@@ -58,6 +60,21 @@ mod tests {
         // No index is too large, and the upper half of its bits counts.
         let far = faces(SIDE, u64::MAX - 1, 1);
         assert_ne!(far, faces(SIDE, u64::from(u32::MAX) - 1, 1));
+    }
+
+    #[test]
+    fn labels_tell_glasses_and_beards_apart() {
+        let images = faces(8, 0, 400);
+        let labels = images.labels.as_deref().unwrap();
+        for (i, &label) in labels.iter().enumerate() {
+            let known = images.factors(i);
+            let [glasses, beard] = ["glasses", "beard"].map(|name| FACTORS.iter().position(|f| *f == name).unwrap());
+            assert_eq!((label & 1 == 1, label & 2 == 2), (known[glasses] > -1.0, known[beard] > -1.0));
+        }
+        for class in 0..CLASSES.len() as u32 {
+            let share = labels.iter().filter(|label| **label == class).count() as f64 / labels.len() as f64;
+            assert!((share - 0.25).abs() < 0.08, "{class}: {share}");
+        }
     }
 
     /// Pinned: records of other machines hold for these very faces. A change here is a new dataset.
