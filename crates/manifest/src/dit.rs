@@ -47,7 +47,17 @@ impl DitConfig {
         let &(_, hidden, depth, heads) = SIZES.iter().find(|(known, ..)| *known == size)?;
         let patch = [2, 4, 8].into_iter().find(|known| known.to_string() == patch)?;
         let label_dropout = if classes.is_some() { 0.1 } else { 0.0 };
-        Some(Self { image_size: 32, channels: 4, patch, hidden, depth, heads, classes, label_dropout, learn_sigma: true })
+        Some(Self {
+            image_size: 32,
+            channels: 4,
+            patch,
+            hidden,
+            depth,
+            heads,
+            classes,
+            label_dropout,
+            learn_sigma: true,
+        })
     }
 
     /// Image tokens `T = (image_size / patch)^2`.

@@ -80,6 +80,20 @@ fn the_fixture_itself_is_good() {
 }
 
 #[test]
+fn a_table_from_scratch_trains_no_backbone() {
+    let kinds = |fixture: Fixture, overrides: &[&str]| -> Vec<&'static str> {
+        let plan = fixture.load("s", overrides).unwrap_or_else(|error| panic!("{error}"));
+        plan.stages.iter().map(|planned| planned.stage.kind()).collect()
+    };
+    assert!(kinds(Fixture::new(), &[]).contains(&"pretrain"));
+    // Some cells still start from it.
+    assert!(kinds(Fixture::new(), &["method.backbone=from_scratch"]).contains(&"pretrain"));
+    let all = Fixture::new().spoil("mini.yaml", "{kind: pretrained}", "{kind: finetune}");
+    let kinds = kinds(all, &["method.backbone=from_scratch"]);
+    assert!(!kinds.contains(&"pretrain") && kinds.contains(&"train"), "{kinds:?}");
+}
+
+#[test]
 fn mistakes_in_a_manifest() {
     let cases = [
         (
@@ -286,8 +300,8 @@ fn mistakes_in_a_recipe() {
         ),
         (
             "net.yaml",
-            "classes: null\n  label_dropout: 0.0\n  learn_sigma: true\ndata: {",
-            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{",
+            "classes: null\n  label_dropout: 0.0\n  learn_sigma: true\ndata: {kind: faces, image_size: 8, first: 0, count: 100}",
+            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{kind: image_folder, folder: f, image_size: 8}",
             "@: `data` has no labels, but the backbone is class-conditional",
         ),
         (
@@ -317,8 +331,8 @@ fn mistakes_in_a_recipe() {
         ("cnn.yaml", "widths: [4, 8]", "widths: [4, «0]", "@: `extractor.widths[1]` must be at least 1, found `0`"),
         (
             "cnn.yaml",
-            "target: factors",
-            "target: «labels",
+            "target: factors}\ndata: {kind: faces, image_size: 8, first: 100, count: 100}",
+            "target: «labels}\ndata: {kind: image_folder, folder: f, image_size: 8}",
             "@: `extractor.target` can be `labels` for labelled images only; use `factors`",
         ),
     ];

@@ -5,9 +5,9 @@ use manifest::dit::DitConfig;
 use manifest::method::{Lora, Method};
 use models::weights::{Tensors, gradients};
 
+use crate::PatchError;
 use crate::trainable::{Initial, Trainable, check};
 use crate::training::Training;
-use crate::PatchError;
 
 /// The projections that are adapted, and how many times the width comes out of each.
 const PROJECTIONS: [(&str, usize); 2] = [("attn.qkv", 3), ("attn.proj", 1)];

@@ -1,5 +1,6 @@
 //! Whole stages, cut down, on the shipped weights.
 
+mod conditional;
 mod methods;
 mod pinned;
 mod run;
