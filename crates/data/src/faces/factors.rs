@@ -39,22 +39,18 @@ pub const MIRRORED: [bool; KNOWN] = {
     mirrored
 };
 
+/// Places of the factors that half of the faces do not have.
+pub(super) const GLASSES: usize = 13;
+/// See [`GLASSES`].
+pub(super) const BEARD: usize = 14;
+
 /// Factors that only the upper half of the draws shows: below 0 they are -1, above they are stretched over [-1, 1].
 const OPTIONAL: [bool; KNOWN] = {
     let mut optional = [false; KNOWN];
-    optional[13] = true;
-    optional[14] = true;
+    optional[GLASSES] = true;
+    optional[BEARD] = true;
     optional
 };
-
-/// Kinds of faces that labels tell apart, a quarter of all faces each.
-pub const CLASSES: [&str; 4] = ["neither glasses nor beard", "glasses", "beard", "glasses and beard"];
-
-/// Place in [`CLASSES`] of a face with these known factors.
-pub(super) fn class(known: &[f32]) -> u32 {
-    let has = |factor: usize| u32::from(known[factor] > -1.0);
-    has(13) + 2 * has(14)
-}
 
 /// All faces are drawn under this seed: the dataset is the same in every experiment.
 const SEED: u64 = 0x0066_6163_6573;
