@@ -81,6 +81,20 @@ fn the_fixture_itself_is_good() {
 }
 
 #[test]
+fn a_table_from_scratch_trains_no_backbone() {
+    let kinds = |fixture: Fixture, overrides: &[&str]| -> Vec<&'static str> {
+        let plan = fixture.load("s", overrides).unwrap_or_else(|error| panic!("{error}"));
+        plan.stages.iter().map(|planned| planned.stage.kind()).collect()
+    };
+    assert!(kinds(Fixture::new(), &[]).contains(&"pretrain"));
+    // Some cells still start from it.
+    assert!(kinds(Fixture::new(), &["method.backbone=from_scratch"]).contains(&"pretrain"));
+    let all = Fixture::new().spoil("mini.yaml", "{kind: pretrained}", "{kind: finetune}");
+    let kinds = kinds(all, &["method.backbone=from_scratch"]);
+    assert!(!kinds.contains(&"pretrain") && kinds.contains(&"train"), "{kinds:?}");
+}
+
+#[test]
 fn mistakes_in_a_manifest() {
     let cases = [
         (

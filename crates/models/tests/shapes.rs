@@ -1,6 +1,7 @@
 //! Names, shapes and counts of the full-size networks against the authors' code.
 
 use manifest::dit::DitConfig;
+use models::clip::ClipTextConfig;
 use models::count;
 use models::dit::{initial_weights, named_shapes};
 use models::unet::UnetConfig;
@@ -44,6 +45,7 @@ fn full_size_networks_have_the_published_counts() {
     let published = |name: &str| keys[name]["parameters"].as_u64().unwrap() as usize;
     assert_eq!(count::of_unet(&UnetConfig::stable_diffusion()).unwrap(), published("sd-v1-5-unet"));
     assert_eq!(count::of_vae(&VaeConfig::stable_diffusion()).unwrap(), published("sd-vae-ft-ema"));
+    assert_eq!(count::of_clip_text(&ClipTextConfig::vit_l_14()).unwrap(), published("clip-vit-l-14-text"));
     assert_eq!(count::of_inception().unwrap(), published("fid-inception-v3"));
     // Peebles & Xie 2023, Table 1, in millions, and what a larger patch changes: its own weights at both ends, and the
     // number of positions.

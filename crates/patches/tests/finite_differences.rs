@@ -7,12 +7,12 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Position, Prepend,
-    PromptTuning, Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Position,
+    Prepend, PromptTuning, Prompts, Zero,
 };
 use models::weights::{Tensors, Weights, constants, from_tensors, gradients, variables};
 use models::{Condition, Dit, Hooks, Unpatched, dit};
-use patches::{PROMPTS, Patch, apply, balance, initial_weights, trainable};
+use patches::{Applied, PROMPTS, Patch, apply, balance, initial_weights, trainable};
 use random::{Draws, Stream};
 
 /// Step of the difference, along a direction of unit normal elements. Where prompts in front are zero, the network bends
@@ -213,7 +213,7 @@ fn gated_variants() -> Vec<Dmp> {
                     };
                     let depth = [Depth::First, Depth::Half, Depth::All][i / 4 % 3];
                     let prompts = Prompts { position: position.clone(), depth, init: Init::Zero(Zero {}) };
-                    variants.push(Dmp { prompts, gate, balance });
+                    variants.push(Dmp { backbone: Backbone::Pretrained, prompts, gate, balance });
                 }
             }
         }
@@ -343,7 +343,7 @@ fn ungated_prompts() {
 
 #[test]
 fn full_fine_tuning() {
-    let method = Method::Finetune(Finetune {});
+    let method = Method::Finetune(Finetune::default());
     let shapes = dit::named_shapes(&config());
     let names: Vec<String> = trainable(&method, &config()).into_iter().map(|t| t.name).collect();
     let loss = |tensors: &Tensors| Bench::new(tensors)?.loss(&Unpatched);
@@ -373,5 +373,28 @@ fn adapters() {
     let shapes: Vec<_> = tensors.into_iter().map(|t| (t.name, t.shape)).collect();
     for (name, slope) in compare("random", &random_weights(&shapes, 0.5), &loss, &loss) {
         assert!(slope.abs() > 1e-6, "{name} has slope {slope:e}");
+    }
+}
+
+/// The gate reads embeddings of a backbone that learns: its gradient reaches them too.
+#[test]
+fn prompts_and_backbone_together() {
+    for mut dmp in gated_variants().into_iter().filter(|dmp| dmp.gate.selection == Selection::Soft(Soft {})) {
+        dmp.backbone = Backbone::FromScratch;
+        let method = Method::Dmp(dmp.clone());
+        let loss = |tensors: &Tensors| {
+            let Applied { trunk, patch } = apply(&method, &config(), &Tensors::new(), tensors).unwrap();
+            let (bench, patch) = (Bench::new(&trunk)?, patch.expect("a patch"));
+            let noise = normals(&[patch.blocks(), BATCH, patch.prompts()], 77, 1.0);
+            let mixture = patch.mix(&bench.condition, Some(&noise))?;
+            let loss = bench.loss(&mixture)?;
+            mixture.balance()?.map_or(Ok(loss.clone()), |balance| loss + balance.total)
+        };
+        let mut shapes = dit::named_shapes(&config());
+        let tensors = trainable(&method, &config());
+        assert_eq!(tensors.iter().filter(|t| t.initial == patches::Initial::Backbone).count(), shapes.len() - 1);
+        let own = tensors.into_iter().filter(|t| t.initial != patches::Initial::Backbone);
+        shapes.extend(own.map(|t| (t.name, t.shape)));
+        compare(&format!("{method:?}"), &random_weights(&shapes, 0.3), &loss, &loss);
     }
 }

@@ -6,8 +6,8 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Normal, Position, Prepend,
-    Pretrained, PromptTuning, Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Normal, Position,
+    Prepend, Pretrained, PromptTuning, Prompts, Zero,
 };
 use models::weights::{Tensors, Weights, constants};
 use models::{Condition, Hooks};
@@ -34,6 +34,7 @@ fn prompts() -> Prompts {
 
 fn dmp() -> Dmp {
     Dmp {
+        backbone: Backbone::Pretrained,
         prompts: prompts(),
         gate: Gate {
             architecture: Architecture::Linear,
@@ -93,7 +94,7 @@ fn goldens_names_shapes_and_counts() {
         };
         let config = DitConfig { classes: (parts[1] == "cond").then_some(1000), ..config };
         let method = match parts[2] {
-            "FT" => Method::Finetune(Finetune {}),
+            "FT" => Method::Finetune(Finetune::default()),
             "PT" => Method::PromptTuning(PromptTuning { prompts: prompts() }),
             "linear" => Method::Dmp(Dmp { gate: released.clone(), ..dmp() }),
             other => panic!("no method {other}"),
@@ -308,7 +309,7 @@ fn initial_values_are_those_asked_for() {
     assert!(start["gate.weight"].values.iter().all(|&v| v == 0.0));
 
     let backbone = models::dit::initial_weights(&config, 7);
-    let tuned = initial_weights(&trainable(&Method::Finetune(Finetune {}), &config), &backbone, 1);
+    let tuned = initial_weights(&trainable(&Method::Finetune(Finetune::default()), &config), &backbone, 1);
     assert_eq!(tuned.len(), backbone.len() - 1);
     assert!(tuned.iter().all(|(name, tensor)| tensor == &backbone[name]));
 }
@@ -325,7 +326,7 @@ fn other_tensors_are_refused_with_all_faults() {
     for part in ["missing gate.weight [9, 9]", "gate.bias has shape [2, 9, 8], expected [9]", "unexpected w_noise"] {
         assert!(message.contains(part), "{message}");
     }
-    assert!(Patch::build(&Method::Finetune(Finetune {}), &config, &tensors).unwrap().is_none());
+    assert!(Patch::build(&Method::Finetune(Finetune::default()), &config, &tensors).unwrap().is_none());
 }
 
 #[test]

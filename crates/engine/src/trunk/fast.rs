@@ -12,7 +12,6 @@ use models::weights::Weights;
 use patches::Mixture;
 
 use crate::batch::TrainingBatch;
-use crate::trainables::Layout;
 
 /// A DiT's shape.
 pub fn shape(dit: &DitConfig) -> Shape {
@@ -37,17 +36,19 @@ pub fn parameters(dit: &DitConfig, weights: &Weights) -> Result<Parameters> {
     Parameters::from_tensors(shape(dit), tensors).context("the weights do not fit the network of this scale")
 }
 
-/// Places of all weights of a DiT in one flat buffer, in the order of [`Parameters`]: all learn but the positions.
+/// Names, shapes and learning rate factors of all weights of a DiT, in the order of [`Parameters`]: all learn but the
+/// positions.
 ///
 /// # Errors
 /// The shape is unsound.
-pub fn full_layout(dit: &DitConfig) -> Result<Layout> {
+pub fn full_slots(dit: &DitConfig) -> Result<Vec<(String, Vec<usize>, f64)>> {
     let mut segments = Parameters::zeros(shape(dit))?.segments();
     segments.sort_by_key(|segment| segment.range.start);
-    Ok(Layout::new(segments.into_iter().map(|segment| {
+    let slot = |segment: kernels::Segment| {
         let learns = f64::from(segment.name != models::dit::POSITION_EMBEDDING);
         (segment.name, segment.dimensions, learns)
-    })))
+    };
+    Ok(segments.into_iter().map(slot).collect())
 }
 
 /// Timesteps `[B]` as the embedder reads them.

@@ -5,7 +5,7 @@ use diffusion::{MseWeight, Process, Schedule, TrainingLoss};
 use goldens::{Array, Golden, assert_close, assert_within, distance, relative_distance};
 use kernels::{AdamW, Group};
 use manifest::dit::DitConfig;
-use manifest::method::{Balance, ImportanceFormula, LoadFormula, Method};
+use manifest::method::{Backbone, Balance, Dmp, ImportanceFormula, LoadFormula, Method};
 use manifest::scale::{DeviceKind, Dtype, Engine, Numerics};
 use models::weights::{Tensor, Weights};
 use patches::balance::BalanceLosses;
@@ -15,7 +15,7 @@ use super::{Setting, TrainingTrunk, fast, training_trunk};
 use crate::batch::{Batcher, TrainingBatch};
 use crate::loss;
 use crate::losses::Losses;
-use crate::trainables::Layout;
+use crate::trainables::{Layout, own_slots};
 
 const ENGINES: [Engine; 2] = [Engine::Fast, Engine::Reference];
 
@@ -96,10 +96,9 @@ impl Run {
         let schedule = if config["sched"] == "cosine" { Schedule::Cosine } else { Schedule::Linear };
         let process = Process::new(schedule, 1000).unwrap();
         let (layout, start) = match method {
-            Method::Finetune(_) => (fast::full_layout(&dit).unwrap(), backbone.clone()),
+            Method::Finetune(_) => (Layout::new(fast::full_slots(&dit).unwrap()), backbone.clone()),
             _ => {
-                let tensors = patches::trainable(method, &dit).into_iter();
-                let layout = Layout::new(tensors.map(|t| (t.name, t.shape, t.learning_rate_factor)));
+                let layout = Layout::new(own_slots(patches::trainable(method, &dit)));
                 (layout, weights(golden.group("init.")))
             }
         };
@@ -351,5 +350,48 @@ fn a_dropped_load_loss_is_seen() {
         let total = run.step(0).total;
         let apart = distance(&[total], &run.golden.get("step0.total").values);
         assert!(apart > 1e-3, "{}: the total is {apart:.1e} away only", run.what);
+    }
+}
+
+/// A backbone that learns together with its patch: both engines agree on every gradient, and the patch's own are those of
+/// the authors' code, where the backbone is frozen.
+#[test]
+fn a_backbone_learns_together_with_its_patch() {
+    let golden = Golden::open("train_dmp_random");
+    let config = golden.config();
+    let (dit, Method::Dmp(released)) = (dit(config), method(config)) else { panic!("the run is DMP") };
+    let method = Method::Dmp(Dmp { backbone: Backbone::FromScratch, ..released });
+    let mut weights = weights(Golden::open("train_backbone_cond").group("sd."));
+    weights.extend(self::weights(golden.group("init.")));
+    let own = own_slots(patches::trainable(&method, &dit));
+    let layout = Layout::new(fast::full_slots(&dit).unwrap().into_iter().chain(own));
+    let process = Process::new(Schedule::Linear, 1000).unwrap();
+    let values = layout.flatten(&weights).unwrap();
+    let of = |engine: Engine| {
+        let setting = Setting {
+            dit: &dit,
+            method: &method,
+            backbone: &Weights::new(),
+            layout: &layout,
+            loss: TrainingLoss::new(process.clone(), MseWeight::Constant),
+            batch: config["batch"].as_u64().unwrap() as usize,
+        };
+        let numerics = Numerics { engine, device: DeviceKind::Cpu, dtype: Dtype::F32 };
+        let mut trunk = training_trunk(setting, &numerics, &Device::Cpu).unwrap();
+        let mut gradient = vec![0.0; values.len()];
+        let losses = trunk.gradient(&batch(&golden, 0, &dit, &process), &values, &mut gradient).unwrap();
+        (losses.total, gradient)
+    };
+    let ((fast_loss, fast), (reference_loss, reference)) = (of(Engine::Fast), of(Engine::Reference));
+    assert!(distance(&[fast_loss], &[reference_loss]) <= 3e-6, "{fast_loss} {reference_loss}");
+    let double = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
+    for slot in layout.slots.iter().filter(|slot| slot.learning_rate_factor > 0.0) {
+        let (ours, theirs) = (&fast[slot.range.clone()], &reference[slot.range.clone()]);
+        let apart = distance(&double(ours), &double(theirs));
+        assert!(apart <= 1e-5, "{}: {apart:.1e} apart", slot.name);
+        if let Some(recorded) = golden.find(&format!("step0.grad.{}", slot.name)) {
+            assert_close(&slot.name, ours, &recorded, 1e-5);
+        }
+        assert!(ours.iter().any(|&slope| slope != 0.0), "{} learns", slot.name);
     }
 }

@@ -36,7 +36,7 @@ pub trait TrainingTrunk: Send {
 pub struct Setting<'a> {
     /// The network.
     pub dit: &'a DitConfig,
-    /// What learns; `Finetune` stands for pre-training too.
+    /// What learns; pre-training is `Finetune` from scratch.
     pub method: &'a Method,
     /// The frozen weights; unused where all learn.
     pub backbone: &'a Weights,

@@ -5,8 +5,8 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Position, PromptTuning, Prompts,
-    Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Position, PromptTuning,
+    Prompts, Zero,
 };
 use serde_json::Value;
 
@@ -37,9 +37,10 @@ pub fn method(config: &Value) -> Method {
         Selection::Soft(Soft {})
     };
     match config["kind"].as_str() {
-        Some("FT") => Method::Finetune(Finetune {}),
+        Some("FT") => Method::Finetune(Finetune::default()),
         Some("PT") => Method::PromptTuning(PromptTuning { prompts }),
         _ => Method::Dmp(Dmp {
+            backbone: Backbone::Pretrained,
             prompts,
             gate: Gate {
                 architecture: Architecture::Linear,
