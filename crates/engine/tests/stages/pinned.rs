@@ -87,7 +87,10 @@ fn every_stage_gives_what_its_version_gave() {
     for ((what, version), print) in &found {
         let pinned = PINNED.iter().find(|(known, at, _)| known == what && at == version);
         let Some((.., pinned)) = pinned else { panic!("{what} {version} is not pinned; all of them:\n{all}") };
-        assert!((print - pinned).abs() <= TOLERANCE * pinned.abs(), "{what} {version} gave {print:e}; all of them:\n{all}");
+        assert!(
+            (print - pinned).abs() <= TOLERANCE * pinned.abs(),
+            "{what} {version} gave {print:e}; all of them:\n{all}"
+        );
     }
     assert_eq!(found.len(), PINNED.len(), "every kind of stage has run, the shortest two by both engines");
 }
