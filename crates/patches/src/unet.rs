@@ -73,7 +73,7 @@ impl UnetPatch {
     ) -> std::result::Result<Self, PatchError> {
         let shape = PatchShape::new(config, height, width);
         check(&trainable(&shape, noise), tensors)?;
-        let divides = |input: &BlockInput| height % input.height == 0 && width % input.width == 0;
+        let divides = |input: &BlockInput| height.is_multiple_of(input.height) && width.is_multiple_of(input.width);
         if !shape.prompts.iter().all(divides) {
             let fault = format!("the maps of a latent of {height} x {width} do not divide it");
             return Err(PatchError::Unfit { faults: vec![fault] });
