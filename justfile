@@ -8,7 +8,7 @@ runner := "cargo run --release --package runner --"
 default:
     @just --list
 
-# Run every cell of a table that has not run yet and write its report, e.g. `just reproduce table4 --seeds 0..2` for three seeds.
+# Run every cell of a table (or of `all`) that has not run yet and write its report, e.g. `just reproduce table4 --seeds 0..2` for three seeds.
 reproduce artifact *options:
     {{runner}} reproduce {{artifact}} {{options}}
 
@@ -25,9 +25,9 @@ lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets --quiet -- --deny warnings
 
-# All of table 4 at a scale that takes seconds, in a results tree of its own.
+# Every table and figure at a scale that takes seconds, in a results tree of its own.
 smoke:
-    {{runner}} reproduce table4 --scale smoke --results target/smoke/results --reports target/smoke/reports
+    {{runner}} reproduce all --scale smoke --results target/smoke/results --reports target/smoke/reports
 
 # Compile the CUDA build, with or without a GPU (10 minutes; CI does not).
 check-cuda:

@@ -118,7 +118,7 @@ impl Card {
 
     fn run(&self, stage: &Stage, inputs: &[(&str, &Path)], file: &str) -> Result<(Vec<f32>, usize, usize)> {
         self.execute(stage, inputs)?;
-        artifact::read_features(&self.folder.path().join(file))
+        artifact::read_features(&self.folder.path().join(file), stage::FeatureKind::Pooled)
     }
 
     fn execute(&self, stage: &Stage, inputs: &[(&str, &Path)]) -> Result<()> {

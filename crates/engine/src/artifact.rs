@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use data::Images;
 use manifest::method::Method;
+use manifest::stage::FeatureKind;
 use models::weights::{self, Tensor, Weights};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -15,7 +16,7 @@ use crate::job::{EngineError, Job};
 pub const WEIGHTS: &str = "weights.safetensors";
 /// Samples: `samples` u8 `[n, C, side, side]`.
 pub const SAMPLES: &str = "samples.safetensors";
-/// Features: `features` f32 `[n, F]`.
+/// Features: `features` f32 `[n, F]`, and Inception's `spatial` f32 `[n, F']`.
 pub const FEATURES: &str = "features.safetensors";
 /// Statistics: `mean` `[F]`, `covariance` `[F, F]`, its `factor` `[k, F]` and `count` `[1]`, f64.
 pub const STATISTICS: &str = "statistics.safetensors";
@@ -81,23 +82,34 @@ pub fn read_images(path: &Path) -> Result<Images> {
     Ok(Images { channels, side, pixels, labels: None, factors: None })
 }
 
-/// Writes features `[n, F]`.
+/// Writes features of `n` images; without spatial ones their values are empty.
 ///
 /// # Errors
 /// The disk's.
-pub fn write_features(path: &Path, n: usize, values: Vec<f32>) -> Result<()> {
-    let shape = vec![n, values.len() / n.max(1)];
-    let tensors = Weights::from([("features".to_owned(), Tensor { shape, values })]);
+pub fn write_features(path: &Path, n: usize, pooled: Vec<f32>, spatial: Vec<f32>) -> Result<()> {
+    let kinds = [(FeatureKind::Pooled, pooled), (FeatureKind::Spatial, spatial)];
+    let tensor = |(kind, values): (FeatureKind, Vec<f32>)| {
+        let shape = vec![n, values.len() / n.max(1)];
+        (!values.is_empty()).then(|| (tensor_name(kind).to_owned(), Tensor { shape, values }))
+    };
+    let tensors: Weights = kinds.into_iter().filter_map(tensor).collect();
     weights::write(path, &tensors)?;
     Ok(())
+}
+
+fn tensor_name(kind: FeatureKind) -> &'static str {
+    match kind {
+        FeatureKind::Pooled => "features",
+        FeatureKind::Spatial => "spatial",
+    }
 }
 
 /// Reads features: rows, their number and their length.
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_features(path: &Path) -> Result<(Vec<f32>, usize, usize)> {
-    let (shape, bytes) = read(path, "features", Dtype::F32)?;
+pub fn read_features(path: &Path, kind: FeatureKind) -> Result<(Vec<f32>, usize, usize)> {
+    let (shape, bytes) = read(path, tensor_name(kind), Dtype::F32)?;
     let &[n, f] = shape.as_slice() else { anyhow::bail!("{}: features have shape {shape:?}", path.display()) };
     Ok((bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(), n, f))
 }

@@ -129,9 +129,12 @@ impl Task<'_> {
         };
         let trunk = training_trunk(setting, self.numerics, device)?;
         let (process, flips) = (process::process(self.diffusion)?, self.optimisation.horizontal_flip);
+        let draws = self.gate_draws();
+        let empty = || Batcher::empty(self.optimisation.batch, self.dit, draws);
         Ok(DenoisingObjective {
             batcher: Batcher::new(images, process, self.dit, flips, self.seed),
-            batch: Batcher::empty(self.optimisation.batch, self.dit, self.gate_draws()),
+            batch: empty(),
+            next: (empty(), None),
             trunk,
         })
     }
@@ -164,12 +167,22 @@ impl Task<'_> {
 pub(crate) struct DenoisingObjective<'a> {
     batcher: Batcher<'a>,
     batch: TrainingBatch,
+    /// What is trained on next, and at which iteration.
+    next: (TrainingBatch, Option<usize>),
     trunk: Box<dyn TrainingTrunk>,
 }
 
 impl Objective for DenoisingObjective<'_> {
+    /// The next batch is made beside the gate, which keeps one thread only.
     fn gradient(&mut self, iteration: usize, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
-        self.batcher.fill(iteration, &mut self.batch);
-        self.trunk.gradient(&self.batch, values, gradient)
+        let Self { batcher, batch, next: (next, prepared), trunk } = self;
+        if *prepared != Some(iteration) {
+            batcher.fill(iteration, next);
+        }
+        std::mem::swap(batch, next);
+        let (losses, ()) =
+            rayon::join(|| trunk.gradient(batch, values, gradient), || batcher.fill(iteration + 1, next));
+        *prepared = Some(iteration + 1);
+        losses
     }
 }

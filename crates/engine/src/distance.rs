@@ -16,8 +16,8 @@ use crate::job::{EngineError, Finished, Job};
 ///
 /// # Errors
 /// The features are missing, too few or not finite.
-pub fn statistics(job: &Job) -> Result<Finished, EngineError> {
-    let (features, n, width) = artifact::read_features(job.input("features")?)?;
+pub fn statistics(job: &Job, stage: &stage::Statistics) -> Result<Finished, EngineError> {
+    let (features, n, width) = artifact::read_features(job.input("features")?, stage.of)?;
     let gaussian = Gaussian::from_features(&features, width).map_err(anyhow::Error::from)?;
     let reference = Reference::new(gaussian).map_err(anyhow::Error::from)?;
     let (gaussian, factor) = (reference.gaussian(), reference.factor());
@@ -38,7 +38,7 @@ pub fn statistics(job: &Job) -> Result<Finished, EngineError> {
 /// # Errors
 /// An input is missing, or the two come from different extractors.
 pub fn metrics(job: &Job, stage: &stage::Metrics) -> Result<Finished, EngineError> {
-    let (features, n, width) = artifact::read_features(job.input("features")?)?;
+    let (features, n, width) = artifact::read_features(job.input("features")?, stage.of)?;
     let (reference, count) = read_statistics(job.input("reference")?)?;
     let distance =
         |gaussian: Result<Gaussian, metrics::FeatureError>| -> Result<f64> { Ok(reference.distance(&gaussian?)?) };
@@ -53,11 +53,11 @@ pub fn metrics(job: &Job, stage: &stage::Metrics) -> Result<Finished, EngineErro
     for (number, value) in over.into_iter().enumerate() {
         metrics.insert(format!("{}.subset.{number:02}", stage.name), value?);
     }
-    Ok(Finished { artifacts: Vec::new(), metrics, ..Finished::completed(artifact::STATISTICS) })
+    Ok(Finished::measured(metrics))
 }
 
 /// A reference and the number of images behind it.
-fn read_statistics(path: &Path) -> Result<(Reference, f64)> {
+pub(crate) fn read_statistics(path: &Path) -> Result<(Reference, f64)> {
     let read = |name| -> Result<Vec<f64>> {
         let (_, bytes) = artifact::read(path, name, Dtype::F64)?;
         Ok(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())

@@ -3,7 +3,7 @@
 use manifest::stage::Stage;
 
 use crate::job::{EngineError, Finished, Job};
-use crate::{activation, denoising, distance, extractor, sampling};
+use crate::{activation, denoising, distance, extractor, features, measures, sampling};
 
 /// Executes one stage on the job's threads.
 ///
@@ -17,9 +17,13 @@ pub fn execute(job: &Job) -> Result<Finished, EngineError> {
         Stage::TrainExtractor(stage) => extractor::train_extractor(job, stage),
         Stage::Train(stage) => denoising::train(job, stage),
         Stage::Sample(stage) => sampling::sample(job, stage),
-        Stage::Features(stage) => extractor::features(job, stage),
-        Stage::Statistics(_) => distance::statistics(job),
+        Stage::Features(stage) => features::features(job, stage),
+        Stage::Statistics(stage) => distance::statistics(job, stage),
         Stage::Metrics(stage) => distance::metrics(job, stage),
+        Stage::Extrapolation(stage) => measures::extrapolation(job, stage),
+        Stage::Coverage(stage) => measures::coverage(job, stage),
+        Stage::InceptionScore(stage) => measures::inception_score(job, stage),
+        Stage::Similarity(stage) => measures::similarity(job, stage),
         Stage::Activation(stage) => activation::activation(job, stage),
     })
 }

@@ -1,4 +1,4 @@
-//! The stage `train_extractor` (a small CNN learns factors or labels) and the stage `features` (it looks at images).
+//! The stage `train_extractor`: a small CNN learns factors or labels.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use models::extractor::Extractor;
 use models::weights::{self, Weights};
 use rayon::prelude::*;
 
-use crate::job::{EngineError, Finished, Job, Progress};
+use crate::job::{EngineError, Finished, Job};
 use crate::losses::Losses;
 use crate::trainables::Layout;
 use crate::training::{Objective, Trained, train};
 use crate::{artifact, images};
 
 /// Images between two looks at the clock.
-const BATCH: usize = 320;
+pub(crate) const BATCH: usize = 320;
 
-/// Images of a training batch that go through the network together.
-const PART: usize = 16;
+/// Images that go through the network together.
+pub(crate) const PART: usize = 16;
 
 /// What the head should say.
 enum Answers {
@@ -45,6 +45,25 @@ impl Answers {
                 let count = labels.iter().max().map_or(0, |&last| last as usize + 1);
                 Ok(Self::Labels(labels, count))
             }
+        }
+    }
+
+    /// Those of images that the network has not seen, to be judged by its outputs.
+    ///
+    /// # Errors
+    /// One of them has a label above all that were seen: the network has no output for it.
+    fn of_unseen(&self, images: &Images) -> Result<Self> {
+        match self {
+            Self::Factors(..) => Self::of(images, Target::Factors),
+            Self::Labels(_, count) => match Self::of(images, Target::Labels)? {
+                Self::Labels(labels, wanted) if wanted <= *count => Ok(Self::Labels(labels, *count)),
+                other => anyhow::bail!(
+                    "a held-out image has label {}, but those of the training images end at {}; raise `data.count`, or \
+                     change `held_out`, so that every label is learned",
+                    other.outputs() - 1,
+                    count - 1
+                ),
+            },
         }
     }
 
@@ -125,7 +144,7 @@ pub fn train_extractor(job: &Job, stage: &stage::TrainExtractor) -> Result<Finis
     let split = held_out.with_context(|| format!("{} images cannot hold {} out", images.len(), stage.held_out))?;
     let (seen, unseen) = (images.slice(0..split), images.slice(split..images.len()));
     let answers = Answers::of(&seen, stage.extractor.target)?;
-    let outputs = answers.outputs();
+    let (outputs, unseen_answers) = (answers.outputs(), answers.of_unseen(&unseen)?);
 
     let initial = models::extractor::initial_weights(&stage.extractor, outputs, stage.seed);
     let layout = Layout::new(initial.iter().map(|(name, t)| (name.clone(), t.shape.clone(), 1.0)));
@@ -148,7 +167,7 @@ pub fn train_extractor(job: &Job, stage: &stage::TrainExtractor) -> Result<Finis
     let trained = layout.unflatten(&values);
     weights::write(&job.directory.join(artifact::WEIGHTS), &trained).map_err(anyhow::Error::from)?;
     let network = network(&stage.extractor, &trained, &device)?;
-    let metrics = judge(&network, &unseen, &Answers::of(&unseen, stage.extractor.target)?, &device)?;
+    let metrics = judge(&network, &unseen, &unseen_answers, &device)?;
     Ok(Finished { metrics, curve, ..Finished::completed(artifact::WEIGHTS) })
 }
 
@@ -185,50 +204,61 @@ fn judge(network: &Extractor, images: &Images, answers: &Answers, device: &Devic
     }
 }
 
-/// Features of samples or of a dataset, `features` `[n, F]`.
-///
-/// # Errors
-/// An input is missing or of another size than the network's.
-pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineError> {
-    let images = match &stage.data {
-        Some(source) => images::open(job, source)?,
-        None => artifact::read_images(job.input("samples")?)?,
-    };
-    let device = job.tensor_device()?;
-    let trained = weights::read(job.input("extractor")?).map_err(anyhow::Error::from)?;
-    let network = network(&stage.extractor, &trained, &device)?;
-    let mut values: Vec<f32> = Vec::new();
-    let all: Vec<usize> = (0..images.len()).collect();
-    for indices in all.chunks(BATCH) {
-        if job.stopping() {
-            return Err(EngineError::Interrupted);
-        }
-        let parts = indices.par_chunks(PART).map(|part| -> Result<Vec<f32>> {
-            Ok(network.features(&pixels(&images, part, &device)?)?.flatten_all()?.to_vec1::<f32>()?)
-        });
-        for part in parts.collect::<Result<Vec<_>>>()? {
-            values.extend(part);
-        }
-        let done = (indices[0] + indices.len()) as u64;
-        (job.progress)(Progress { done, total: images.len() as u64, unit: "images", note: String::new() });
-    }
-    artifact::write_features(&job.directory.join(artifact::FEATURES), images.len(), values)?;
-    Ok(Finished::completed(artifact::FEATURES))
-}
-
 /// The network of trained weights; the head's width is the weights'.
-fn network(config: &ExtractorConfig, trained: &Weights, device: &Device) -> Result<Extractor> {
+pub(crate) fn network(config: &ExtractorConfig, trained: &Weights, device: &Device) -> Result<Extractor> {
     let outputs = trained.get("head.bias").context("the extractor's weights have no head.bias")?.values.len();
     let tensors = weights::constants(trained, DType::F32, device)?;
     Extractor::new(config, outputs, &tensors).context("the weights do not fit the extractor of this scale")
 }
 
 /// Images `[B, C, side, side]` in [-1, 1].
-fn pixels(images: &Images, indices: &[usize], device: &Device) -> Result<Tensor> {
+pub(crate) fn pixels(images: &Images, indices: &[usize], device: &Device) -> Result<Tensor> {
     let elements = images.elements();
     let mut x = vec![0.0; indices.len() * elements];
     for (&i, out) in indices.iter().zip(x.chunks_exact_mut(elements)) {
         images.normalised(i, false, out);
     }
     Ok(Tensor::from_vec(x, (indices.len(), images.channels, images.side, images.side), device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One image of 4 x 4 per label, all of the label's brightness.
+    fn images(labels: &[u32]) -> Images {
+        let pixels = labels.iter().flat_map(|&label| [60 * label as u8; 16]).collect();
+        Images { channels: 1, side: 4, pixels, labels: Some(labels.to_vec()), factors: None }
+    }
+
+    /// Rows are as wide as the network's head, also where the unseen images lack the last labels.
+    #[test]
+    fn labels_that_are_not_among_the_unseen_leave_the_accuracy_right() {
+        let config = ExtractorConfig {
+            name: "small".to_owned(),
+            image_size: 4,
+            channels: 1,
+            widths: vec![2],
+            target: Target::Labels,
+        };
+        let seen = Answers::of(&images(&[0, 3, 2, 1]), Target::Labels).unwrap();
+        assert_eq!(seen.outputs(), 4);
+        let mut trained = models::extractor::initial_weights(&config, seen.outputs(), 1);
+        // The head says 1 whatever it sees.
+        trained.get_mut("head.weight").unwrap().values.fill(0.0);
+        trained.get_mut("head.bias").unwrap().values.copy_from_slice(&[0.0, 1.0, 0.0, 0.0]);
+        let device = Device::Cpu;
+        let network = network(&config, &trained, &device).unwrap();
+        let unseen = images(&[1, 0, 1, 1]);
+        let answers = seen.of_unseen(&unseen).unwrap();
+        assert_eq!(judge(&network, &unseen, &answers, &device).unwrap()["accuracy"], 0.75);
+    }
+
+    #[test]
+    fn a_label_beyond_those_that_were_learned_is_refused() {
+        let seen = Answers::of(&images(&[0, 2]), Target::Labels).unwrap();
+        let error = seen.of_unseen(&images(&[1, 3])).err().unwrap().to_string();
+        assert!(error.contains("label 3") && error.contains("end at 2"), "{error}");
+        assert!(seen.of_unseen(&images(&[1])).is_ok(), "a gap has an output");
+    }
 }

@@ -127,6 +127,11 @@ impl Finished {
         Self { outcome: Outcome::Completed, artifacts, metrics: BTreeMap::new(), curve: Vec::new() }
     }
 
+    /// A completed stage that leaves numbers alone.
+    pub(crate) fn measured(metrics: BTreeMap<String, f64>) -> Self {
+        Self { outcome: Outcome::Completed, artifacts: Vec::new(), metrics, curve: Vec::new() }
+    }
+
     /// A training run that diverged.
     pub(crate) fn diverged(iteration: usize, curve: Vec<CurvePoint>) -> Self {
         let outcome = Outcome::Diverged { iteration };

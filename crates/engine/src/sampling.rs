@@ -99,8 +99,11 @@ fn read_batch(file: &Path, length: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Labels of samples: drawn uniformly from the classes, or the one label of an unconditional model.
+/// Labels of samples: the stage's class, or drawn uniformly from the classes, or the one label of an unconditional model.
 fn sample_labels(stage: &stage::Sample, first: usize, count: usize) -> Vec<u32> {
+    if let Some(class) = stage.class {
+        return vec![class; count];
+    }
     let draws = Draws::new(stage.seed, Stream::SampleLabel, 0);
     let label = |i: usize| stage.dit.classes.map_or(0, |classes| draws.below(i as u64, classes as u32));
     (first..first + count).map(label).collect()

@@ -1,17 +1,38 @@
-//! The chain of stages of a cell: backbone, further training, samples, features, distance.
+//! The chain of stages of a cell: backbone, further training, samples, features, distance and what else is measured.
+
+use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
 use crate::digest::Key;
-use crate::extractor::ExtractorConfig;
 use crate::files::Loaded;
 use crate::gather::{Gather, Images, Inputs, Network, planned};
+use crate::manifest::Measure;
 use crate::method::Method;
+use crate::networks::Judge;
 use crate::plan::{CellRun, Input, PlannedStage, Reference};
 use crate::problem::Error;
 use crate::recipe::BackboneRecipe;
 use crate::scale::{Evaluation, Optimisation, Scale};
-use crate::stage::{Activation, Features, Metrics, Sample, Stage, Statistics, Train};
+use crate::stage::{
+    Activation, Coverage, Extrapolation, FeatureKind, Features, InceptionScore, Metrics, Sample, Similarity, Stage,
+    Statistics, Train,
+};
+
+/// Samples behind a published distance: with fewer, the distance at infinitely many says something of its own.
+const PUBLISHED_SAMPLES: usize = 50_000;
+/// Parts through whose distances the line is laid, and samples of the smallest (Chong & Forsyth 2020).
+const PARTS: usize = 15;
+/// See [`PARTS`].
+const SMALLEST_PART: usize = 5_000;
+/// The neighbour that the manifold's balls reach to (Kynkaanniemi et al. 2019).
+const NEIGHBOURS: usize = 3;
+/// Samples of a split of the Inception score.
+const SPLIT: usize = 5_000;
+/// Samples whose pairs are compared (Table 5).
+const COMPARED: usize = 1_000;
+/// Samples of a class that is shown.
+const SHOWN: usize = 16;
 
 /// Every stage once, inputs before those who need them.
 #[derive(Default)]
@@ -33,14 +54,26 @@ impl Stages {
     }
 }
 
+/// What a cell runs.
+pub(crate) struct Run<'a> {
+    /// The method, canonical.
+    pub(crate) method: &'a Method,
+    /// Iterations of its training.
+    pub(crate) iterations: usize,
+    /// Classes of which samples are shown.
+    pub(crate) classes: &'a [u32],
+}
+
 /// Everything that the chains of a scale have in common.
 pub(crate) struct Chains<'a> {
     scale: &'a Scale,
     backbone: &'a BackboneRecipe,
-    extractor: &'a ExtractorConfig,
+    judge: Judge,
+    measures: &'a [Measure],
     data: Images,
     backbone_input: Input,
-    extractor_input: Input,
+    /// Nothing where its weights are a formula.
+    extractor_input: Option<Input>,
     autoencoder: Inputs,
     reference: Reference,
     /// Features of the floor's images.
@@ -85,33 +118,43 @@ impl<'a> Chains<'a> {
     pub(crate) fn new(
         scale: &'a Scale,
         backbone: &'a BackboneRecipe,
-        extractor: &'a ExtractorConfig,
+        judge: Judge,
+        measures: &'a [Measure],
         inputs: ChainInputs,
     ) -> Result<Self, Error> {
         let mut stages = Stages::default();
         let mut input = |network| match network {
-            Network::Shipped(input) => Ok(input),
-            Network::Trained(training) => Ok(Input::Stage(stages.put(training.plan()?))),
+            Network::Shipped(input) => Ok(Some(input)),
+            Network::Trained(training) => Ok(Some(Input::Stage(stages.put(training.plan()?)))),
+            Network::Formula => Ok(None),
             Network::Missing => unreachable!("missing inputs are reported before"),
         };
-        let (backbone_input, extractor_input) = (input(inputs.backbone)?, input(inputs.extractor)?);
+        let backbone_input = input(inputs.backbone)?.expect("a backbone's weights are no formula");
+        let extractor_input = input(inputs.extractor)?;
         let mut real = |images: Images| {
-            let stage =
-                Features { extractor: extractor.clone(), data: Some(images.source), numerics: scale.numerics.clone() };
+            let stage = Features {
+                extractor: judge.network.clone(),
+                data: Some(images.source),
+                numerics: scale.numerics.clone(),
+            };
             let mut inputs = images.inputs;
-            inputs.insert("extractor".to_owned(), extractor_input.clone());
+            inputs.extend(extractor_input.clone().map(|input| ("extractor".to_owned(), input)));
             stages.add(Stage::Features(stage), inputs)
         };
         let features = real(inputs.reference)?;
         let floor = inputs.floor.map(real).transpose()?;
-        let statistics = Stage::Statistics(Statistics {});
-        let statistics = stages.add(statistics, Inputs::from([("features".to_owned(), Input::Stage(features))]))?;
-        let reference = Reference { features, statistics };
+        let mut statistics =
+            |of| stages.add(Stage::Statistics(Statistics { of }), stage_inputs([("features", features)]));
+        let (pooled, spatial) = (FeatureKind::Pooled, FeatureKind::Spatial);
+        let has_spatial = measures.contains(&Measure::SpatialDistance) && judge.network.has_spatial();
+        let (statistics, spatial) = (statistics(pooled)?, has_spatial.then(|| statistics(spatial)).transpose()?);
+        let reference = Reference { features, statistics, spatial };
         let (data, autoencoder) = (inputs.data, inputs.autoencoder);
         Ok(Self {
             scale,
             backbone,
-            extractor,
+            judge,
+            measures,
             data,
             backbone_input,
             extractor_input,
@@ -134,37 +177,40 @@ impl<'a> Chains<'a> {
         Ok((self.reference, floor, self.stages.into_vec()))
     }
 
-    /// A cell at one seed. The method is canonical.
-    pub(crate) fn run(&mut self, method: &Method, seed: u64) -> Result<CellRun, Error> {
+    /// A cell at one seed.
+    pub(crate) fn run(&mut self, run: &Run<'_>, seed: u64) -> Result<CellRun, Error> {
+        let method = run.method;
         let train = match method {
             Method::Pretrained(_) => None,
-            _ => Some(self.train(method, seed)?),
+            _ => Some(self.train(run, seed)?),
         };
         let activation = match (method, train) {
             (Method::Dmp(_), Some(train)) => Some(self.activation(method, train)?),
             _ => None,
         };
-        self.judge(method, seed, train, activation, 0.0)
+        let mut planned = self.judge(method, seed, train, 0.0)?;
+        planned.activation = activation;
+        planned.measures = self.measures(planned.sample, planned.features)?;
+        for &class in run.classes {
+            let classes = self.backbone.dit.classes.unwrap_or(1) as u32;
+            let stage = Sample { class: Some(class % classes), count: SHOWN, ..self.sampling(method, seed, 0.0) };
+            planned.classes.push((class, self.sample(stage, train)?));
+        }
+        Ok(planned)
     }
 
     /// The positive control: a trained patch with noise on its prompts.
-    pub(crate) fn control(&mut self, method: &Method, seed: u64) -> Result<CellRun, Error> {
-        let train = self.train(method, seed)?;
-        self.judge(method, seed, Some(train), None, self.scale.evaluation.positive_control_noise)
+    pub(crate) fn control(&mut self, run: &Run<'_>, seed: u64) -> Result<CellRun, Error> {
+        let train = self.train(run, seed)?;
+        self.judge(run.method, seed, Some(train), self.scale.evaluation.positive_control_noise)
     }
 
-    fn judge(
-        &mut self,
-        method: &Method,
-        seed: u64,
-        train: Option<Key>,
-        activation: Option<Key>,
-        prompt_noise: f64,
-    ) -> Result<CellRun, Error> {
-        let sample = self.sample(method, seed, train, prompt_noise)?;
+    fn judge(&mut self, method: &Method, seed: u64, train: Option<Key>, prompt_noise: f64) -> Result<CellRun, Error> {
+        let sample = self.sample(self.sampling(method, seed, prompt_noise), train)?;
         let features = self.features(sample)?;
         let metrics = self.metrics(features)?;
-        Ok(CellRun { seed, train, sample, features, metrics, activation })
+        let (measures, classes) = (Vec::new(), Vec::new());
+        Ok(CellRun { seed, train, sample, features, metrics, activation: None, measures, classes })
     }
 
     /// The backbone, unless the method starts from none, and `others`.
@@ -174,11 +220,11 @@ impl<'a> Chains<'a> {
         stages.chain(backbone).collect()
     }
 
-    fn train(&mut self, method: &Method, seed: u64) -> Result<Key, Error> {
+    fn train(&mut self, run: &Run<'_>, seed: u64) -> Result<Key, Error> {
         let train = &self.scale.train;
         let learning_rate = train.learning_rate * train.learning_rate_multiplier;
         let optimisation = Optimisation {
-            iterations: train.iterations,
+            iterations: run.iterations,
             batch: train.batch,
             learning_rate,
             final_learning_rate: learning_rate,
@@ -188,21 +234,21 @@ impl<'a> Chains<'a> {
         };
         let stage = Stage::Train(Train {
             dit: self.backbone.dit.clone(),
-            method: method.clone(),
+            method: run.method.clone(),
             data: self.data.source.clone(),
             diffusion: self.backbone.diffusion.clone(),
             optimisation,
             seed,
             numerics: self.scale.numerics.clone(),
         });
-        let mut inputs = self.backbone_and(method, []);
+        let mut inputs = self.backbone_and(run.method, []);
         inputs.extend(self.data.inputs.clone());
         inputs.extend(self.autoencoder.clone());
         self.stages.add(stage, inputs)
     }
 
-    fn sample(&mut self, method: &Method, seed: u64, train: Option<Key>, prompt_noise: f64) -> Result<Key, Error> {
-        let stage = Stage::Sample(Sample {
+    fn sampling(&self, method: &Method, seed: u64, prompt_noise: f64) -> Sample {
+        Sample {
             dit: self.backbone.dit.clone(),
             method: method.clone(),
             diffusion: self.backbone.diffusion.clone(),
@@ -210,31 +256,86 @@ impl<'a> Chains<'a> {
             count: self.scale.sample.count,
             seed: self.scale.sample.seed.wrapping_add(seed),
             prompt_noise,
+            class: None,
             numerics: self.scale.numerics.clone(),
-        });
-        let mut inputs = self.backbone_and(method, train.map(|key| ("trained", key)));
+        }
+    }
+
+    fn sample(&mut self, stage: Sample, train: Option<Key>) -> Result<Key, Error> {
+        let mut inputs = self.backbone_and(&stage.method, train.map(|key| ("trained", key)));
         inputs.extend(self.autoencoder.clone());
-        self.stages.add(stage, inputs)
+        self.stages.add(Stage::Sample(stage), inputs)
     }
 
     fn features(&mut self, sample: Key) -> Result<Key, Error> {
         let stage = Stage::Features(Features {
-            extractor: self.extractor.clone(),
+            extractor: self.judge.network.clone(),
             data: None,
             numerics: self.scale.numerics.clone(),
         });
-        let inputs = [("samples", Input::Stage(sample)), ("extractor", self.extractor_input.clone())];
-        self.stages.add(stage, inputs.map(|(name, input)| (name.to_owned(), input)).into())
+        let inputs = self.with_extractor(("samples", sample));
+        self.stages.add(stage, inputs)
+    }
+
+    fn with_extractor(&self, other: (&str, Key)) -> Inputs {
+        let extractor = self.extractor_input.clone().map(|input| ("extractor".to_owned(), input));
+        stage_inputs([other]).into_iter().chain(extractor).collect()
     }
 
     fn metrics(&mut self, features: Key) -> Result<Key, Error> {
-        let stage = Stage::Metrics(Metrics {
-            name: format!("fd_{}", self.extractor.name),
-            subsets: self.scale.evaluation.subsets,
-            seed: self.scale.evaluation.subset_seed,
-        });
-        let inputs = [("features", features), ("reference", self.reference.statistics)];
-        self.stages.add(stage, inputs.map(|(name, key)| (name.to_owned(), Input::Stage(key))).into())
+        self.distance(features, self.reference.statistics, FeatureKind::Pooled)
+    }
+
+    fn distance(&mut self, features: Key, reference: Key, of: FeatureKind) -> Result<Key, Error> {
+        let name = match of {
+            FeatureKind::Pooled => self.judge.distance.clone(),
+            FeatureKind::Spatial if self.judge.distance == "fid" => "sfid".to_owned(),
+            FeatureKind::Spatial => format!("{}_spatial", self.judge.distance),
+        };
+        let Evaluation { subsets, subset_seed: seed, .. } = self.scale.evaluation;
+        let stage = Stage::Metrics(Metrics { name, subsets, seed, of });
+        self.stages.add(stage, stage_inputs([("features", features), ("reference", reference)]))
+    }
+
+    /// What is measured beside the distance, as far as extractor and samples allow it.
+    fn measures(&mut self, sample: Key, features: Key) -> Result<Vec<Key>, Error> {
+        let count = self.scale.sample.count;
+        let mut keys = Vec::new();
+        for measure in self.measures {
+            let (stage, inputs) = match measure {
+                Measure::Infinity if count < PUBLISHED_SAMPLES => {
+                    let stage = Stage::Extrapolation(Extrapolation {
+                        name: format!("{}_infinity", self.judge.distance),
+                        smallest: SMALLEST_PART.min(count / 2),
+                        points: PARTS,
+                        seed: self.scale.evaluation.subset_seed,
+                    });
+                    (stage, stage_inputs([("features", features), ("reference", self.reference.statistics)]))
+                }
+                Measure::PrecisionRecall => {
+                    let stage = Stage::Coverage(Coverage { neighbours: NEIGHBOURS });
+                    (stage, stage_inputs([("features", features), ("reference", self.reference.features)]))
+                }
+                Measure::InceptionScore if self.judge.network.has_classes() => {
+                    let (name, extractor) = (self.judge.score.clone(), self.judge.network.clone());
+                    let stage = Stage::InceptionScore(InceptionScore { name, extractor, split: SPLIT });
+                    (stage, self.with_extractor(("features", features)))
+                }
+                Measure::Similarity => {
+                    let stage = Stage::Similarity(Similarity { count: COMPARED.min(count) });
+                    (stage, stage_inputs([("samples", sample)]))
+                }
+                Measure::SpatialDistance => {
+                    if let Some(reference) = self.reference.spatial {
+                        keys.push(self.distance(features, reference, FeatureKind::Spatial)?);
+                    }
+                    continue;
+                }
+                Measure::Infinity | Measure::InceptionScore => continue,
+            };
+            keys.push(self.stages.add(stage, inputs)?);
+        }
+        Ok(keys)
     }
 
     fn activation(&mut self, method: &Method, train: Key) -> Result<Key, Error> {
@@ -248,4 +349,9 @@ impl<'a> Chains<'a> {
         let inputs = self.backbone_and(method, [("trained", train)]);
         self.stages.add(stage, inputs)
     }
+}
+
+/// Inputs that are all stages.
+fn stage_inputs<const N: usize>(inputs: [(&str, Key); N]) -> BTreeMap<String, Input> {
+    inputs.map(|(name, key)| (name.to_owned(), Input::Stage(key))).into()
 }

@@ -27,8 +27,11 @@ pub struct Claim {
     pub metric: Metric,
     /// The value as printed; absent where the paper only plots it or says it in words.
     pub value: Option<f64>,
-    /// Claims it is compared with, and which side of them the paper puts it on.
+    /// Claims of the same metric it is compared with, and which side of them the paper puts it on.
     pub contrasts: IndexMap<String, Direction>,
+    /// Whether the paper says that its training diverges: then a divergence is what was claimed.
+    #[serde(default)]
+    pub diverges: bool,
 }
 
 /// A metric of the paper.
@@ -37,13 +40,74 @@ pub struct Claim {
 pub enum Metric {
     /// Frechet Inception distance.
     Fid,
+    /// Share of the samples that look real.
+    Precision,
+    /// Share of the real images that are generated.
+    Recall,
+    /// Largest Pearson correlation of two samples.
+    CorrelationMax,
+    /// Smallest.
+    CorrelationMin,
+    /// Mean over all pairs.
+    CorrelationMean,
+    /// Standard deviation over all pairs.
+    CorrelationStd,
+    /// Largest cosine similarity of two samples.
+    SimilarityMax,
+    /// Smallest.
+    SimilarityMin,
+    /// Mean over all pairs.
+    SimilarityMean,
+    /// Standard deviation over all pairs.
+    SimilarityStd,
+    /// Seconds that a sample takes.
+    SamplingSeconds,
+    /// How many more prompts the gate uses in the quarter of highest timesteps than in that of the lowest, as a share of
+    /// all; a prompt is used as much as the entropy of the weights says. 0 without a gate.
+    ActivationGain,
+    /// Parameters in millions (Table 1).
+    Parameters,
+    /// What a patch adds to them, in percent.
+    ParametersAdded,
 }
 
 impl Metric {
-    /// Whether less is better.
-    pub fn lower_is_better(self) -> bool {
+    /// Name in a record; the distance has that of its extractor.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Fid => true,
+            Self::Fid => "fid",
+            Self::Precision => "precision",
+            Self::Recall => "recall",
+            Self::CorrelationMax => "correlation_max",
+            Self::CorrelationMin => "correlation_min",
+            Self::CorrelationMean => "correlation_mean",
+            Self::CorrelationStd => "correlation_std",
+            Self::SimilarityMax => "similarity_max",
+            Self::SimilarityMin => "similarity_min",
+            Self::SimilarityMean => "similarity_mean",
+            Self::SimilarityStd => "similarity_std",
+            Self::SamplingSeconds => "sampling_seconds",
+            Self::ActivationGain => "activation_gain",
+            Self::Parameters => "parameters",
+            Self::ParametersAdded => "parameters_added",
+        }
+    }
+
+    /// Decimals that the paper prints.
+    pub fn decimals(self) -> usize {
+        match self {
+            Self::Fid | Self::Precision | Self::Recall | Self::ParametersAdded => 2,
+            Self::Parameters => 1,
+            _ => 4,
+        }
+    }
+
+    /// Whether less or more is better, where one of them is.
+    pub fn better(self) -> Option<Direction> {
+        match self {
+            Self::Fid | Self::SamplingSeconds => Some(Direction::Lower),
+            Self::Precision | Self::Recall => Some(Direction::Higher),
+            _ => None,
         }
     }
 }
@@ -56,14 +120,20 @@ pub enum Direction {
     Lower,
     /// Above it.
     Higher,
+    /// Almost the same: within [`ALMOST`] of it.
+    Equal,
 }
 
+/// What "almost the same" allows, as a share of the value compared with. The paper gives no number.
+pub const ALMOST: f64 = 0.05;
+
 impl Direction {
-    /// Whether a difference (this value minus the other) lies on this side.
-    pub fn holds(self, difference: f64) -> bool {
+    /// Whether `value` lies on this side of `other`.
+    pub fn holds(self, value: f64, other: f64) -> bool {
         match self {
-            Self::Lower => difference < 0.0,
-            Self::Higher => difference > 0.0,
+            Self::Lower => value < other,
+            Self::Higher => value > other,
+            Self::Equal => (value - other).abs() <= ALMOST * other.abs(),
         }
     }
 }
@@ -73,6 +143,7 @@ impl fmt::Display for Direction {
         f.write_str(match self {
             Self::Lower => "lower",
             Self::Higher => "higher",
+            Self::Equal => "equal",
         })
     }
 }

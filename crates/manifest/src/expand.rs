@@ -5,23 +5,27 @@
 
 use std::collections::BTreeMap;
 
+use crate::block::{Block, Member};
 use crate::claim::Claim;
 use crate::dit::DitConfig;
 use crate::files::{Loaded, typed};
-use crate::manifest::{Cell, Manifest};
+use crate::manifest::Manifest;
 use crate::method::Method;
 use crate::overrides::{self, Override, below_method};
+use crate::plan::NotRun;
 use crate::preset::Preset;
-use crate::problem::{Error, Place, Problems, allowed};
+use crate::problem::{Error, Place, Problems};
 use crate::schema;
 use crate::tree::{Entry, KindDefaults, Map, Node, Value};
-use crate::validate::{self, Checked};
+use crate::validate::Checked;
 
-/// All cells of a manifest, the baseline first.
+/// The cells of one table of a manifest, the baseline first.
 pub(crate) struct Expanded {
     /// The method that cells start from.
     pub(crate) base: Method,
     pub(crate) cells: Vec<ExpandedCell>,
+    /// Those that say themselves that they cannot be run.
+    pub(crate) not_run: Vec<NotRun>,
 }
 
 /// A cell with its method complete.
@@ -30,12 +34,16 @@ pub(crate) struct ExpandedCell {
     pub(crate) group: Option<String>,
     pub(crate) title: String,
     pub(crate) claim: Option<Claim>,
+    pub(crate) further_claims: Vec<Claim>,
+    pub(crate) share: f64,
+    pub(crate) classes: Vec<u32>,
     pub(crate) method: Method,
 }
 
-/// Expands a manifest for a scale's backbone.
+/// Expands a block of a manifest for a scale's backbone.
 pub(crate) fn expand(
     manifest: &Loaded<Manifest>,
+    block: Block<'_>,
     preset: &Loaded<Preset>,
     overrides: &[Override],
     claims: &[Claim],
@@ -53,21 +61,17 @@ pub(crate) fn expand(
         problems,
     };
     let base = expander.method(None)?;
-    let mut cells = vec![expander.cell("baseline", None, &manifest.value.baseline, "baseline")?];
-    for (group, members) in &manifest.value.groups {
-        let node = manifest.node.descend("groups");
-        validate::name(group, &node.place_of_key(group), &mut expander.problems);
-        let node = node.get(group).map_or(node, |node| node.descend("cells"));
-        for (label, cell) in &members.cells {
-            validate::name(label, &node.place_of_key(label), &mut expander.problems);
-            let path = format!("groups.{group}.cells.{label}");
-            cells.push(expander.cell(&path, Some(group), cell, label)?);
+    let (mut cells, mut not_run) = (Vec::new(), Vec::new());
+    for member in block.members(&manifest.value) {
+        match &member.cell.not_run {
+            Some(reason) => not_run.push(member.not_run(claims, reason)),
+            None => cells.push(expander.cell(&member)?),
         }
     }
     expander.unused_overrides();
     let cells = cells.into_iter().flatten().collect();
     let Some(base) = base else { return Err(expander.problems.into_error()) };
-    expander.problems.finish(Expanded { base, cells })
+    expander.problems.finish(Expanded { base, cells, not_run })
 }
 
 /// The preset's alternatives, each checked as if it were chosen.
@@ -187,26 +191,21 @@ struct Expander<'a> {
 }
 
 impl Expander<'_> {
-    fn cell(
-        &mut self,
-        path: &str,
-        group: Option<&str>,
-        cell: &Cell,
-        label: &str,
-    ) -> Result<Option<ExpandedCell>, Error> {
-        let node = self.manifest.descend(path);
-        let id = group.map_or(label.to_owned(), |group| format!("{group}/{label}"));
-        let Some(method) = self.method(Some((&id, node)))? else { return Ok(None) };
-        let claim = cell.claim.as_ref().map(|id| (id, self.claims.iter().find(|claim| claim.id == *id)));
-        if let Some((id, None)) = claim {
-            let hint = allowed(id, self.claims.iter().map(|claim| claim.id.as_str()));
-            self.problems.add(&node.place_of("claim"), format!("unknown claim `{id}`{hint}"));
+    fn cell(&mut self, member: &Member<'_>) -> Result<Option<ExpandedCell>, Error> {
+        let (cell, node) = (member.cell, self.manifest.descend(&member.path));
+        let Some(method) = self.method(Some((&member.id, node)))? else { return Ok(None) };
+        if !cell.classes.is_empty() && self.dit.classes.is_none() {
+            self.problems.add(&node.place_of("classes"), "`classes` has none to show: the backbone is unconditional");
         }
+        let known = |id: &String| self.claims.iter().find(|claim| claim.id == *id).cloned();
         Ok(Some(ExpandedCell {
-            id,
-            group: group.map(str::to_owned),
-            title: cell.title.clone().unwrap_or_else(|| label.to_owned()),
-            claim: claim.and_then(|(_, claim)| claim.cloned()),
+            id: member.id.clone(),
+            group: member.group.map(str::to_owned),
+            title: member.title(),
+            claim: cell.claim.as_ref().and_then(known),
+            further_claims: cell.further_claims.iter().filter_map(known).collect(),
+            share: cell.share.unwrap_or(1.0),
+            classes: cell.classes.clone(),
             method,
         }))
     }

@@ -1,4 +1,4 @@
-//! The shape of a small feature CNN.
+//! What turns images into features: the shape of a small CNN, or Inception v3.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,49 @@ pub struct ExtractorConfig {
     pub widths: Vec<usize>,
     /// What the head predicts.
     pub target: Target,
+}
+
+/// A network as it enters a key. A CNN is its shape, as it was before there was another network (so it has no tag).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FeatureNetwork {
+    /// A small CNN.
+    Cnn(ExtractorConfig),
+    /// Inception v3 on images resized as pytorch-fid does.
+    Inception(InceptionNetwork),
+}
+
+/// Inception v3.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InceptionNetwork {
+    /// Where its weights come from.
+    pub inception: InceptionWeights,
+}
+
+/// Where Inception's weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InceptionWeights {
+    /// A file, the stage's input `extractor`.
+    File,
+    /// A formula (`models::inception::formula_weights`): no file is read.
+    Formula,
+}
+
+impl FeatureNetwork {
+    /// Whether it says how probable each of some classes is.
+    pub fn has_classes(&self) -> bool {
+        match self {
+            Self::Cnn(cnn) => cnn.target == Target::Labels,
+            Self::Inception(_) => true,
+        }
+    }
+
+    /// Whether it has spatial features beside the pooled ones.
+    pub fn has_spatial(&self) -> bool {
+        matches!(self, Self::Inception(_))
+    }
 }
 
 /// What an extractor is trained to predict.

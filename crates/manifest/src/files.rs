@@ -122,9 +122,17 @@ impl Files {
         self.load(&self.path(name, "presets", &self.names("presets"), asked_at)?)
     }
 
-    /// A scale's tree, merged over the scales that it extends; not checked yet, since overrides are still to come.
-    pub(crate) fn scale(&self, name: &str, asked_at: &Place) -> Result<Node, Error> {
-        self.scale_over(name, asked_at, &mut Vec::new())
+    /// A scale's tree, merged over the scales that it extends, and under one of its settings; `None` where it has no
+    /// such setting. Not checked yet, since overrides are still to come.
+    pub(crate) fn scale(&self, name: &str, setting: Option<&str>, asked_at: &Place) -> Result<Option<Node>, Error> {
+        let mut node = self.scale_over(name, asked_at, &mut Vec::new())?;
+        let place = node.place.clone();
+        let entries = node.map_mut().ok_or_else(|| Error::at(&place, "the file must be a map"))?;
+        let settings = entries.shift_remove("settings");
+        let Some(setting) = setting else { return Ok(Some(node)) };
+        let Some(over) = settings.and_then(|settings| settings.node.get(setting).cloned()) else { return Ok(None) };
+        node.merge(over, "", &KindDefaults::default());
+        Ok(Some(node))
     }
 
     fn scale_over(&self, name: &str, asked_at: &Place, below: &mut Vec<PathBuf>) -> Result<Node, Error> {

@@ -113,6 +113,8 @@ impl Training {
 pub(crate) enum Network {
     Shipped(Input),
     Trained(Box<Training>),
+    /// Weights by formula: nothing is read.
+    Formula,
     /// Weights that are missing: noted, and the plan ends before they are needed.
     Missing,
 }

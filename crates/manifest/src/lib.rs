@@ -1,10 +1,13 @@
 //! The types of every YAML file, their validation and expansion into cells, and canonical hashes.
 //!
-//! Data path: `read` (text to a tree with places) -> `files` (merging, `check` against the schema, types) -> `expand`
-//! (cells with every field explicit) -> `chain` and `table` (stages with keys) -> [`plan::Plan`]. The way in is [`Workspace`].
+//! Data path: `read` (text to a tree with places) -> `files` (merging, `check` against the schema, types) -> `artifact`: for
+//! each `block` (a table) `expand` (cells with every field explicit) -> `chain` and `table` (stages with keys) ->
+//! [`plan::Plan`]. The way in is [`Workspace`].
 
 pub mod canonical;
 pub mod claim;
+pub mod content;
+pub mod count;
 pub mod dataset;
 pub mod digest;
 pub mod dit;
@@ -21,6 +24,8 @@ pub mod schema;
 pub mod stage;
 pub mod workspace;
 
+mod artifact;
+mod block;
 mod chain;
 mod check;
 mod equivalence;

@@ -13,14 +13,34 @@ pub struct Manifest {
     pub artifact: String,
     /// Its title.
     pub title: String,
-    /// Where the paper prints it, and at which settings.
-    pub paper: Paper,
+    /// Where the paper prints it, and at which settings; of groups without a setting of their own.
+    pub paper: Option<Paper>,
     /// What every cell starts from.
     pub method: Start,
-    /// What all cells are compared with.
-    pub baseline: Cell,
+    /// What is measured beside the distance, where the extractor and the number of samples allow it.
+    #[serde(default)]
+    #[schemars(extend("uniqueItems" = true))]
+    pub measures: Vec<Measure>,
+    /// What all cells of groups without a setting of their own are compared with.
+    pub baseline: Option<Cell>,
     /// Groups of cells, in the order of the report.
     pub groups: IndexMap<String, Group>,
+}
+
+/// A number of samples beside their distance to the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// The distance extrapolated to infinitely many samples; only where there are fewer than the paper's 50,000.
+    Infinity,
+    /// Precision and recall.
+    PrecisionRecall,
+    /// The Inception score; only where the extractor tells classes apart.
+    InceptionScore,
+    /// The Frechet distance of spatial features (sFID); only with Inception.
+    SpatialDistance,
+    /// How alike the samples are, pair by pair (Table 5).
+    Similarity,
 }
 
 /// The artifact in the paper.
@@ -71,6 +91,13 @@ pub enum MethodKind {
 pub struct Group {
     /// Its title.
     pub title: String,
+    /// Name of another setting of the scale (`settings` in its file): another backbone on other images. The group then
+    /// has its own `paper` and `baseline`, and is a table of its own.
+    pub setting: Option<String>,
+    /// Where the paper prints it; with `setting` only.
+    pub paper: Option<Paper>,
+    /// What its cells are compared with; with `setting` only.
+    pub baseline: Option<Cell>,
     /// Its cells by label.
     pub cells: IndexMap<String, Cell>,
 }
@@ -83,12 +110,25 @@ pub struct Cell {
     pub title: Option<String>,
     /// Id of the claim it stands for (`experiments/claims/*.yaml`).
     pub claim: Option<String>,
+    /// Ids of claims on other metrics of the same cell.
+    #[serde(default)]
+    #[schemars(extend("uniqueItems" = true))]
+    pub further_claims: Vec<String>,
     /// Another method; its fields come from the preset.
     pub method: Option<Choice>,
     /// What it changes: dotted paths below `method`, and values. Where a value chooses another `kind`, fields that it
     /// leaves out come from the preset.
     #[serde(default)]
     pub set: IndexMap<String, Anything>,
+    /// Share of the scale's iterations after which it is judged; all if absent.
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = 1.0))]
+    pub share: Option<f64>,
+    /// Classes of which samples are shown, as the paper numbers them; a backbone with fewer classes shows the remainder.
+    #[serde(default)]
+    #[schemars(extend("uniqueItems" = true))]
+    pub classes: Vec<u32>,
+    /// Why it cannot be run yet. The report says so.
+    pub not_run: Option<String>,
 }
 
 /// Another method.

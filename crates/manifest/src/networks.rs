@@ -1,7 +1,7 @@
 //! The networks that a scale names: their recipes, and their weights or the stages that train them.
 
 use crate::chain::ChainInputs;
-use crate::extractor::ExtractorConfig;
+use crate::extractor::{FeatureNetwork, InceptionNetwork, InceptionWeights};
 use crate::files::{Files, Loaded};
 use crate::gather::{Gather, Network, Training};
 use crate::problem::{Error, Problems};
@@ -21,7 +21,7 @@ impl Networks {
         let backbone = problems.keep(backbone(files, scale))?;
         let extractor = match &scale.value.extractor {
             Extractor::Cnn(network) => problems.keep(extractor(files, scale, &network.recipe))?,
-            Extractor::Inception(_) => None,
+            Extractor::Inception(_) | Extractor::InceptionFormula(_) => None,
         };
         let Some(backbone) = backbone else { return Err(problems.into_error()) };
         let config = extractor.as_ref().map(|extractor| &extractor.value.extractor);
@@ -42,36 +42,58 @@ impl Networks {
         let weights = match &scale.value.extractor {
             Extractor::Cnn(network) => network.weights.as_ref(),
             Extractor::Inception(inception) => Some(&inception.weights),
+            Extractor::InceptionFormula(_) => None,
         };
         let extractor = match (weights, &self.extractor) {
             (None, Some(Loaded { node, value, .. })) => {
                 Network::Trained(Training::extractor(value, node, numerics, gather).into())
             }
-            (None, None) => Network::Missing,
+            (None, None) => Network::Formula,
             (Some(weights), _) => Network::shipped(weights, &scale.node.place_of("extractor.weights.file"), gather),
         };
         ChainInputs::gather(scale, &self.backbone, backbone, extractor, gather)
     }
 
-    /// The extractor's network. An error if the scale asks for what no stage can do yet, before anyone fetches files for it.
-    pub(crate) fn supported(&self, scale: &Loaded<Scale>) -> Result<&ExtractorConfig, Error> {
-        let unsupported = |place, what: &str, instead: &str| Error::Unsupported {
-            place,
-            what: what.to_owned(),
-            instead: instead.to_owned(),
-        };
-        let extractor = self.extractor.as_ref().ok_or_else(|| {
-            let place = scale.node.place_of("extractor");
-            unsupported(place, "the Inception extractor", "use `extractor: {kind: cnn, recipe: ...}`")
-        })?;
+    /// The extractor's network and what its numbers are called. An error if the scale asks for what no stage can do yet,
+    /// before anyone fetches files for it.
+    pub(crate) fn supported(&self, scale: &Loaded<Scale>) -> Result<Judge, Error> {
         match self.backbone.value.space {
-            Space::Pixels(_) => Ok(&extractor.value.extractor),
-            Space::Latents(_) => {
-                let place = self.backbone.node.place_of("space");
-                Err(unsupported(place, "a backbone in latent space", "use `space: {kind: pixels}`"))
+            Space::Pixels(_) => Ok(self.judge(scale)),
+            Space::Latents(_) => Err(Error::Unsupported {
+                place: self.backbone.node.place_of("space"),
+                what: "a backbone in latent space".to_owned(),
+                instead: "use `space: {kind: pixels}`".to_owned(),
+            }),
+        }
+    }
+
+    fn judge(&self, scale: &Loaded<Scale>) -> Judge {
+        let inception = |inception| FeatureNetwork::Inception(InceptionNetwork { inception });
+        let other =
+            |network, name: &str| Judge { network, distance: format!("fd_{name}"), score: format!("is_{name}") };
+        match &scale.value.extractor {
+            Extractor::Inception(file) if file.is_published() => Judge {
+                network: inception(InceptionWeights::File),
+                distance: "fid".to_owned(),
+                score: "inception_score".to_owned(),
+            },
+            Extractor::Inception(_) => other(inception(InceptionWeights::File), "inception"),
+            Extractor::InceptionFormula(_) => other(inception(InceptionWeights::Formula), "inception_formula"),
+            Extractor::Cnn(_) => {
+                let cnn = &self.extractor.as_ref().expect("loaded with the scale").value.extractor;
+                other(FeatureNetwork::Cnn(cnn.clone()), &cnn.name)
             }
         }
     }
+}
+
+/// What judges samples.
+pub(crate) struct Judge {
+    pub(crate) network: FeatureNetwork,
+    /// Name of its Frechet distance.
+    pub(crate) distance: String,
+    /// Name of its Inception score.
+    pub(crate) score: String,
 }
 
 fn backbone(files: &Files, scale: &Loaded<Scale>) -> Result<Loaded<BackboneRecipe>, Error> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical;
-use crate::claim::{Claim, Direction};
+use crate::claim::{Claim, Direction, Metric};
 use crate::digest::{Digest, Key};
 use crate::dit::DitConfig;
 use crate::manifest::Paper;
@@ -23,20 +23,41 @@ pub struct Plan {
     pub title: String,
     /// The manifest, relative to the root.
     pub file: PathBuf,
-    /// The cells of an artifact; `None` for a recipe.
-    pub table: Option<Table>,
+    /// Name of the scale (`tiny`); empty for a recipe.
+    pub scale_name: String,
+    /// The cells of an artifact, a table for each setting of the scale; none for a recipe.
+    pub tables: Vec<Table>,
+    /// Cells that cannot be run, and why.
+    pub not_run: Vec<NotRun>,
+    /// What is missing, where a table is left out for want of data or weights: its stages are not among these.
+    pub missing: Option<String>,
     /// Every stage once, inputs before those who need them.
     pub stages: Vec<PlannedStage>,
+}
+
+/// A cell of the artifact that cannot be run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NotRun {
+    /// Its id.
+    pub cell: String,
+    /// Its title.
+    pub title: String,
+    /// What the paper says about it.
+    pub claims: Vec<Claim>,
+    /// Why it cannot.
+    pub reason: String,
 }
 
 /// The cells of an artifact and what they are compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
+    /// The group that is this table alone, in a setting of its own; `None` for the groups in the scale's usual one.
+    pub block: Option<PlannedGroup>,
     /// Where the paper prints it, and at which settings.
     pub paper: Paper,
     /// Name of the scale (`tiny`).
     pub scale_name: String,
-    /// The scale, with overrides.
+    /// The scale in this setting, with overrides.
     pub scale: Scale,
     /// Overrides, as typed.
     pub overrides: Vec<String>,
@@ -77,14 +98,18 @@ pub struct PlannedGroup {
 /// One configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedCell {
-    /// `group/label`, or `baseline`.
+    /// `group/label`, or `baseline`, or that of a group with a setting of its own.
     pub id: String,
     /// Its group; `None` for the baseline and the positive control.
     pub group: Option<String>,
     /// Its title.
     pub title: String,
-    /// What the paper says about it.
+    /// What the paper says about its distance.
     pub claim: Option<Claim>,
+    /// What it says about other metrics of it.
+    pub further_claims: Vec<Claim>,
+    /// Share of the scale's iterations after which it is judged.
+    pub share: f64,
     /// The method as written, every field explicit.
     pub written: Method,
     /// The method as run: [`Method::canonical`].
@@ -112,16 +137,31 @@ pub struct CellRun {
     pub metrics: Key,
     /// The gate's weights, for methods with a gate.
     pub activation: Option<Key>,
+    /// What else is measured: extrapolation, coverage, scores, a distance of other features.
+    pub measures: Vec<Key>,
+    /// Samples of one class each, to be looked at: the class, as the paper numbers it, and the sampling.
+    pub classes: Vec<(u32, Key)>,
+}
+
+impl CellRun {
+    /// The stages of the chain, each after its inputs.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        let chain = [self.train, Some(self.sample), Some(self.features), Some(self.metrics), self.activation];
+        let more = self.measures.iter().copied().chain(self.classes.iter().map(|(_, key)| *key));
+        chain.into_iter().flatten().chain(more)
+    }
 }
 
 /// Two cells that the paper compares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Contrast {
+    /// In what.
+    pub metric: Metric,
     /// Id of the cell.
     pub cell: String,
     /// Id of the cell it is compared with.
     pub against: String,
-    /// Whether the paper's value of `cell` is lower or higher than that of `against`.
+    /// Whether the paper's value of `cell` is lower or higher than that of `against`, or almost the same.
     pub expected: Direction,
     /// The paper's difference `cell - against`, where both values are printed.
     pub paper_gap: Option<f64>,
@@ -134,6 +174,15 @@ pub struct Reference {
     pub features: Key,
     /// Their mean and covariance.
     pub statistics: Key,
+    /// Those of spatial features, where they are measured.
+    pub spatial: Option<Key>,
+}
+
+impl Reference {
+    /// The stages.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        [self.features, self.statistics].into_iter().chain(self.spatial)
+    }
 }
 
 /// A stage and its inputs.
@@ -187,6 +236,16 @@ impl PlannedStage {
 }
 
 impl Plan {
+    /// Whether it is the plan of a recipe, which has no cells.
+    pub fn is_recipe(&self) -> bool {
+        self.tables.is_empty() && self.not_run.is_empty()
+    }
+
+    /// The table that has a cell, and the cell.
+    pub fn cell(&self, id: &str) -> Option<(&Table, &PlannedCell)> {
+        self.tables.iter().find_map(|table| Some((table, table.cell(id)?)))
+    }
+
     /// The stage with a key.
     pub fn stage(&self, key: Key) -> Option<&PlannedStage> {
         self.stages.iter().find(|stage| stage.key == key)
@@ -208,7 +267,7 @@ mod tests {
     use crate::scale::{
         DeviceKind, Dtype, Engine, GuidanceChannels, Numerics, Optimisation, Sampler, SamplerKind, Schedule,
     };
-    use crate::stage::{Metrics, Sample, Statistics, Train};
+    use crate::stage::{FeatureKind, Metrics, Sample, Statistics, Train};
 
     fn numerics() -> Numerics {
         Numerics { engine: Engine::Reference, device: DeviceKind::Cpu, dtype: Dtype::F32 }
@@ -281,18 +340,20 @@ mod tests {
             count: 1000,
             seed: u64::MAX,
             prompt_noise: 0.0,
+            class: None,
             numerics: numerics(),
         });
         let sampled = key(sample, file("weights", "a"));
         assert_eq!(sampled.to_string(), "c9beda176effb882c8732c514c10efd260a60fe0d38aa03d61947b96748e09c9");
         let features = BTreeMap::from([("features".to_owned(), Input::Stage(sampled))]);
-        let statistics = key(Stage::Statistics(Statistics {}), features);
+        let statistics = key(Stage::Statistics(Statistics { of: FeatureKind::Pooled }), features);
         assert_eq!(statistics.to_string(), "bfd05c55aba2c799ec8f5ceb1a02e9f011f817009860436abd865e31e2acf82e");
     }
 
     #[test]
     fn the_text_that_is_hashed_can_be_written_by_hand() {
-        let metrics = Stage::Metrics(Metrics { name: "fd_cnn".to_owned(), subsets: 8, seed: 0 });
+        let metrics =
+            Stage::Metrics(Metrics { name: "fd_cnn".to_owned(), subsets: 8, seed: 0, of: FeatureKind::Pooled });
         let inputs = ["features", "reference"].map(|name| (name.to_owned(), file(name, "x")["backbone"].clone()));
         let (features, reference) = (Digest::of(b"features"), Digest::of(b"reference"));
         let text = format!(

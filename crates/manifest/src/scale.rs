@@ -47,16 +47,33 @@ pub struct Network {
 pub enum Extractor {
     /// A small CNN with a recipe; the metric is `fd_<its name>`.
     Cnn(Network),
-    /// Inception v3 with the published FID weights; the metric is `fid`.
+    /// Inception v3 with a weight file; the metric is `fid` if that is the published one, and its hash is pinned.
     Inception(Inception),
+    /// Inception v3 with weights by formula, without a file; the metric is `fd_inception_formula`.
+    InceptionFormula(InceptionFormula),
 }
 
 /// Inception v3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inception {
-    /// The published weights.
+    /// The weights. Published: `pt_inception-2015-12-05-6726825d.pth`, which [`PUBLISHED_INCEPTION`] pins.
     pub weights: Weights,
+}
+
+/// Inception v3 with weights by formula.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InceptionFormula {}
+
+/// SHA-256 of pytorch-fid's weights, `pt_inception-2015-12-05-6726825d.pth`: only with these a distance is called FID.
+pub const PUBLISHED_INCEPTION: &str = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2";
+
+impl Inception {
+    /// Whether the published weights are pinned: then nothing else is accepted in the file's place.
+    pub fn is_published(&self) -> bool {
+        self.weights.sha256.is_some_and(|pinned| pinned.to_string() == PUBLISHED_INCEPTION)
+    }
 }
 
 /// A weight file. It is looked up like a dataset; its content must be the pinned one.
@@ -132,8 +149,19 @@ pub struct Diffusion {
     /// Noise schedule.
     pub schedule: Schedule,
     /// Length `T` of the process.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 2))]
     pub timesteps: usize,
+}
+
+impl Diffusion {
+    /// The shortest process of its schedule: in a shorter one the last step's variance would not lie below 1.
+    pub fn shortest(&self) -> usize {
+        match self.schedule {
+            Schedule::Linear => 21,
+            Schedule::ScaledLinear => 13,
+            Schedule::Cosine => 2,
+        }
+    }
 }
 
 /// Noise schedule.
@@ -192,6 +220,33 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// Why a process of `timesteps` cannot be run backwards in so many steps; `None` where it can.
+    pub fn misfit(&self, timesteps: usize) -> Option<String> {
+        let steps = self.steps;
+        let (least, most, length) = match self.kind {
+            SamplerKind::Ddpm | SamplerKind::Ddim => (2, timesteps, "the process's length"),
+            // Its last step ends at timestep 0, where the network is not called.
+            SamplerKind::Pndm => (1, timesteps.saturating_sub(1), "one less than the process's length, with PNDM"),
+        };
+        if steps > most {
+            return Some(format!("must be at most {length} ({most}), found `{steps}`"));
+        }
+        if steps < least {
+            return Some(format!("must be at least {least}, found `{steps}`"));
+        }
+        // DDIM keeps every n-th timestep, for a whole n.
+        let kept = |stride: usize| timesteps.div_ceil(stride);
+        let stride = (1..timesteps).find(|&stride| kept(stride) <= steps)?;
+        let uneven = self.kind == SamplerKind::Ddim && kept(stride) != steps;
+        uneven.then(|| {
+            let (fewer, more) = (kept(stride), kept(stride - 1));
+            format!(
+                "must be a number of evenly spaced timesteps among {timesteps}, with DDIM, found `{steps}`; {fewer} and \
+                 {more} are"
+            )
+        })
+    }
+
     /// The form in which it is run: without guidance no channel is guided, so which ones says nothing.
     pub fn canonical(&self) -> Self {
         let guided = self.guidance != 1.0;
@@ -245,10 +300,10 @@ pub enum Engine {
 
 impl Engine {
     /// Name and version of its arithmetic, raised when its code changes results.
-    pub(crate) fn version(self) -> &'static str {
+    pub fn version(self) -> &'static str {
         match self {
             Self::Reference => "reference/v1",
-            Self::Fast => "fast/v2",
+            Self::Fast => "fast/v3",
         }
     }
 }

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use crate::claim::Claims;
+use crate::count::Count;
 use crate::manifest::Manifest;
 use crate::method::Method;
 use crate::preset::Preset;
@@ -15,6 +16,7 @@ use crate::scale::Scale;
 pub fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("claims", of::<Claims>()),
+        ("count", of::<Count>()),
         ("manifest", of::<Manifest>()),
         ("preset", of::<Preset>()),
         ("recipe", of::<Recipe>()),
@@ -41,6 +43,13 @@ fn scale_file() -> Value {
     let extends = json!({"type": "string", "description": "Name of the scale from which everything else is taken."});
     let keys = whole["properties"].as_object().expect("a struct's schema has properties").keys();
     let mut partial: serde_json::Map<String, Value> = keys.map(|key| (key.clone(), Value::Bool(true))).collect();
+    let settings = json!({
+        "type": "object",
+        "description": "Other backbones on other images by name: what differs from the scale. A group of a manifest asks for one.",
+        "additionalProperties": {"type": "object", "properties": partial, "additionalProperties": false},
+    });
+    whole["properties"]["settings"] = settings.clone();
+    partial.insert("settings".to_owned(), settings);
     partial.insert("extends".to_owned(), extends);
     let schema = whole.as_object_mut().expect("a struct's schema is a map");
     let full: serde_json::Map<String, Value> = ["type", "properties", "additionalProperties", "required"]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Source;
 use crate::dit::DitConfig;
-use crate::extractor::ExtractorConfig;
+use crate::extractor::{ExtractorConfig, FeatureNetwork};
 use crate::method::Method;
 use crate::scale::{Diffusion, Numerics, Optimisation, Sampler};
 
@@ -28,6 +28,14 @@ pub enum Stage {
     Statistics(Statistics),
     /// The distance between `features` and `reference` (statistics). Its numbers are in the record's metrics.
     Metrics(Metrics),
+    /// The distance at infinitely many samples. Inputs: `features`, `reference` (statistics).
+    Extrapolation(Extrapolation),
+    /// Precision and recall. Inputs: `features`, `reference` (features).
+    Coverage(Coverage),
+    /// The Inception score. Inputs: `features`, and `extractor` unless its weights are a formula.
+    InceptionScore(InceptionScore),
+    /// How alike the samples are, pair by pair (Table 5). Input: `samples`.
+    Similarity(Similarity),
     /// The gate's weight of every prompt in every block over the timesteps. Inputs: `backbone`, `trained`. Artifact: `activation.safetensors`.
     Activation(Activation),
 }
@@ -43,6 +51,10 @@ impl Stage {
             Self::Features(stage) => ("features", 1, Some(&stage.numerics)),
             Self::Statistics(_) => ("statistics", 2, None),
             Self::Metrics(_) => ("metrics", 1, None),
+            Self::Extrapolation(_) => ("extrapolation", 1, None),
+            Self::Coverage(_) => ("coverage", 1, None),
+            Self::InceptionScore(_) => ("inception_score", 1, None),
+            Self::Similarity(_) => ("similarity", 1, None),
             Self::Activation(stage) => ("activation", 1, Some(&stage.numerics)),
         }
     }
@@ -132,6 +144,9 @@ pub struct Sample {
     pub seed: u64,
     /// Standard deviation of noise put on the prompts, relative to their own root mean square; 0 for none (the positive control has more).
     pub prompt_noise: f64,
+    /// The class of all samples; drawn uniformly where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<u32>,
     /// Engine, precision and device.
     pub numerics: Numerics,
 }
@@ -140,16 +155,38 @@ pub struct Sample {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Features {
     /// The network.
-    pub extractor: ExtractorConfig,
+    pub extractor: FeatureNetwork,
     /// Real images; `None` where the input `samples` is read.
     pub data: Option<Source>,
     /// Engine, precision and device.
     pub numerics: Numerics,
 }
 
+/// Which of an extractor's features are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureKind {
+    /// Pooled over the image: the Frechet distance's.
+    #[default]
+    Pooled,
+    /// Inception's at every place of a middle layer: the sFID's.
+    Spatial,
+}
+
+impl FeatureKind {
+    /// For `skip_serializing_if`: keys from before there were others stand.
+    fn is_pooled(&self) -> bool {
+        *self == Self::Pooled
+    }
+}
+
 /// Mean, covariance and its square root.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Statistics {}
+pub struct Statistics {
+    /// Of which features.
+    #[serde(default, skip_serializing_if = "FeatureKind::is_pooled")]
+    pub of: FeatureKind,
+}
 
 /// The distance between features and reference statistics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,6 +197,48 @@ pub struct Metrics {
     pub subsets: usize,
     /// Seed of the subsets, common to all cells.
     pub seed: u64,
+    /// Of which features.
+    #[serde(default, skip_serializing_if = "FeatureKind::is_pooled")]
+    pub of: FeatureKind,
+}
+
+/// The distance at infinitely many samples (Chong & Forsyth 2020): a line over `1 / samples` through distances of parts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Extrapolation {
+    /// Name of the number: that of the distance and `_infinity`.
+    pub name: String,
+    /// Samples of the smallest part.
+    pub smallest: usize,
+    /// Number of parts, their sizes evenly spaced up to all samples.
+    pub points: usize,
+    /// Seed of the parts, common to all cells.
+    pub seed: u64,
+}
+
+/// Precision and recall of the samples' manifold (Kynkaanniemi et al. 2019): the numbers `precision` and `recall`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// The neighbour that a ball reaches to.
+    pub neighbours: usize,
+}
+
+/// The Inception score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InceptionScore {
+    /// Name of the number: `inception_score` for Inception's published weights, else `is_<extractor>`.
+    pub name: String,
+    /// The network that made the features.
+    pub extractor: FeatureNetwork,
+    /// Samples of a split.
+    pub split: usize,
+}
+
+/// Statistics of Pearson's correlation and of the cosine of all pairs of different samples: `correlation_max`,
+/// `similarity_std` and so on, over values in [-1, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Similarity {
+    /// Number of samples, the first ones.
+    pub count: usize,
 }
 
 /// The gate's weights over the timesteps.

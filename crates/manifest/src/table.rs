@@ -1,8 +1,7 @@
 //! From expanded cells to planned ones: runs per seed, cells that share a run, the positive control, contrasts.
 
-use indexmap::IndexMap;
-
-use crate::chain::Chains;
+use crate::chain::{Chains, Run};
+use crate::claim::Claim;
 use crate::digest::Key;
 use crate::expand::{Expanded, ExpandedCell};
 use crate::manifest::Group;
@@ -22,25 +21,36 @@ pub(crate) struct Planned {
 }
 
 /// Plans every cell at every seed. Seeds are the outer loop, so that an interrupted sweep has whole tables at its first seeds.
-pub(crate) fn plan(expanded: &Expanded, mut chains: Chains<'_>, seeds: &[u64]) -> Result<Planned, Error> {
+/// `iterations` are the scale's.
+pub(crate) fn plan(
+    expanded: &Expanded,
+    mut chains: Chains<'_>,
+    seeds: &[u64],
+    iterations: usize,
+) -> Result<Planned, Error> {
     let mut cells: Vec<PlannedCell> = Vec::new();
     for cell in &expanded.cells {
         let planned = planned(cell, &cells);
         cells.push(planned);
     }
-    let mut control = positive_control(&expanded.base);
+    let is_default = |cell: &&ExpandedCell| cell.method == expanded.base && cell.share == 1.0;
+    let default_cell = expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone());
+    // The control disturbs the default cell's patch.
+    let mut control = default_cell.as_ref().and_then(|_| positive_control(&expanded.base, &expanded.cells[0].id));
     for &seed in seeds {
-        for cell in &mut cells {
-            cell.runs.push(chains.run(&cell.method, seed)?);
+        for (cell, written) in cells.iter_mut().zip(&expanded.cells) {
+            let run =
+                Run { method: &cell.method, iterations: after(written.share, iterations), classes: &written.classes };
+            cell.runs.push(chains.run(&run, seed)?);
         }
         if let Some(control) = &mut control {
-            control.runs.push(chains.control(&control.method, seed)?);
+            let run = Run { method: &control.method, iterations, classes: &[] };
+            control.runs.push(chains.control(&run, seed)?);
         }
     }
-    let is_default = |cell: &&ExpandedCell| cell.method == expanded.base;
     let (reference, floor, stages) = chains.finish()?;
     Ok(Planned {
-        default_cell: expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone()),
+        default_cell,
         contrasts: contrasts(&cells),
         cells,
         positive_control: control,
@@ -50,16 +60,26 @@ pub(crate) fn plan(expanded: &Expanded, mut chains: Chains<'_>, seeds: &[u64]) -
     })
 }
 
+/// Iterations of a share of all, at least one.
+fn after(share: f64, iterations: usize) -> usize {
+    ((share * iterations as f64).round() as usize).max(1)
+}
+
 fn planned(cell: &ExpandedCell, earlier: &[PlannedCell]) -> PlannedCell {
     let method = cell.method.canonical();
-    let same = earlier.iter().find(|other| other.method == method);
+    // What is not trained is the same whenever it is looked at.
+    let untrained = matches!(method, Method::Pretrained(_));
+    let as_long = |other: &PlannedCell| untrained || other.share == cell.share;
+    let same = earlier.iter().find(|other| other.method == method && as_long(other));
     // A cell written alike says more than one that only trains alike.
-    let written_alike = earlier.iter().any(|other| other.written == cell.method);
+    let written_alike = earlier.iter().any(|other| other.written == cell.method && as_long(other));
     PlannedCell {
         id: cell.id.clone(),
         group: cell.group.clone(),
         title: cell.title.clone(),
         claim: cell.claim.clone(),
+        further_claims: cell.further_claims.clone(),
+        share: cell.share,
         written: cell.method.clone(),
         same_run_as: same.map(|other| other.id.clone()),
         identical_by_construction: same.filter(|_| !written_alike).map(|other| other.id.clone()),
@@ -69,14 +89,17 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell]) -> PlannedCell {
 }
 
 /// Noise on the prompts is known to hurt; it needs a method with prompts.
-fn positive_control(base: &Method) -> Option<PlannedCell> {
+fn positive_control(base: &Method, baseline: &str) -> Option<PlannedCell> {
     match base {
         Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
         Method::PromptTuning(_) | Method::Dmp(_) => Some(PlannedCell {
-            id: "positive_control".to_owned(),
+            // Beside the table's baseline, `baseline` or `group/baseline`.
+            id: format!("{}positive_control", baseline.strip_suffix("baseline").unwrap_or_default()),
             group: None,
             title: "Positive control: noise on the prompts".to_owned(),
             claim: None,
+            further_claims: Vec::new(),
+            share: 1.0,
             written: base.clone(),
             method: base.canonical(),
             runs: Vec::new(),
@@ -86,26 +109,31 @@ fn positive_control(base: &Method) -> Option<PlannedCell> {
     }
 }
 
-/// Each cell's claim against those that the paper compares it with, where a cell stands for them.
+/// Each cell's claims against those that the paper compares them with, where a cell stands for them.
 fn contrasts(cells: &[PlannedCell]) -> Vec<Contrast> {
+    let claims =
+        |cell: &PlannedCell| -> Vec<Claim> { cell.claim.iter().chain(&cell.further_claims).cloned().collect() };
     let mut contrasts = Vec::new();
     for cell in cells {
-        let Some(claim) = &cell.claim else { continue };
-        for (against, expected) in &claim.contrasts {
-            let stands_for = |other: &&PlannedCell| other.claim.as_ref().is_some_and(|claim| claim.id == *against);
-            let Some(other) = cells.iter().find(stands_for) else { continue };
-            let values = claim.value.zip(other.claim.as_ref().and_then(|claim| claim.value));
-            contrasts.push(Contrast {
-                cell: cell.id.clone(),
-                against: other.id.clone(),
-                expected: *expected,
-                paper_gap: values.map(|(value, other)| value - other),
-            });
+        for claim in claims(cell) {
+            for (against, expected) in &claim.contrasts {
+                let stands_for = |other: &PlannedCell| {
+                    Some((other.id.clone(), claims(other).into_iter().find(|c| c.id == *against)?))
+                };
+                let Some((against, other)) = cells.iter().find_map(stands_for) else { continue };
+                contrasts.push(Contrast {
+                    metric: claim.metric,
+                    cell: cell.id.clone(),
+                    against,
+                    expected: *expected,
+                    paper_gap: claim.value.zip(other.value).map(|(value, other)| value - other),
+                });
+            }
         }
     }
     contrasts
 }
 
-pub(crate) fn groups(groups: IndexMap<String, Group>) -> Vec<PlannedGroup> {
-    groups.into_iter().map(|(id, group)| PlannedGroup { id, title: group.title }).collect()
+pub(crate) fn groups<'a>(groups: impl Iterator<Item = (&'a String, &'a Group)>) -> Vec<PlannedGroup> {
+    groups.map(|(id, group)| PlannedGroup { id: id.clone(), title: group.title.clone() }).collect()
 }

@@ -3,24 +3,18 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::chain::Chains;
+use crate::artifact::parse_overrides;
 use crate::digest::Digest;
-use crate::expand::expand;
-use crate::files::{Files, Loaded, typed};
+use crate::files::Files;
 use crate::gather::{Gather, Training};
 use crate::lookup::{HashFile, Lookup};
-use crate::manifest::Manifest;
-use crate::networks::Networks;
-use crate::overrides::Override;
-use crate::plan::{Plan, Table};
+use crate::plan::Plan;
 use crate::problem::{Error, Place, Problems};
 use crate::recipe::Recipe;
-use crate::scale::Scale;
-use crate::{schema, table};
 
 /// A repository with its folder `experiments`, and where data is looked for.
 pub struct Workspace {
-    files: Files,
+    pub(crate) files: Files,
     data_folders: Vec<PathBuf>,
     hash: Box<HashFile>,
 }
@@ -90,65 +84,14 @@ impl Workspace {
     pub fn load(&self, name: &str, request: &Request) -> Result<Plan, Error> {
         let names: Vec<_> = self.artifacts().into_iter().chain(self.recipes()).collect();
         let path = self.files.path(name, "", &names, &typed_name(name))?;
+        if self.files.has_key(&path, "count") {
+            let message = "is a table of sizes, nothing of it is run; `runner report` writes it";
+            return Err(Error::at(&typed_name(name), message));
+        }
         match self.files.has_key(&path, "recipe") {
             true => self.load_recipe(name, &request.overrides),
             false => self.load_artifact(name, request),
         }
-    }
-
-    /// Plans every cell of an artifact, by name (`table4`) or path (`experiments/table4.yaml`).
-    pub fn load_artifact(&self, name: &str, request: &Request) -> Result<Plan, Error> {
-        let mut problems = Problems::default();
-        let path = self.files.path(name, "", &self.artifacts(), &typed_name(name))?;
-        let reach = Reach::of(parse_overrides(&request.overrides, &mut problems));
-        let Some(manifest) = problems.keep(self.files.load::<Manifest>(&path))? else {
-            return Err(problems.into_error());
-        };
-        let artifact = &manifest.value.artifact;
-        if *artifact != stem(&manifest.file) {
-            let message =
-                format!("`artifact` must be `{}`, the name of the file, found `{artifact}`", stem(&manifest.file));
-            problems.add(&manifest.node.place_of("artifact"), message);
-        }
-        let (preset_name, asked_at) = reach.preset(&manifest)?;
-        let preset = problems.keep(self.files.preset(&preset_name, &asked_at))?;
-        let on_scale = preset.iter().flat_map(|preset| Override::of_preset(&preset.node)).chain(reach.scale);
-        let scale = problems.keep(self.scale(&request.scale, on_scale))?;
-        let claims = problems.keep(self.files.claims())?;
-        let (Some(preset), Some(scale), Some(claims)) = (preset, scale, claims) else {
-            return Err(problems.into_error());
-        };
-        problems.finish(())?;
-
-        let networks = Networks::load(&self.files, &scale)?;
-        let expanded = expand(&manifest, &preset, &reach.method, &claims, &networks.backbone.value.dit)?;
-        let extractor = networks.supported(&scale)?;
-        let mut gather = self.gather();
-        let inputs = networks.gather(&scale, &mut gather);
-        gather.finish()?;
-        let chains = Chains::new(&scale.value, &networks.backbone.value, extractor, inputs)?;
-
-        let seeds = request.seeds.clone().unwrap_or_else(|| scale.value.seeds.clone());
-        let planned = table::plan(&expanded, chains, &seeds)?;
-        let table = Table {
-            paper: manifest.value.paper,
-            scale_name: stem(&request.scale),
-            overrides: request.overrides.clone(),
-            preset: preset_name,
-            seeds,
-            dit: networks.backbone.value.dit.clone(),
-            diffusion: networks.backbone.value.diffusion.clone(),
-            groups: table::groups(manifest.value.groups),
-            cells: planned.cells,
-            default_cell: planned.default_cell,
-            positive_control: planned.positive_control,
-            contrasts: planned.contrasts,
-            reference: planned.reference,
-            floor: planned.floor,
-            scale: scale.value.clone(),
-        };
-        let Manifest { artifact, title, .. } = manifest.value;
-        Ok(Plan { artifact, title, file: manifest.file.into(), table: Some(table), stages: planned.stages })
     }
 
     /// Plans a recipe, by name (`tiny-backbone`) or path.
@@ -168,75 +111,22 @@ impl Workspace {
         };
         gather.finish()?;
         let (artifact, title) = (stem(&loaded.file), title.clone());
-        Ok(Plan { artifact, title, file: loaded.file.into(), table: None, stages: vec![training.plan()?] })
+        let (file, stages) = (loaded.file.into(), vec![training.plan()?]);
+        let (scale_name, tables, not_run) = (String::new(), Vec::new(), Vec::new());
+        Ok(Plan { artifact, title, file, scale_name, tables, not_run, missing: None, stages })
     }
 
-    fn gather(&self) -> Gather<'_> {
+    pub(crate) fn gather(&self) -> Gather<'_> {
         Gather { lookup: Lookup { folders: &self.data_folders, hash: &*self.hash }, missing: Vec::new() }
-    }
-
-    /// A scale with overrides, by name or path.
-    fn scale(&self, name: &str, overrides: impl Iterator<Item = Override>) -> Result<Loaded<Scale>, Error> {
-        let place = Place::Option(format!("--scale {name}").into());
-        let mut node = self.files.scale(name, &place)?;
-        overrides.for_each(|one| one.put(&mut node));
-        let value = typed(&node, &schema::scale(), "")?;
-        Ok(Loaded { file: name.to_owned(), node, value })
     }
 }
 
 /// A name typed on the command line is its own place.
-fn typed_name(name: &str) -> Place {
+pub(crate) fn typed_name(name: &str) -> Place {
     Place::Option(name.into())
 }
 
 /// `tiny` of `tiny` and of `experiments/scales/tiny.yaml`.
-fn stem(name: &str) -> String {
+pub(crate) fn stem(name: &str) -> String {
     Path::new(name).file_stem().map_or(name.to_owned(), |stem| stem.to_string_lossy().into_owned())
-}
-
-fn parse_overrides(texts: &[String], problems: &mut Problems) -> Vec<Override> {
-    let mut overrides = Vec::new();
-    for text in texts {
-        match Override::parse(text) {
-            Ok(one) => overrides.push(one),
-            Err(found) => problems.extend(found),
-        }
-    }
-    overrides
-}
-
-/// Overrides by what they reach.
-#[derive(Default)]
-struct Reach {
-    method: Vec<Override>,
-    preset: Option<Override>,
-    scale: Vec<Override>,
-}
-
-impl Reach {
-    fn of(overrides: Vec<Override>) -> Self {
-        let mut reach = Self::default();
-        for one in overrides {
-            match one.below_method() {
-                Some("preset") => reach.preset = Some(one),
-                Some(_) => reach.method.push(one),
-                None => reach.scale.push(one),
-            }
-        }
-        reach
-    }
-
-    /// The preset's name and where it was chosen.
-    fn preset(&self, manifest: &Loaded<Manifest>) -> Result<(String, Place), Error> {
-        match &self.preset {
-            Some(one) => match one.value.text() {
-                Some(name) => Ok((name.to_owned(), one.place.clone())),
-                None => {
-                    Err(Error::at(&one.place, format!("`method.preset` must be a name, found {}", one.value.value)))
-                }
-            },
-            None => Ok((manifest.value.method.preset.clone(), manifest.node.place_of("method.preset"))),
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use manifest::digest::Digest;
+use manifest::method::{Dmp, Method, Position, Prompts};
 use manifest::{Error, Plan, Request, Workspace};
 
 /// A copy of `tests/fixture`, in which files can be spoiled.
@@ -99,7 +100,7 @@ fn mistakes_in_a_manifest() {
         (
             "title: Gating",
             "«titel: Gating",
-            "@: unknown key `titel` in `groups.b`; allowed: cells, title; did you mean `title`?\n\
+            "@: unknown key `titel` in `groups.b`; allowed: baseline, cells, paper, setting, title; did you mean `title`?\n\
              @: missing key `title` in `groups.b`",
         ),
         ("soft: {}", "soft: {}\n      «hard: {}", "@: duplicate key `hard`; it is first at experiments/mini.yaml:10:7"),
@@ -171,6 +172,18 @@ fn mistakes_in_a_manifest() {
             "method: {kind: lora}, set: {method.alpha: «0}",
             "@: `method.alpha` must be greater than 0, found `0`",
         ),
+        (
+            "title: Gating type",
+            "title: Gating type\n    «paper: {where: T, backbone: B, dataset: D, further_iterations: 1}",
+            "@: `paper` stands here only beside `setting`",
+        ),
+        ("soft: {}", "soft: {share: «0}", "@: `groups.b.cells.soft.share` must be greater than 0, found `0`"),
+        (
+            "soft: {}",
+            "soft: {further_claims: [«m.hart]}",
+            "@: unknown claim `m.hart`; allowed: m.baseline, m.hard; did you mean `m.hard`?",
+        ),
+        ("soft: {}", "soft: {classes: «[1]}", "@: `classes` has none to show: the backbone is unconditional"),
         ("hard: ", "«Hard/x: ", "@: the name `Hard/x` must be made of lowercase letters, digits and underscores"),
         (
             "preset: paper",
@@ -211,6 +224,13 @@ fn mistakes_in_a_scale() {
             "kind: ddpm, steps: 5",
             "kind: pndm, steps: «1000",
             "@: `sample.sampler.steps` must be at most one less than the process's length, with PNDM (999), found `1000`",
+        ),
+        ("steps: 5", "steps: «1", "@: `sample.sampler.steps` must be at least 2, found `1`"),
+        ("kind: ddpm, steps: 5", "kind: ddim, steps: «1", "@: `sample.sampler.steps` must be at least 2, found `1`"),
+        (
+            "kind: ddpm, steps: 5",
+            "kind: ddim, steps: «60",
+            "@: `sample.sampler.steps` must be a number of evenly spaced timesteps among 1000, with DDIM, found `60`; 59 and 63 are",
         ),
         (
             "guidance: 1.0",
@@ -273,18 +293,45 @@ fn mistakes_in_a_scale() {
 }
 
 #[test]
+fn a_block_without_what_it_needs_is_said_to_be_incomplete() {
+    let own = |setting: &str| format!("groups:\n  other: {{title: Other, setting: {setting}, cells: {{x: {{}}}}}}");
+    let fixture = Fixture::new().spoil("mini.yaml", "groups:", &own("u"));
+    let message = |key: &str| {
+        format!(
+            "experiments/mini.yaml:7:3: `{key}` is missing in `groups.other`: with `setting: u` the group has its own"
+        )
+    };
+    assert_eq!(fixture.lines("s", &[]), [message("paper"), message("baseline")]);
+    // A setting that the scale does not have leaves the block out, and nothing else.
+    let whole = "paper: {where: T, backbone: B, dataset: D, further_iterations: 1}, baseline: {method: {kind: pretrained}}, cells";
+    let fixture = Fixture::new().spoil("mini.yaml", "groups:", &own("u").replace("cells", whole));
+    let plan = fixture.load("s", &[]).unwrap();
+    assert_eq!((plan.tables.len(), plan.not_run.len()), (1, 2));
+    assert_eq!(plan.not_run[1].reason, "scale `s` has no setting `u`");
+    // With it, the overlay is checked like the scale's own keys.
+    let text = "\nsettings:\n  u: {train: {iterations: 7}}\n";
+    let scale = fs::read_to_string(fixture.path("scales/s.yaml")).unwrap();
+    fs::write(fixture.path("scales/s.yaml"), scale.clone() + text).unwrap();
+    let plan = fixture.load("t", &[]).unwrap();
+    assert_eq!((plan.tables.len(), plan.tables[1].scale.train.iterations), (2, 7));
+    fs::write(fixture.path("scales/s.yaml"), scale + &text.replace("iterations", "iteration")).unwrap();
+    let lines = fixture.lines("s", &[]);
+    assert!(lines[0].contains("unknown key `iteration` in `train`"), "{lines:?}");
+}
+
+#[test]
 fn a_floor_may_touch_the_reference_and_be_left_out() {
     for first in ["264", "184"] {
         // 184 to 199 are judged; that the dataset goes on into the reference is no harm.
         let good =
             Fixture::new().spoil("scales/s.yaml", "first: 400, count: 32", &format!("first: {first}, count: 32"));
-        assert!(good.load("s", &[]).unwrap().table.unwrap().floor.is_some());
+        assert!(good.load("s", &[]).unwrap().tables[0].floor.is_some());
     }
     let none = Fixture::new().load("s", &["evaluation.floor=~"]).unwrap();
-    assert_eq!(none.table.unwrap().floor, None);
+    assert_eq!(none.tables[0].floor, None);
     let line = "  floor: {kind: faces, image_size: 8, first: 400, count: 32}\n";
     let absent = Fixture::new().spoil("scales/s.yaml", line, "").load("s", &[]).unwrap();
-    assert_eq!(absent.table.unwrap().floor, None);
+    assert_eq!(absent.tables[0].floor, None);
 }
 
 #[test]
@@ -301,7 +348,7 @@ fn mistakes_in_a_recipe() {
         (
             "net.yaml",
             "classes: null\n  label_dropout: 0.0\n  learn_sigma: true\ndata: {kind: faces, image_size: 8, first: 0, count: 100}",
-            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{kind: image_folder, folder: f, image_size: 8}",
+            "classes: 10\n  label_dropout: 0.0\n  learn_sigma: true\ndata: «{kind: image_folder, image_size: 8, folder: f}",
             "@: `data` has no labels, but the backbone is class-conditional",
         ),
         (
@@ -309,6 +356,13 @@ fn mistakes_in_a_recipe() {
             "warmup_iterations: 2",
             "warmup_iterations: «11",
             "@: `optimisation.warmup_iterations` must be at most the iterations (10), found `11`",
+        ),
+        ("net.yaml", "timesteps: 1000", "timesteps: «1", "@: `diffusion.timesteps` must be at least 2, found `1`"),
+        (
+            "net.yaml",
+            "schedule: cosine, timesteps: 1000",
+            "schedule: linear, timesteps: «20",
+            "@: `diffusion.timesteps` must be at least 21 with this schedule, found `20`",
         ),
         (
             "net.yaml",
@@ -332,7 +386,7 @@ fn mistakes_in_a_recipe() {
         (
             "cnn.yaml",
             "target: factors}\ndata: {kind: faces, image_size: 8, first: 100, count: 100}",
-            "target: «labels}\ndata: {kind: image_folder, folder: f, image_size: 8}",
+            "target: «labels}\ndata: {kind: image_folder, image_size: 8, folder: f}",
             "@: `extractor.target` can be `labels` for labelled images only; use `factors`",
         ),
     ];
@@ -450,7 +504,7 @@ fn an_extended_scale_keeps_the_places_of_both_files() {
         unknown,
         ["experiments/scales/t.yaml:1:10: there is no `r` in experiments/scales; allowed: s, t; did you mean `s`?"]
     );
-    let table = Fixture::new().load("t", &[]).unwrap().table.unwrap();
+    let table = Fixture::new().load("t", &[]).unwrap().tables.remove(0);
     assert_eq!((table.scale.train.iterations, table.scale.train.batch), (3, 4));
 }
 
@@ -531,4 +585,25 @@ fn the_hand_written_engine_stays_on_the_processor() {
     let message = "`numerics.engine` must be `reference` on `cuda`: `fast` runs on the processor alone";
     assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
     Fixture::new().load("s", &["numerics.device=cuda"]).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Prompts that are added are one per token by construction: there is no key for another number.
+#[test]
+fn the_number_of_added_prompts_cannot_be_another_than_that_of_the_tokens() {
+    for key in ["per_256_tokens", "count", "prompts"] {
+        let line = option(&format!("method.prompts.position={{kind: add, {key}: 17}}"));
+        assert!(
+            line.contains(&format!("unknown key `{key}`")) && line.contains("one prompt per image token"),
+            "{line}"
+        );
+    }
+    let table = Fixture::new().load("s", &[]).unwrap().tables.remove(0);
+    let mut added = 0;
+    for cell in &table.cells {
+        if let Method::Dmp(Dmp { prompts: Prompts { position: position @ Position::Add(_), .. }, .. }) = &cell.method {
+            assert_eq!(position.prompts(table.dit.tokens()), 16, "8 x 8 pixels in patches of 2 x 2");
+            added += 1;
+        }
+    }
+    assert!(added > 0);
 }

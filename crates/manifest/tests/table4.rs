@@ -18,7 +18,7 @@ fn plan(overrides: &[&str]) -> (Plan, Table) {
     let overrides = overrides.iter().map(|text| text.to_string()).collect();
     let request = Request { scale: "tiny".into(), overrides, seeds: Some(vec![0, 1]) };
     let plan = workspace().load_artifact("table4", &request).unwrap_or_else(|error| panic!("{error}"));
-    let table = plan.table.clone().unwrap();
+    let table = plan.tables[0].clone();
     (plan, table)
 }
 
@@ -375,7 +375,7 @@ fn all_artifacts_recipes_and_scales_are_listed_and_load() {
     }
     for recipe in ["tiny-backbone", "tiny-extractor"] {
         let plan = workspace.load(recipe, &Request::default()).unwrap_or_else(|error| panic!("{recipe}: {error}"));
-        assert_eq!((plan.artifact.as_str(), plan.stages.len(), plan.table.is_none()), (recipe, 1, true));
+        assert_eq!((plan.artifact.as_str(), plan.stages.len(), plan.is_recipe()), (recipe, 1, true));
     }
 }
 
@@ -405,7 +405,7 @@ fn the_paper_scale_says_what_is_not_implemented_before_what_is_missing() {
         Err(Error::Unsupported { what, .. }) => what,
         other => panic!("{other:?}"),
     };
-    assert_eq!(unsupported(&[]), "the Inception extractor");
+    assert_eq!(unsupported(&[]), "a backbone in latent space");
     let cnn = file("cnn.yaml", "tiny-extractor.yaml", &[("image_size: 24", "image_size: 256")]);
     let cnn = format!("extractor={{kind: cnn, recipe: {cnn}}}");
     assert_eq!(unsupported(std::slice::from_ref(&cnn)), "a backbone in latent space");
@@ -434,7 +434,7 @@ fn the_paper_scale_says_what_is_not_implemented_before_what_is_missing() {
         std::fs::write(nowhere.path().join(file), file).unwrap();
     }
     let plan = load(&overrides).unwrap_or_else(|error| panic!("{error}"));
-    let table = plan.table.as_ref().unwrap();
+    let table = &plan.tables[0];
     let run = &table.cells[2].runs[0];
     let Stage::Train(train) = &plan.stage(run.train.unwrap()).unwrap().stage else { panic!("no training") };
     assert_eq!((train.optimisation.iterations, train.optimisation.batch), (30_000, 128));

@@ -9,6 +9,8 @@ use crate::Difference;
 pub enum Outcome {
     /// Both measured; their difference.
     Measured(Difference),
+    /// Measured once, with nothing to tell how far the numbers scatter.
+    Once,
     /// The two configurations cannot but train alike.
     Identical,
     /// A loss was not finite.
@@ -55,6 +57,7 @@ impl fmt::Display for Verdict {
 pub fn verdict(claimed: f64, outcome: &Outcome, confidence: f64, paper_scale: bool) -> Verdict {
     let difference = match outcome {
         Outcome::Measured(difference) => difference,
+        Outcome::Once => return Verdict::Inconclusive,
         Outcome::Identical => return Verdict::IdenticalByConstruction,
         Outcome::Diverged => return Verdict::Diverged,
         Outcome::NotRun => return Verdict::NotRun,
@@ -136,6 +139,7 @@ mod tests {
 
     #[test]
     fn cells_without_a_difference() {
+        assert_eq!(verdict(1.0, &Outcome::Once, 0.95, true), Verdict::Inconclusive);
         assert_eq!(verdict(1.0, &Outcome::Identical, 0.95, true), Verdict::IdenticalByConstruction);
         assert_eq!(verdict(1.0, &Outcome::Diverged, 0.95, true), Verdict::Diverged);
         assert_eq!(verdict(1.0, &Outcome::NotRun, 0.95, true), Verdict::NotRun);

@@ -1,6 +1,8 @@
 //! CLIP's tokenizer on the published vocabulary, which is not committed: these tests run where it is found under `$DMP_DATA` or
 //! `../shared/datasets`, and pass without it (`src/clip` has tests on a small one). The ids are those of transformers' fast tokenizer (4.57).
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 

@@ -52,7 +52,8 @@ fn method(case: &Value, dit: &DitConfig) -> Method {
     let position = match case["vp"].as_str() {
         Some("add") => Position::Add(Add {}),
         Some("prepend") => {
-            Position::Prepend(Prepend { per_256_tokens: (count(case, "tokens") * 256).div_ceil(dit.tokens()) })
+            let (prompts, tokens) = (count(case, "tokens"), dit.tokens());
+            Position::Prepend(Prepend { per_256_tokens: (prompts * 256 + tokens / 2) / tokens })
         }
         other => panic!("vp {other:?}"),
     };

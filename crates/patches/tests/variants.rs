@@ -11,10 +11,8 @@ use manifest::method::{
 };
 use models::weights::{Tensors, Weights, constants};
 use models::{Condition, Hooks};
-use patches::{Adapters, Contribution, Initial, PROMPTS, Patch, Trainable, apply, initial_weights, trainable};
+use patches::{Adapters, Contribution, Initial, PROMPTS, Patch, Trainable, apply, balance, initial_weights, trainable};
 use serde_json::Value;
-
-const KEYS: &str = include_str!("../../goldens/files/model_keys.json");
 
 fn dit(hidden: usize, depth: usize, image_size: usize) -> DitConfig {
     DitConfig {
@@ -82,7 +80,7 @@ fn weights(method: &Dmp, dit: &DitConfig, tensors: &Tensors, noise: Option<&Tens
 
 #[test]
 fn goldens_names_shapes_and_counts() {
-    let keys: Value = serde_json::from_str(KEYS).unwrap();
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     let released = Gate { noise: GateNoise::Learned, ..dmp().gate };
     let mut checked = 0;
     // The file holds other networks too, which `models` checks.
@@ -137,6 +135,58 @@ fn prompts_scale_with_tokens_and_blocks_with_depth() {
     assert_eq!(shape(front(50), Depth::Half, &config), [2, 13, 8]);
     assert_eq!(shape(front(50), Depth::First, &dit(8, 5, 32)), [1, 50, 8]);
     assert_eq!(shape(front(16), Depth::Half, &dit(8, 1, 8)), [1, 1, 8]);
+    assert_eq!(shape(Position::Add(Add {}), Depth::Blocks(3), &config), [3, 64, 8]);
+}
+
+#[test]
+fn only_the_first_blocks_have_prompts() {
+    let config = dit(8, 4, 6);
+    let method = Method::Dmp(Dmp { prompts: Prompts { depth: Depth::Blocks(2), ..prompts() }, ..dmp() });
+    let patch = Patch::build(&method, &config, &waves(&method, &config)).unwrap().unwrap();
+    assert_eq!(patch.blocks(), 2);
+    let mixture = patch.mix(&condition(8), None).unwrap();
+    let x = Tensor::zeros((2, 9, 8), DType::F32, &Device::Cpu).unwrap();
+    for block in 0..4 {
+        let entered = mixture.before_block(block, x.clone()).unwrap().abs().unwrap().sum_all().unwrap();
+        assert_eq!(entered.to_scalar::<f32>().unwrap() > 0.0, block < 2, "block {block}");
+    }
+}
+
+/// Eq. 12-13 by hand: sums over blocks `[1, 1/2, 1/4, 1/4]` for one sample, `[1/2, 1/2, 1/2, 1/2]` for the other. Both
+/// have mean 1/2; the variances are 3/32 and 0.
+#[test]
+fn the_importance_of_the_paper_is_its_formula() {
+    let weights = [0.75_f32, 0.25, 0.0, 0.0, 0.125, 0.125, 0.25, 0.5, 0.25, 0.25, 0.25, 0.25, 0.375, 0.375, 0.25, 0.0];
+    let weights = Tensor::from_slice(&weights, (2, 2, 4), &Device::Cpu).unwrap();
+    let value = |formula| balance::importance(formula, &weights).unwrap().to_scalar::<f32>().unwrap();
+    let expected = 0.5 * 0.09375 / (0.25 + 1e-5);
+    assert!((value(ImportanceFormula::Paper) - expected).abs() < 1e-7);
+    // The released code's: one variance over all eight sums, unbiased.
+    assert!((value(ImportanceFormula::OfficialCode) - 4.0 * 0.09375 / 7.0 / 0.25).abs() < 1e-7);
+}
+
+/// Scores by hand: `q = W_q p` is (1, 0), (2, 1), (3, 1), (0, 0) for the four prompts of both blocks; the key is
+/// `W_k (2, -1, block)`, (2, -1) before the first block and (1, 0) before the second.
+#[test]
+fn attention_over_prompts_scores_prompts_by_the_timestep() {
+    let config = dit(2, 2, 4);
+    let gate = Gate { architecture: Architecture::AttentionOverPrompts, ..dmp().gate };
+    let pool = [1_f32, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0];
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+    let tensors = Tensors::from([
+        (PROMPTS.to_owned(), tensor(&[pool, pool].concat(), &[2, 4, 2])),
+        ("gate.q.weight".to_owned(), tensor(&[1.0, 2.0, 0.0, 1.0], &[2, 2])),
+        ("gate.k.weight".to_owned(), tensor(&[1.0, 0.0, -1.0, 0.0, 1.0, 1.0], &[2, 3])),
+    ]);
+    let patch = Patch::build(&Method::Dmp(Dmp { gate, ..dmp() }), &config, &tensors).unwrap().unwrap();
+    let condition = Condition { t: tensor(&[2.0, -1.0], &[1, 2]), label: tensor(&[5.0, 5.0], &[1, 2]) };
+    let found = patch.mix(&condition, None).unwrap().weights().unwrap().to_vec3::<f32>().unwrap();
+    for (found, scores) in found.iter().zip([[2.0_f32, 3.0, 5.0, 0.0], [1.0, 2.0, 3.0, 0.0]]) {
+        let powers = scores.map(|score| (score / 2_f32.sqrt()).exp());
+        for (found, power) in found[0].iter().zip(powers) {
+            assert!((found - power / powers.iter().sum::<f32>()).abs() < 1e-6, "{found:?}, scores {scores:?}");
+        }
+    }
 }
 
 #[test]

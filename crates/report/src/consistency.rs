@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use manifest::stage::Stage;
+use manifest::plan::Plan;
+use manifest::scale::Optimisation;
+use manifest::stage::{FeatureKind, Stage};
 use serde::Serialize;
 use store::{Record, Tree};
 
@@ -13,7 +15,7 @@ use crate::observed::{Cell, State, name, record};
 ///
 /// # Errors
 /// [`Error::Mixed`] names the first two records that must not stand beside each other.
-pub(crate) fn check(cells: &[Cell], tree: &Tree) -> Result<(), Error> {
+pub(crate) fn check(plan: &Plan, cells: &[Cell], tree: &Tree) -> Result<(), Error> {
     let mut seen: BTreeMap<String, (String, String)> = BTreeMap::new();
     let measured = cells.iter().flat_map(|cell| &cell.runs).filter(|run| matches!(run.state, State::Measured(_)));
     for run in measured {
@@ -25,7 +27,8 @@ pub(crate) fn check(cells: &[Cell], tree: &Tree) -> Result<(), Error> {
             Some((keys.features, "features")),
             Some((keys.metrics, "metrics")),
         ];
-        for (key, kind) in chain.into_iter().flatten() {
+        let measures = keys.measures.iter().filter_map(|key| Some((*key, plan.stage(*key)?.stage.kind())));
+        for (key, kind) in chain.into_iter().flatten().chain(measures) {
             // Intermediate results may have been cleared away; then the next ones vouch for them by their inputs' keys.
             let Some(record) = record(tree, key, kind)? else { continue };
             for (what, value) in facts(&record, keys.seed)? {
@@ -57,9 +60,16 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
     let mut add = |what: &str, value: String| facts.push((what.to_owned(), value));
     match &stage {
         Stage::Metrics(metrics) => {
-            add("the metric", metrics.name.clone());
-            add("the subsets", format!("{} from seed {}", metrics.subsets, metrics.seed));
-            add("the reference", input("reference"));
+            let name = &metrics.name;
+            // A second distance, of other features, has its own name and reference.
+            let of = if metrics.of == FeatureKind::Pooled { String::new() } else { format!(" of {name}") };
+            add(&format!("the metric{of}"), name.clone());
+            add(&format!("the subsets{of}"), format!("{} from seed {}", metrics.subsets, metrics.seed));
+            add(&format!("the reference{of}"), input("reference"));
+        }
+        Stage::Extrapolation(_) | Stage::Coverage(_) | Stage::InceptionScore(_) | Stage::Similarity(_) => {
+            add(&format!("the settings of {}", record.kind), json(&stage));
+            add(&format!("the reference of {}", record.kind), input("reference"));
         }
         Stage::Features(features) => {
             add("the numerics of features", json(&features.numerics));
@@ -75,7 +85,8 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
         }
         Stage::Train(train) => {
             add("the numerics of training", json(&train.numerics));
-            add("the training settings", json(&train.optimisation));
+            // How long it is trained is what a series is about; its curve shows it.
+            add("the training settings", json(&Optimisation { iterations: 0, ..train.optimisation.clone() }));
             add("the training images", json(&train.data));
         }
         Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Statistics(_) | Stage::Activation(_) => {}

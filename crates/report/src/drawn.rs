@@ -9,7 +9,7 @@ use store::{Store, frames};
 
 use crate::artifact::{odd, open, read, tensor};
 use crate::error::Error;
-use crate::figures::{activation, curves, depth, forest, png, samples};
+use crate::figures::{activation, bias, curves, depth, forest, png, samples, series};
 use crate::frames as tables;
 use crate::gate;
 use crate::judged::{ALPHA, CONFIDENCE, Control, Judged, JudgedCell, POWER};
@@ -47,9 +47,17 @@ pub(crate) struct Sources<'a, 'p> {
 
 /// Draws what the records allow; a figure without records is left out.
 pub(crate) fn all(sources: &Sources) -> Result<Vec<Drawn>, Error> {
-    let figures = [sources.forest()?, sources.depth()?, sources.activation()?, sources.curves()?];
+    let figures = [
+        sources.forest()?,
+        sources.series()?,
+        sources.depth()?,
+        sources.activation()?,
+        sources.bias()?,
+        sources.curves()?,
+    ];
     let mut drawn: Vec<Drawn> = figures.into_iter().flatten().collect();
     drawn.extend(sources.samples()?);
+    drawn.extend(sources.classes()?);
     Ok(drawn)
 }
 
@@ -132,6 +140,50 @@ impl Sources<'_, '_> {
         Ok(Some(Drawn::svg("differences", "Differences to the baseline", caption, text)))
     }
 
+    /// Methods that are judged after several numbers of iterations, a curve each.
+    fn series(&self) -> Result<Option<Drawn>, Error> {
+        let mut curves: Vec<(&Method, series::Curve)> = Vec::new();
+        let iterations = |share: f64| {
+            let (ours, papers) = (self.table.scale.train.iterations, self.table.paper.further_iterations);
+            ((share * ours as f64).round(), share * papers as f64)
+        };
+        for cell in self.cells().skip(1) {
+            let planned = cell.cell.planned;
+            let mean = cell.summary.map(|summary| summary.mean);
+            let difference = cell.to_baseline.as_ref().and_then(|comparison| comparison.difference());
+            let around = |(mean, half): (f64, f64)| (mean - half, mean + half);
+            let point = series::Point {
+                iterations: iterations(planned.share),
+                mean,
+                interval: mean.zip(difference.map(|d| d.half_width(CONFIDENCE))).map(around),
+                paper: planned.claim.as_ref().and_then(|claim| claim.value),
+            };
+            match curves.iter_mut().find(|(method, _)| **method == planned.method) {
+                Some((_, curve)) => curve.points.push(point),
+                None => {
+                    let label = method_name(&planned.method).to_owned();
+                    curves.push((&planned.method, series::Curve { label, points: vec![point] }));
+                }
+            }
+        }
+        let mut curves: Vec<series::Curve> = curves.into_iter().map(|(_, curve)| curve).collect();
+        curves.iter_mut().for_each(|curve| curve.points.sort_by(|a, b| a.iterations.0.total_cmp(&b.iterations.0)));
+        let several =
+            |curve: &series::Curve| curve.points.iter().any(|point| point.iterations != curve.points[0].iterations);
+        let measured = curves.iter().flat_map(|curve| &curve.points).any(|point| point.mean.is_some());
+        if !measured || !curves.iter().any(several) {
+            return Ok(None);
+        }
+        let baseline = &self.judged.cells[0];
+        let printed = baseline.cell.planned.claim.as_ref().and_then(|claim| claim.value);
+        let start = (baseline.summary.map(|summary| summary.mean), printed);
+        let figure = series::Series { metric: self.metric, interval: self.interval, start, curves: &curves };
+        let text = series::draw(&figure).map_err(failed("series"))?;
+        let caption = "Mean over training seeds; the bars are the intervals of the paired differences to the baseline, put around the \
+                       means. All curves start from the same network.";
+        Ok(Some(Drawn::svg("series", "Over further training", caption, text)))
+    }
+
     /// The cells that differ from the default in nothing but their depth.
     fn depth(&self) -> Result<Option<Drawn>, Error> {
         let Some(Method::Dmp(base)) = self.default_cell().map(|cell| &cell.written) else { return Ok(None) };
@@ -185,6 +237,54 @@ impl Sources<'_, '_> {
              low t. The colours span the weights that occur, however close they are: read the bar."
         );
         Ok(Some(Drawn::svg("activation", "Prompt activation (the paper's Figure 5)", &caption, text)))
+    }
+
+    /// How strongly the default cell's prompts act over timesteps and patches: the gate's weight times the prompt's length,
+    /// since weights alone sum to 1 at every timestep.
+    fn bias(&self) -> Result<Option<Drawn>, Error> {
+        let Some(cell) = self.default_cell() else { return Ok(None) };
+        let recorded = |run: &CellRun| {
+            let keys = run.activation.zip(run.train).filter(|(activation, train)| {
+                self.has(*activation, "activation") && self.store.open_artifact(*train, "train", WEIGHTS).is_ok()
+            });
+            Ok(keys.map(|keys| (keys, run.seed)))
+        };
+        let Some(((activation, train), seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
+        let gate::Weights { timesteps, blocks, prompts, values } = gate::read(self.store, activation)?;
+        let side = prompts.isqrt();
+        // Only prompts that are added lie at a place of the image.
+        if side * side != self.table.dit.tokens() {
+            return Ok(None);
+        }
+        let path = self.store.open_artifact(train, "train", WEIGHTS)?;
+        let bytes = read(&path)?;
+        let (shape, data) = tensor(&open(&bytes, &path)?, &path, "prompt_embeddings", Dtype::F32)?;
+        let &[prompted, count, width] = shape.as_slice() else {
+            return Err(odd(&path, "`prompt_embeddings` has not three axes"));
+        };
+        if (prompted, count) != (blocks, prompts) || width == 0 {
+            return Err(odd(&path, "`prompt_embeddings` do not fit the gate's weights"));
+        }
+        let data: Vec<f32> = data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let length = |prompt: &[f32]| prompt.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let lengths: Vec<f64> = data.chunks_exact(width).map(length).collect();
+        let strengths = |block: usize| -> Vec<f32> {
+            let rows = values.chunks_exact(blocks * prompts).map(|row| &row[block * prompts..(block + 1) * prompts]);
+            let own = &lengths[block * prompts..(block + 1) * prompts];
+            rows.flat_map(|row| row.iter().zip(own).map(|(w, l)| (f64::from(*w) * l) as f32)).collect()
+        };
+        let of = |block: usize| {
+            let bias = metrics::StructuralBias::of(&strengths(block), prompts);
+            bias.map(|bias| (bias.temporal, bias.spatial)).map_err(|error| odd(&path, &error.to_string()))
+        };
+        let blocks = (0..blocks).map(of).collect::<Result<Vec<_>, Error>>()?;
+        let title = format!("{}, training seed {seed}", cell.id);
+        let figure = bias::Bias { title: &title, timesteps: &timesteps, side, blocks: &blocks };
+        let text = bias::draw(&figure).map_err(failed("bias"))?;
+        let caption = "Above: over the timesteps, averaged over patches. Below: over the patches as they lie in the image, averaged over \
+                       timesteps; brighter is stronger, all blocks share one scale. The gate's weights alone sum to 1 at every timestep, so \
+                       each is multiplied with the length of its prompt: that is what is added to a patch.";
+        Ok(Some(Drawn::svg("bias", "Structural bias of prompts (the paper's Figure 7)", caption, text)))
     }
 
     /// Losses of the first seed at which the default cell has a curve.
@@ -248,18 +348,8 @@ impl Sources<'_, '_> {
         let mut side = 0;
         for cell in &chosen {
             let Some(key) = run(cell, seed) else { continue };
-            let path = self.store.open_artifact(key, "sample", "samples.safetensors")?;
-            let bytes = read(&path)?;
-            let (shape, pixels) = tensor(&open(&bytes, &path)?, &path, "samples", Dtype::U8)?;
-            let &[_, channels @ (1 | 3), height, width] = shape.as_slice() else {
-                return Err(odd(&path, "`samples` are not images of one or three channels"));
-            };
-            if height != width || height == 0 || (side != 0 && side != width) {
-                return Err(odd(&path, "`samples` are not square images of one size"));
-            }
-            side = width;
-            let images = pixels.chunks_exact(channels * side * side).take(COLUMNS);
-            let images: Vec<samples::Image> = images.map(|planes| samples::image(planes, channels, side)).collect();
+            let images;
+            (side, images) = self.images(key, side)?;
             rows.push((method_name(&cell.method).to_owned(), images));
         }
         if let [(first, baseline), .., (last, patched)] = rows.as_slice() {
@@ -287,6 +377,62 @@ impl Sources<'_, '_> {
         ])
     }
 
+    /// A grid for each class that cells show, at the first seed at which all of them have samples of it.
+    fn classes(&self) -> Result<Vec<Drawn>, Error> {
+        let mut grids = Vec::new();
+        let cells: Vec<&PlannedCell> = self.table.cells.iter().filter(|cell| cell.same_run_as.is_none()).collect();
+        let mut classes: Vec<u32> =
+            cells.iter().flat_map(|c| &c.runs).flat_map(|r| &r.classes).map(|(c, _)| *c).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        classes.retain(|class| seen.insert(*class));
+        for class in classes {
+            let key = |cell: &PlannedCell, seed: u64| {
+                let run = cell.runs.iter().find(|run| run.seed == seed)?;
+                Some(run.classes.iter().find(|(own, _)| *own == class)?.1)
+            };
+            let showing: Vec<&&PlannedCell> = cells
+                .iter()
+                .filter(|cell| cell.runs.iter().any(|run| run.classes.iter().any(|(own, _)| *own == class)))
+                .collect();
+            let complete =
+                |seed: &u64| showing.iter().all(|cell| key(cell, *seed).is_some_and(|key| self.has(key, "sample")));
+            let Some(seed) = self.table.seeds.iter().copied().find(complete) else { continue };
+            let (mut rows, mut side) = (Vec::new(), 0);
+            for cell in showing {
+                let Some(key) = key(cell, seed) else { continue };
+                let images;
+                (side, images) = self.images(key, side)?;
+                rows.push((method_name(&cell.method).to_owned(), images));
+            }
+            let shown = self.table.dit.classes.map_or(class, |classes| class % classes as u32);
+            let subtitle = format!("class {shown}, training seed {seed}");
+            let grid = samples::Grid { subtitle: &subtitle, side, columns: COLUMNS, rows: &rows };
+            let text = samples::draw(&grid).map_err(failed("class"))?;
+            let other =
+                if shown == class { String::new() } else { format!(" (here class {shown}: the backbone has fewer)") };
+            let caption = format!(
+                "The first samples of class {class}{other}, not chosen. Images of one column start from the same noise."
+            );
+            grids.push(Drawn::svg(&format!("class-{class}"), &format!("Class {class}"), &caption, text));
+        }
+        Ok(grids)
+    }
+
+    /// Side and pixels of the first samples of a stage, of the same side as others (0 for any).
+    fn images(&self, key: Key, side: usize) -> Result<(usize, Vec<samples::Image>), Error> {
+        let path = self.store.open_artifact(key, "sample", "samples.safetensors")?;
+        let bytes = read(&path)?;
+        let (shape, pixels) = tensor(&open(&bytes, &path)?, &path, "samples", Dtype::U8)?;
+        let &[_, channels @ (1 | 3), height, width] = shape.as_slice() else {
+            return Err(odd(&path, "`samples` are not images of one or three channels"));
+        };
+        if height != width || height == 0 || (side != 0 && side != width) {
+            return Err(odd(&path, "`samples` are not square images of one size"));
+        }
+        let images = pixels.chunks_exact(channels * width * width).take(COLUMNS);
+        Ok((width, images.map(|planes| samples::image(planes, channels, width)).collect()))
+    }
+
     fn has(&self, key: Key, kind: &str) -> bool {
         matches!(record(self.store.tree(), key, kind), Ok(Some(_))) && self.plan.stage(key).is_some()
     }
@@ -302,6 +448,8 @@ fn paper_blocks(backbone: &str) -> Option<usize> {
     }
 }
 
+/// Trained tensors.
+const WEIGHTS: &str = "weights.safetensors";
 /// Images in a row.
 const COLUMNS: usize = 12;
 

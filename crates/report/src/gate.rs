@@ -28,6 +28,23 @@ pub(crate) struct Weights {
     pub(crate) values: Vec<f32>,
 }
 
+impl Weights {
+    /// How many more prompts are used in the quarter of highest timesteps than in that of the lowest, as a share of all:
+    /// `exp(entropy) / N`, averaged over blocks and timesteps.
+    pub(crate) fn gain(&self) -> f64 {
+        let row = self.blocks * self.prompts;
+        let quarter = self.timesteps.len().div_ceil(4);
+        let breadth = |weights: &[f32]| {
+            let entropy: f64 = weights.iter().map(|&w| f64::from(w)).filter(|w| *w > 0.0).map(|w| -w * w.ln()).sum();
+            entropy.exp() / self.prompts as f64
+        };
+        let mean = |values: &[f32]| {
+            values.chunks_exact(self.prompts).map(breadth).sum::<f64>() / (values.len() / self.prompts) as f64
+        };
+        mean(&self.values[self.values.len() - quarter * row..]) - mean(&self.values[..quarter * row])
+    }
+}
+
 /// Where the weights of a cell lie, over all its recorded seeds and blocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Reach {
@@ -183,6 +200,14 @@ fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gate_that_is_broad_at_high_t_gains() {
+        // Four timesteps, one block, two prompts: one prompt alone at the lowest t, both at the highest.
+        let values = vec![1.0, 0.0, 0.9, 0.1, 0.7, 0.3, 0.5, 0.5];
+        let weights = Weights { timesteps: vec![0, 3, 6, 9], blocks: 1, prompts: 2, values };
+        assert!((weights.gain() - 0.5).abs() < 1e-12, "{}", weights.gain());
+    }
 
     #[test]
     fn a_reach_is_over_blocks_seeds_and_timesteps() {

@@ -1,8 +1,9 @@
 //! Differences between cells, and what they say about the paper's.
 
-use manifest::claim::Direction;
+use manifest::claim::{ALMOST, Direction, Metric};
 use manifest::dataset::Dataset;
-use manifest::plan::Table;
+use manifest::dit::DitConfig;
+use manifest::plan::{Contrast, Table};
 use manifest::scale::{Extractor, SamplerKind};
 use metrics::{Difference, Outcome, Spread, Summary, Verdict};
 
@@ -21,6 +22,8 @@ const SHARE: f64 = 0.5;
 
 /// Everything that is said about a table.
 pub(crate) struct Judged<'p> {
+    /// What was measured; `None` is the distance.
+    pub(crate) metric: Option<Metric>,
     /// The baseline first; the positive control is not among them.
     pub(crate) cells: Vec<JudgedCell<'p>>,
     /// Comparisons of two cells, neither of them the baseline.
@@ -109,7 +112,7 @@ impl Comparison {
     pub(crate) fn difference(&self) -> Option<Difference> {
         match self.outcome {
             Outcome::Measured(difference) => Some(difference),
-            Outcome::Identical | Outcome::Diverged | Outcome::NotRun => None,
+            Outcome::Once | Outcome::Identical | Outcome::Diverged | Outcome::NotRun => None,
         }
     }
 }
@@ -136,11 +139,17 @@ impl Control {
     }
 }
 
-/// Compares every cell with the baseline and with those that the paper compares it with.
+/// Compares every cell with the baseline and with those that the paper compares it with, by their distances or by another
+/// metric.
 ///
 /// # Errors
-/// [`Error::Lacks`] where a single seed has no subsets to estimate an error from.
-pub(crate) fn judge<'p>(table: &'p Table, mut cells: Vec<Cell<'p>>) -> Result<Judged<'p>, Error> {
+/// [`Error::Lacks`] where a single seed has no subsets to estimate a distance's error from.
+pub(crate) fn judge<'p>(
+    table: &'p Table,
+    mut cells: Vec<Cell<'p>>,
+    metric: Option<Metric>,
+) -> Result<Judged<'p>, Error> {
+    let outcome = |a: &Cell, b: &Cell| outcome(a, b, metric);
     let control = match &table.positive_control {
         None => Control::Absent,
         Some(_) => {
@@ -152,17 +161,18 @@ pub(crate) fn judge<'p>(table: &'p Table, mut cells: Vec<Cell<'p>>) -> Result<Ju
                 }
                 Some(Outcome::Measured(difference)) => Control::Silent(difference),
                 Some(Outcome::Diverged) => Control::Diverged,
-                Some(Outcome::NotRun | Outcome::Identical) | None => Control::NotRun,
+                Some(Outcome::NotRun | Outcome::Once | Outcome::Identical) | None => Control::NotRun,
             }
         }
     };
     let paper_scale = is_paper_scale(table);
-    let judge = Judge { table, cells: &cells, paper_scale, withheld: !control.permits_verdicts() };
+    let judge = Judge { table, cells: &cells, metric, paper_scale, withheld: !control.permits_verdicts() };
     let (mut comparisons, mut contrasts) = (Vec::new(), Vec::new());
     for cell in &cells[1..] {
         comparisons.push(judge.to_baseline(cell)?);
     }
-    for planned in table.contrasts.iter().filter(|contrast| contrast.against != cells[0].planned.id) {
+    let own = |contrast: &&Contrast| contrast.metric == metric.unwrap_or(Metric::Fid);
+    for planned in table.contrasts.iter().filter(own).filter(|contrast| contrast.against != cells[0].planned.id) {
         contrasts.push(judge.comparison(&planned.cell, &planned.against, Some(planned.expected))?);
     }
     let mut to_baseline = std::iter::once(None).chain(comparisons.into_iter().map(Some));
@@ -170,7 +180,7 @@ pub(crate) fn judge<'p>(table: &'p Table, mut cells: Vec<Cell<'p>>) -> Result<Ju
         let values: Vec<f64> = cell.measured().map(|(_, measured)| measured.value).collect();
         JudgedCell { summary: Summary::of(&values), to_baseline: to_baseline.next().flatten(), cell }
     });
-    Ok(Judged { cells: cells.collect(), contrasts, control, paper_scale })
+    Ok(Judged { metric, cells: cells.collect(), contrasts, control, paper_scale })
 }
 
 /// Samples behind each of the paper's distances (the released configuration).
@@ -180,11 +190,13 @@ const PAPER_STEPS: usize = 250;
 /// Images in a step of its further training.
 const PAPER_BATCH: usize = 128;
 
-/// The paper's own size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
+/// The paper's own backbone, size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
 fn is_paper_scale(table: &Table) -> bool {
     let (scale, train, sample) = (&table.scale, &table.scale.train, &table.scale.sample);
-    // Without a pinned hash nobody can say which weights lie there, so the metric is not the paper's.
-    let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.weights.sha256.is_some());
+    // Without a pinned hash nobody can say which weights lie there: neither the metric nor the backbone is the paper's.
+    let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.is_published());
+    let backbone = scale.backbone.weights.as_ref().is_some_and(|weights| weights.sha256.is_some())
+        && is_shaped(&table.dit, &table.paper.backbone);
     let trained = train.iterations == table.paper.further_iterations
         && train.batch == PAPER_BATCH
         && train.learning_rate * train.learning_rate_multiplier == PAPER_LEARNING_RATE;
@@ -195,7 +207,22 @@ fn is_paper_scale(table: &Table) -> bool {
         && !sampler.clip_x0;
     let images =
         [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
-    table.scale_name == "paper" && table.overrides.is_empty() && inception && trained && sampled && images
+    table.scale_name == "paper" && table.overrides.is_empty() && inception && backbone && trained && sampled && images
+}
+
+/// Whether a network has the shape of the paper's name for it, on the latents of 256 x 256 images (DiT, Peebles & Xie
+/// 2023, Table 1): `DiT-B/2` is 12 blocks of width 768 with 12 heads, in patches of 2 x 2.
+fn is_shaped(dit: &DitConfig, name: &str) -> bool {
+    let Some((family, patch)) = name.split_once('/') else { return false };
+    let trunk = match family {
+        "DiT-S" => (12, 384, 6),
+        "DiT-B" => (12, 768, 12),
+        "DiT-L" => (24, 1024, 16),
+        "DiT-XL" => (28, 1152, 16),
+        _ => return false,
+    };
+    let latents = (dit.image_size, dit.channels, dit.learn_sigma) == (32, 4, true);
+    (dit.depth, dit.hidden, dit.heads) == trunk && patch.parse() == Ok(dit.patch) && latents
 }
 
 /// Whether a folder of images bears the name that the paper gives its images (`FFHQ 256`: `ffhq256`, in 256 x 256).
@@ -207,9 +234,29 @@ fn is_called(images: &Dataset, name: &str) -> bool {
     plain(&folder.folder) == plain(name) && plain(name).ends_with(&folder.image_size.to_string())
 }
 
+/// The mean over training seeds.
+fn mean(cell: &Cell) -> Option<f64> {
+    let values: Vec<f64> = cell.measured().map(|(_, measured)| measured.value).collect();
+    Summary::of(&values).map(|summary| summary.mean)
+}
+
+/// Whether a difference is small, by its interval, beside the value compared with: an equivalence test.
+fn almost_equal(difference: &Difference, other: f64) -> Verdict {
+    let (low, high) = difference.interval(CONFIDENCE);
+    let most = ALMOST * other.abs();
+    if low >= -most && high <= most {
+        Verdict::DirectionHolds
+    } else if low > most || high < -most {
+        Verdict::DirectionContradicted
+    } else {
+        Verdict::Inconclusive
+    }
+}
+
 struct Judge<'a, 'p> {
     table: &'a Table,
     cells: &'a [Cell<'p>],
+    metric: Option<Metric>,
     paper_scale: bool,
     withheld: bool,
 }
@@ -219,10 +266,20 @@ impl Judge<'_, '_> {
         self.cells.iter().find(|cell| cell.planned.id == id)
     }
 
+    /// Whether the paper says that a cell's training diverges.
+    fn is_said_to_diverge(&self, id: &str) -> bool {
+        self.cell(id).and_then(|cell| cell.planned.claim.as_ref()).is_some_and(|claim| claim.diverges)
+    }
+
     /// A cell against the baseline: as the claims say, or by the printed values.
     fn to_baseline(&self, cell: &Cell) -> Result<Comparison, Error> {
         let baseline = &self.cells[0].planned.id;
-        let claimed = self.table.contrasts.iter().find(|c| c.cell == cell.planned.id && c.against == *baseline);
+        let metric = self.metric.unwrap_or(Metric::Fid);
+        let claimed = self
+            .table
+            .contrasts
+            .iter()
+            .find(|c| c.metric == metric && c.cell == cell.planned.id && c.against == *baseline);
         self.comparison(&cell.planned.id, baseline, claimed.map(|contrast| contrast.expected))
     }
 
@@ -230,20 +287,27 @@ impl Judge<'_, '_> {
         let printed = |id: &str| self.cell(id).and_then(|cell| cell.planned.claim.as_ref()?.value);
         let printed = printed(cell).zip(printed(against));
         let outcome = match (self.cell(cell), self.cell(against)) {
-            (Some(a), Some(b)) => outcome(a, b)?,
+            (Some(a), Some(b)) => outcome(a, b, self.metric)?,
             _ => Outcome::NotRun,
         };
         let gap = printed.map(|(a, b)| a - b);
         let sign = expected.map(|expected| match expected {
             Direction::Lower => -1.0,
             Direction::Higher => 1.0,
+            Direction::Equal => 0.0,
         });
         // Without two printed values there is a direction but no size to reproduce.
         let claimed = gap.or(sign);
         // The sampling error of one training says nothing of what another would give.
         let over_seeds = matches!(outcome, Outcome::Measured(difference) if difference.spread == Spread::TrainingSeeds);
         let sized = self.paper_scale && gap.is_some() && over_seeds;
-        let verdict = claimed.map(|claimed| metrics::verdict(claimed, &outcome, CONFIDENCE, sized));
+        let verdict = match outcome {
+            Outcome::Diverged if self.is_said_to_diverge(cell) => Some(Verdict::DirectionHolds),
+            Outcome::Measured(difference) if expected == Some(Direction::Equal) => {
+                self.cell(against).and_then(mean).map(|mean| almost_equal(&difference, mean))
+            }
+            _ => claimed.map(|claimed| metrics::verdict(claimed, &outcome, CONFIDENCE, sized)),
+        };
         let verdict = verdict.filter(|verdict| !self.withheld || !needs_control(*verdict));
         Ok(Comparison { cell: cell.to_owned(), against: against.to_owned(), expected, printed, outcome, verdict })
     }
@@ -258,7 +322,7 @@ pub(crate) fn needs_control(verdict: Verdict) -> bool {
 }
 
 /// The paired difference `a - b` over the seeds that both have measured.
-fn outcome(a: &Cell, b: &Cell) -> Result<Outcome, Error> {
+fn outcome(a: &Cell, b: &Cell, metric: Option<Metric>) -> Result<Outcome, Error> {
     if a.is_same_run_as(b) {
         return Ok(Outcome::Identical);
     }
@@ -270,6 +334,8 @@ fn outcome(a: &Cell, b: &Cell) -> Result<Outcome, Error> {
         a.measured().filter_map(|(seed, measured)| Some((seed, measured, other(seed)?))).collect();
     let difference = match pairs.as_slice() {
         [] => return Ok(Outcome::NotRun),
+        // What else is measured has no subsets.
+        [_] if metric.is_some() => return Ok(Outcome::Once),
         [(seed, a_only, b_only)] => {
             let both = a_only.subsets.len() == b_only.subsets.len();
             let (x, y) = (&a_only.subsets, &b_only.subsets);

@@ -1,15 +1,16 @@
 //! From records to tables, figures and verdicts.
 //!
 //! Data path: `observed` (records to values by cell and seed) -> `consistency` (nothing is mixed) -> `judged` (paired
-//! differences and verdicts) -> `frames` (polars tables, the CSV files) -> `page`, `results` and `paper` (Markdown) and `drawn` (figures). The
-//! way in is [`build`]. Nothing but the plan and the records enters: the same records give the same bytes.
+//! differences and verdicts) -> `frames` (polars tables, the CSV files) -> `page`, `results`, `views` and
+//! `paper` (Markdown of one table) and `drawn` (figures) -> `pages` (all tables). The way in is [`build`]. Nothing but the plan and the records enters: the same records give the same bytes.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use manifest::digest::Key;
-use manifest::plan::{Plan, Table};
+use manifest::plan::{CellRun, Plan, Table};
+use polars::prelude::DataFrame;
 use serde::Serialize;
 use store::{Record, Store, Tree, publish};
 
@@ -24,11 +25,15 @@ mod judged;
 mod markdown;
 mod observed;
 mod page;
+mod pages;
 mod paper;
 mod protocol;
 mod provenance;
 mod readings;
 mod results;
+pub mod sizes;
+pub mod summary;
+mod views;
 
 pub use error::Error;
 
@@ -46,6 +51,10 @@ pub struct Report {
     pub metric: String,
     /// One row per cell, the baseline first.
     pub rows: Vec<Row>,
+    /// Verdicts on claims about other metrics: cell, metric, verdict.
+    pub further: Vec<(String, String, String)>,
+    /// Cells that cannot be run, and why.
+    pub not_run: Vec<(String, String)>,
     /// Whether the positive control shows; `None` where there is none or it has not been run.
     pub control_shows: Option<bool>,
 }
@@ -72,30 +81,106 @@ pub struct Row {
 }
 
 /// The folder that the report of a plan goes to: `reports` for the default scale, `reports/<scale>` for others, and a
-/// folder that names the overrides where there are any, so that a trial never replaces a reproduction.
+/// folder that names overrides and seeds where they are not the scale's, so that a trial never replaces a reproduction.
 pub fn folder(table: &Table, reports: &Path) -> PathBuf {
-    if table.overrides.is_empty() {
-        return if table.scale_name == DEFAULT_SCALE { reports.to_owned() } else { reports.join(&table.scale_name) };
-    }
     let plain = |c: char| if c.is_ascii_alphanumeric() || ".=_-".contains(c) { c } else { '-' };
-    let overrides: Vec<String> = table.overrides.iter().map(|text| text.chars().map(plain).collect()).collect();
-    reports.join(format!("{}+{}", table.scale_name, overrides.join("+")))
+    let mut own: Vec<String> = table.overrides.iter().map(|text| text.chars().map(plain).collect()).collect();
+    if table.seeds != table.scale.seeds {
+        own.push(format!("seeds={}", protocol::list(&table.seeds).replace(", ", "-")));
+    }
+    match own.is_empty() {
+        true => of_scale(&table.scale_name, reports),
+        false => reports.join(format!("{}+{}", table.scale_name, own.join("+"))),
+    }
+}
+
+fn of_scale(name: &str, reports: &Path) -> PathBuf {
+    if name == DEFAULT_SCALE { reports.to_owned() } else { reports.join(name) }
 }
 
 /// Writes the report of a plan from what is recorded now: `<artifact>.md`, `<artifact>.csv`, and in a folder of the
 /// artifact's name further tables, figures and the published records. Files that are right already are not touched.
 ///
 /// # Errors
-/// [`Error::Mixed`] where records must not be compared, [`Error::Store`] where one is damaged, and others if a file cannot
-/// be written. Nothing is written before all records have been read.
+/// [`Error::NothingRun`] where no cell has a result, [`Error::Mixed`] where records must not be compared, [`Error::Store`]
+/// where one is damaged, and others if a file cannot be written. Nothing is written before all records have been read.
 pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error> {
-    let table = plan.table.as_ref().ok_or_else(|| Error::NoTable(plan.artifact.clone()))?;
+    if plan.is_recipe() {
+        return Err(Error::NoTable(plan.artifact.clone()));
+    }
     let tree = store.tree();
-    let observed = observed::cells(plan, table, tree)?;
-    consistency::check(&observed, tree)?;
+    let home = plan.tables.first().map_or_else(|| of_scale(&plan.scale_name, reports), |table| folder(table, reports));
+    let own = home.join(&plan.artifact);
+    let stages = recorded(plan, tree)?;
+    let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();
+    let sections = plan.tables.iter().map(|table| section(plan, table, store, &records));
+    let sections: Vec<Section> = sections.collect::<Result<_, Error>>()?;
+    if let Some(table) = plan.tables.first().filter(|_| sections.iter().all(|section| !section.has_run)) {
+        let (artifact, results) = (plan.artifact.clone(), tree.root().to_owned());
+        return Err(Error::NothingRun { artifact, results, next: protocol::reproduce(plan, table) });
+    }
+
+    let mut files =
+        vec![(home.join(format!("{}.md", plan.artifact)), pages::page(plan, &sections, &records).into_bytes())];
+    let runs = sections.iter().map(|section| section.runs.clone());
+    if let Some(runs) = runs.reduce(|mut all, more| {
+        all.vstack_mut(&more).expect("the same columns");
+        all
+    }) {
+        files.push((home.join(format!("{}.csv", plan.artifact)), frames::csv(&runs)?));
+    }
+    for section in &sections {
+        files.extend(section.files.iter().map(|(path, bytes)| (home.join(path), bytes.clone())));
+    }
+    for folder in files.iter().filter_map(|(path, _)| path.parent()).collect::<BTreeSet<_>>() {
+        fs::create_dir_all(folder).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+    }
+    if !stages.is_empty() {
+        publish::publish(tree, stages.iter().map(|(key, record)| (*key, record.kind.as_str())), &own.join("records"))?;
+    }
+    for (path, contents) in &files {
+        if fs::read(path).ok().as_ref() != Some(contents) {
+            store::atomic::write(path, contents)?;
+        }
+    }
+    let controls: Vec<bool> = sections.iter().filter_map(|section| section.control_shows).collect();
+    Ok(Report {
+        files: files.into_iter().map(|(path, _)| path).collect(),
+        metric: sections.first().map_or_else(String::new, |section| section.metric.clone()),
+        further: sections.iter().flat_map(|section| section.further.clone()).collect(),
+        rows: sections.into_iter().flat_map(|section| section.rows).collect(),
+        not_run: plan.not_run.iter().map(|cell| (cell.cell.clone(), cell.reason.clone())).collect(),
+        control_shows: (!controls.is_empty()).then(|| controls.iter().all(|shows| *shows)),
+    })
+}
+
+/// What is said about one table.
+struct Section {
+    title: Option<String>,
+    text: String,
+    /// Paths relative to the report's folder.
+    files: Vec<(PathBuf, Vec<u8>)>,
+    runs: DataFrame,
+    metric: String,
+    rows: Vec<Row>,
+    further: Vec<(String, String, String)>,
+    control_shows: Option<bool>,
+    /// Whether any cell has a result.
+    has_run: bool,
+}
+
+fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Result<Section, Error> {
+    let tree = store.tree();
+    let observed = observed::cells(plan, table, store, None)?;
+    let has_run = observed.iter().any(|cell| cell.runs.iter().any(|run| run.state != observed::State::NotRun));
+    consistency::check(plan, &observed, tree)?;
     let metric = protocol::metric(plan, table);
-    let runs = frames::runs(plan, table, &metric, &observed.iter().collect::<Vec<_>>())?;
-    let judged = judged::judge(table, observed)?;
+    let seen: Vec<&observed::Cell> = observed.iter().collect();
+    let runs = frames::runs(plan, table, &metric, &seen)?;
+    let of_metrics = views::tables(table);
+    let views = views::all(plan, &of_metrics, store)?;
+    let further = views::Further::of(plan, &seen, &views, store)?;
+    let judged = judged::judge(table, observed, None)?;
     let (cells, contrasts) = (frames::cells(&judged, &table.groups)?, frames::contrasts(&judged)?);
     let gaps = frames::gaps(&judged)?;
     let interval = page::interval(&judged);
@@ -103,9 +188,8 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     let figures = drawn::all(&sources)?;
     let floor = table.floor.map(|key| observed::measured(plan, key, tree)).transpose()?.flatten();
     let gates = gate::Gates::of(plan, table, store)?;
-    let stages = recorded(plan, table, tree)?;
-    let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();
     let published = Tree::published(&Path::new(&plan.artifact).join("records"));
+    let folder = table.block.as_ref().map_or(plan.artifact.clone(), |block| format!("{}/{}", plan.artifact, block.id));
     let page = page::Page {
         plan,
         table,
@@ -117,47 +201,45 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
         figures: &figures,
         floor: floor.map(|floor| floor.value),
         gates: &gates,
-        records: &records,
+        records,
         published: &published,
+        views: &views,
+        further: &further,
+        folder: &folder,
     };
-
-    let home = folder(table, reports);
-    let own = home.join(&plan.artifact);
-    let mut files = vec![
-        (home.join(format!("{}.md", plan.artifact)), page.render().into_bytes()),
-        (home.join(format!("{}.csv", plan.artifact)), frames::csv(&runs)?),
-        (own.join("cells.csv"), frames::csv(&cells)?),
-        (own.join("contrasts.csv"), frames::csv(&contrasts)?),
-    ];
-    files.extend(figures.into_iter().map(|figure| (own.join(figure.file), figure.bytes)));
-    fs::create_dir_all(&own).map_err(|source| Error::Folder { path: own.clone(), source })?;
-    publish::publish(tree, stages.iter().map(|(key, record)| (*key, record.kind.as_str())), &own.join("records"))?;
-    for (path, contents) in &files {
-        if fs::read(path).ok().as_ref() != Some(contents) {
-            store::atomic::write(path, contents)?;
-        }
+    let text = page.render();
+    let own = Path::new(&folder);
+    let mut files =
+        vec![(own.join("cells.csv"), frames::csv(&cells)?), (own.join("contrasts.csv"), frames::csv(&contrasts)?)];
+    for view in &views {
+        files.push((own.join(format!("{}.csv", view.metric.name())), frames::csv(&view.cells)?));
     }
-    Ok(Report {
-        files: files.into_iter().map(|(path, _)| path).collect(),
-        metric,
+    files.extend(figures.into_iter().map(|figure| (own.join(figure.file), figure.bytes)));
+    Ok(Section {
+        title: table.block.as_ref().map(|block| block.title.clone()),
+        text,
+        files,
+        runs,
+        metric: metric.clone(),
         rows: rows(&judged),
+        further: views.iter().flat_map(views::View::verdicts).collect(),
         control_shows: match judged.control {
             Control::Shows(_) => Some(true),
             Control::Silent(_) | Control::Diverged => Some(false),
             Control::Absent | Control::NotRun => None,
         },
+        has_run,
     })
 }
 
 /// The finished stages of a plan, in its order, each once.
-fn recorded(plan: &Plan, table: &Table, tree: &Tree) -> Result<Vec<(Key, Record)>, Error> {
-    let runs = || table.cells.iter().chain(&table.positive_control).flat_map(|cell| &cell.runs);
-    let mine = runs().flat_map(|run| {
-        let chain = [Some(run.metrics), Some(run.features), Some(run.sample), run.train, run.activation];
-        chain.into_iter().flatten()
-    });
-    let reference = [table.reference.features, table.reference.statistics];
-    let mut wanted: BTreeSet<Key> = mine.chain(reference).chain(table.floor).collect();
+fn recorded(plan: &Plan, tree: &Tree) -> Result<Vec<(Key, Record)>, Error> {
+    let mut wanted: BTreeSet<Key> = BTreeSet::new();
+    for table in &plan.tables {
+        let cells = table.cells.iter().chain(&table.positive_control);
+        wanted.extend(cells.flat_map(|cell| &cell.runs).flat_map(CellRun::keys));
+        wanted.extend(table.reference.keys().chain(table.floor));
+    }
     // And what those were made from: a backbone or extractor trained by its own stage.
     for planned in plan.stages.iter().rev() {
         if wanted.contains(&planned.key) {

@@ -1,11 +1,14 @@
 //! What the records say about every cell at every seed.
 
+use manifest::claim::Metric;
 use manifest::digest::Key;
+use manifest::method::Method;
 use manifest::plan::{CellRun, Plan, PlannedCell, Table};
 use manifest::stage::Stage;
-use store::{Outcome, Record, StoreError, Tree};
+use store::{Outcome, Record, Store, StoreError, Tree};
 
 use crate::error::Error;
+use crate::gate;
 
 /// A cell and what its runs have left.
 pub(crate) struct Cell<'p> {
@@ -72,10 +75,27 @@ impl Cell<'_> {
     }
 }
 
-/// All cells of a table: the baseline first, the positive control last (if there is one).
-pub(crate) fn cells<'p>(plan: &'p Plan, table: &'p Table, tree: &Tree) -> Result<Vec<Cell<'p>>, Error> {
+/// All cells of a table: the baseline first, the positive control last (if there is one). With a metric, its values
+/// instead of the distances.
+pub(crate) fn cells<'p>(
+    plan: &'p Plan,
+    table: &'p Table,
+    store: &Store,
+    metric: Option<Metric>,
+) -> Result<Vec<Cell<'p>>, Error> {
+    let tree = store.tree();
     let observe = |planned: &'p PlannedCell| {
-        let runs = planned.runs.iter().map(|keys| Ok(Run { keys, state: state(plan, keys, tree)? }));
+        let state = |keys: &CellRun| match (diverged(keys, tree)?, metric) {
+            (Some(state), _) => Ok::<_, Error>(state),
+            (None, None) => Ok(measured(plan, keys.metrics, tree)?.map_or(State::NotRun, State::Measured)),
+            (None, Some(metric)) => {
+                let value = value(plan, &planned.method, keys, store, metric)?;
+                Ok(value.map_or(State::NotRun, |value| {
+                    State::Measured(Measured { value, subsets: Vec::new(), reference: None })
+                }))
+            }
+        };
+        let runs = planned.runs.iter().map(|keys| Ok(Run { keys, state: state(keys)? }));
         Ok(Cell { planned, runs: runs.collect::<Result<_, Error>>()? })
     };
     table.cells.iter().chain(&table.positive_control).map(observe).collect()
@@ -95,14 +115,53 @@ pub(crate) fn name(key: Key, kind: &str) -> String {
     format!("{kind} {}", key.short())
 }
 
-fn state(plan: &Plan, keys: &CellRun, tree: &Tree) -> Result<State, Error> {
+fn diverged(keys: &CellRun, tree: &Tree) -> Result<Option<State>, Error> {
     if let Some(train) = keys.train
         && let Some(record) = record(tree, train, "train")?
         && let Outcome::Diverged { iteration } = record.outcome
     {
-        return Ok(State::Diverged { iteration });
+        return Ok(Some(State::Diverged { iteration }));
     }
-    Ok(measured(plan, keys.metrics, tree)?.map_or(State::NotRun, State::Measured))
+    Ok(None)
+}
+
+/// What a run has of a metric beside the distance; `None` if it has not been measured.
+fn value(plan: &Plan, method: &Method, keys: &CellRun, store: &Store, metric: Metric) -> Result<Option<f64>, Error> {
+    match metric {
+        Metric::SamplingSeconds => {
+            let Some(record) = record(store.tree(), keys.sample, "sample")? else { return Ok(None) };
+            let Some(Stage::Sample(sample)) = plan.stage(keys.sample).map(|planned| &planned.stage) else {
+                return Ok(None);
+            };
+            let cost = &record.provenance.cost;
+            // A resumed attempt's time is not the whole stage's.
+            Ok((cost.resumed_attempts == 0).then_some(cost.wall_seconds / sample.count as f64))
+        }
+        Metric::ActivationGain => match (method, keys.activation) {
+            (Method::Dmp(_), Some(key)) if record(store.tree(), key, "activation")?.is_some() => {
+                Ok(Some(gate::read(store, key)?.gain()))
+            }
+            (Method::Dmp(_), _) => Ok(None),
+            // Without a gate nothing changes with t.
+            _ => Ok(Some(0.0)),
+        },
+        _ => Ok(further(plan, keys, store.tree())?.into_iter().find(|(name, _)| name == metric.name()).map(|(_, v)| v)),
+    }
+}
+
+/// Names and values of everything that a run has measured beside its distance.
+pub(crate) fn further(plan: &Plan, keys: &CellRun, tree: &Tree) -> Result<Vec<(String, f64)>, Error> {
+    let mut values = Vec::new();
+    for planned in keys.measures.iter().filter_map(|key| plan.stage(*key)) {
+        let Some(record) = record(tree, planned.key, planned.stage.kind())? else { continue };
+        // Counts, and what subsets gave, are not measures of their own.
+        let own = record
+            .metrics
+            .into_iter()
+            .filter(|(name, _)| !name.contains('.') && !["samples", "reference"].contains(&name.as_str()));
+        values.extend(own);
+    }
+    Ok(values)
 }
 
 /// What a stage of metrics has measured; `None` if it has not been run.

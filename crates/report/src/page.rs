@@ -18,8 +18,10 @@ use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
 use crate::provenance;
 use crate::readings;
+use crate::views::{Further, View};
 
-/// Everything that the page shows.
+/// Everything that is shown of one table.
+#[derive(Clone, Copy)]
 pub(crate) struct Page<'a, 'p> {
     /// The plan.
     pub(crate) plan: &'a Plan,
@@ -45,6 +47,12 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) records: &'a [Record],
     /// The published records, relative to the page.
     pub(crate) published: &'a Tree,
+    /// The same cells by other metrics.
+    pub(crate) views: &'a [View<'p>],
+    /// What else was measured.
+    pub(crate) further: &'a Further,
+    /// The folder of the table's files, relative to the page.
+    pub(crate) folder: &'a str,
 }
 
 /// Marks intervals that hold the sampling error only.
@@ -65,18 +73,19 @@ fn differences(judged: &Judged) -> impl Iterator<Item = Difference> {
 }
 
 impl Page<'_, '_> {
-    /// The whole page.
+    /// All sections on the table.
     pub(crate) fn render(&self) -> String {
         let sections = [
             self.head(),
             self.trust(),
             self.results(),
+            self.views(),
+            self.further(),
             self.figures(),
             self.gaps(),
             self.identical(),
             self.readings(),
             self.again(),
-            provenance::section(self.records),
         ];
         let sections: Vec<String> = sections.into_iter().filter(|section| !section.is_empty()).collect();
         sections.join("\n")
@@ -85,8 +94,7 @@ impl Page<'_, '_> {
     fn head(&self) -> String {
         let paper = &self.table.paper;
         format!(
-            "# {}\n\n{} of the paper ({} on {}, {} further iterations), run again at scale {}: {}.\n",
-            escape(&self.plan.title),
+            "{} of the paper ({} on {}, {} further iterations), run again at scale {}: {}.\n",
             escape(&paper.place),
             escape(&paper.backbone),
             escape(&paper.dataset),
@@ -99,6 +107,7 @@ impl Page<'_, '_> {
     /// Protocol, detectable difference, positive control, the meaning of verdicts.
     fn trust(&self) -> String {
         let mut lines = vec![format!("**Protocol.** {}.", protocol::line(self.plan, self.table, self.judged))];
+        lines.push(provenance::local_changes(self.table, self.records));
         lines.push(match drawn::detectable(self.judged) {
             Some((least, median, most)) => format!(
                 "**Smallest detectable difference** (two-sided 5%, power 80%): {} in {}, the median over the comparisons with the \
@@ -186,7 +195,7 @@ impl Page<'_, '_> {
         }
         let mut text = "## Figures\n".to_owned();
         for figure in shown {
-            let link = format!("{}/{}", self.plan.artifact, figure.file);
+            let link = format!("{}/{}", self.folder, figure.file);
             let title = escape(&figure.title);
             text.push_str(&format!("\n### {title}\n\n{}\n\n![{title}]({link})\n", escape(&figure.caption)));
         }
@@ -237,12 +246,14 @@ impl Page<'_, '_> {
         }
         let targets: Vec<String> = targets.iter().map(|(key, path)| format!("[{key}]: {path}\n")).collect();
         format!(
-            "## Records and commands\n\n`runner reproduce {a}` runs what is missing of the whole table; `runner show` prints a record. \
-             Numbers with all their digits: [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({a}/cells.csv), \
-             [contrasts.csv]({a}/contrasts.csv).\n\n{}\n{}",
+            "## Records and commands\n\n{} runs what is missing of the whole table; the commands below run a cell anew with all that it is \
+             made from, over the records in `results/`; `runner show` prints a record. Numbers with all their digits: [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({f}/cells.csv), \
+             [contrasts.csv]({f}/contrasts.csv).\n\n{}\n{}",
+            code(&protocol::reproduce(self.plan, self.table)),
             table(&columns, &rows),
             targets.concat(),
             a = self.plan.artifact,
+            f = self.folder,
         )
     }
 

@@ -1,5 +1,7 @@
 //! The paper's own numbers beside what is known of their noise.
 
+use manifest::claim::Metric;
+
 use crate::markdown::{Align, Values, code, table};
 use crate::page::Page;
 
@@ -28,8 +30,8 @@ impl Page<'_, '_> {
                 vec![
                     id("cell"),
                     id("against"),
-                    paper_value(gaps.number("paper", row)),
-                    paper_value(gaps.number("paper_against", row)),
+                    self.paper_value(gaps.number("paper", row)),
+                    self.paper_value(gaps.number("paper_against", row)),
                     format!("{:+.2}", number("gap")),
                     format!("{:+.1}%", 100.0 * number("relative")),
                     gaps.text("noise", row).unwrap_or_default(),
@@ -67,9 +69,14 @@ impl Page<'_, '_> {
              far two of its runs of one configuration lie apart.\n\n{items}"
         )
     }
-}
 
-/// A value as the paper prints it.
-pub(crate) fn paper_value(value: Option<f64>) -> String {
-    value.map_or(String::new(), |value| format!("{value:.2}"))
+    /// A value as the paper prints it.
+    pub(crate) fn paper_value(&self, value: Option<f64>) -> String {
+        value.map_or(String::new(), |value| format!("{value:.*}", self.paper_decimals()))
+    }
+
+    /// Decimals of the paper's values.
+    pub(crate) fn paper_decimals(&self) -> usize {
+        self.judged.metric.unwrap_or(Metric::Fid).decimals()
+    }
 }

@@ -3,12 +3,16 @@
 use crate::figures::signed;
 use crate::markdown::{Align, Values, code, escape, table};
 use crate::page::{Page, SAMPLING_ONLY};
-use crate::paper::paper_value;
 use crate::protocol;
 
 impl Page<'_, '_> {
-    /// The table itself.
+    /// The section.
     pub(crate) fn results(&self) -> String {
+        format!("## Results\n\n{}\n{}", self.results_table(), self.spread())
+    }
+
+    /// The table itself.
+    pub(crate) fn results_table(&self) -> String {
         let ours = format!("{}, mean ± sd (seeds)", self.metric);
         let columns = [
             ("Cell", Align::Left),
@@ -36,7 +40,7 @@ impl Page<'_, '_> {
                 group = this_group;
             }
             let mut line =
-                vec![self.label(&cells, row), paper_value(cells.number("paper", row)), self.ours(&cells, row)];
+                vec![self.label(&cells, row), self.paper_value(cells.number("paper", row)), self.ours(&cells, row)];
             line.extend(self.comparison(&cells, row, None));
             let own: Vec<usize> =
                 (0..contrasts.rows()).filter(|&other| contrasts.text("cell", other).as_ref() == Some(&id)).collect();
@@ -51,7 +55,7 @@ impl Page<'_, '_> {
                 rows.push(line);
             }
         }
-        format!("## Results\n\n{}\n{}", table(&columns, &rows), self.spread())
+        table(&columns, &rows)
     }
 
     /// What the standard deviations are of.
@@ -90,7 +94,8 @@ impl Page<'_, '_> {
 
     /// Ours, the paper's, the verdict.
     fn comparison(&self, values: &Values, row: usize, against: Option<String>) -> [String; 3] {
-        let paper = values.number("paper_difference", row).map_or(String::new(), |gap| format!("{gap:+.2}"));
+        let decimals = self.paper_decimals();
+        let paper = values.number("paper_difference", row).map_or(String::new(), |gap| format!("{gap:+.decimals$}"));
         let verdict = emphasis(&values.text("verdict", row).unwrap_or_default());
         let id = values.text("cell", row).unwrap_or_default();
         let other = against.as_deref().unwrap_or(&self.judged.cells[0].cell.planned.id);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use manifest::plan::Plan;
 use manifest::scale::{DeviceKind, Engine};
 use manifest::{Request, Workspace};
-use store::{Store, StoreError};
+use store::Store;
 
 use crate::cli::{EngineName, Mode, Options};
 use crate::device::Device;
@@ -53,12 +53,7 @@ impl Session {
         };
         let store = Arc::new(store);
         let hashed = Arc::clone(&store);
-        let hash = move |path: &Path| {
-            hashed.hashes().sha256(path).map_err(|error| match error {
-                StoreError::Io { source, .. } => source,
-                other => std::io::Error::other(other.to_string()),
-            })
-        };
+        let hash = move |path: &Path| Ok(hashed.hashes().sha256(path)?);
         let output = Output::new(options.json);
         Ok(Self { options, output, workspace: workspace.with_hash(Box::new(hash)), store, reports })
     }
@@ -110,7 +105,7 @@ impl Session {
         let mut request = Request { scale: scale.to_owned(), overrides: self.options.set.clone(), seeds };
         let plan = self.workspace.load(name, &request)?;
         // An option that says what the scale says anyway is no override: it would change the report's name.
-        let numerics = plan.table.as_ref().map(|table| &table.scale.numerics);
+        let numerics = plan.tables.first().map(|table| &table.scale.numerics);
         if let Some(device) = self.options.device.map(kind)
             && numerics.is_none_or(|numerics| numerics.device != device)
         {

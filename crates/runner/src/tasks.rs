@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use manifest::digest::Key;
-use manifest::plan::{CellRun, Input, Plan, PlannedStage};
+use manifest::plan::{Input, Plan, PlannedStage};
 use manifest::stage::Stage;
 
 use crate::device::Device;
@@ -57,7 +57,7 @@ impl<'a> Stages<'a> {
     pub(crate) fn tasks(
         &self,
         results: &Path,
-        code: &store::Code,
+        checkout: &store::Checkout,
         device: Device,
         seconds: &dyn Fn(&Stage) -> f64,
     ) -> Vec<Task> {
@@ -76,7 +76,7 @@ impl<'a> Stages<'a> {
                     planned: (*stage).clone(),
                     stage_inputs: stage_inputs.collect(),
                     results: results.to_owned(),
-                    code: code.clone(),
+                    checkout: checkout.clone(),
                     device,
                     threads: 1,
                     again: false,
@@ -89,29 +89,24 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// All keys of a cell's chain at one seed.
-pub(crate) fn chain(run: &CellRun) -> impl Iterator<Item = Key> {
-    [run.train, Some(run.sample), Some(run.features), Some(run.metrics), run.activation].into_iter().flatten()
-}
-
 /// `train b/hard seed 0`, `features of the reference`, `pretrain tiny-backbone`.
 fn label(plan: &Plan, stage: &PlannedStage) -> String {
     let kind = stage.stage.kind();
-    let Some(table) = &plan.table else { return format!("{kind} {}", plan.artifact) };
-    let mut users = table.cells.iter().chain(&table.positive_control).flat_map(|cell| {
-        cell.runs
-            .iter()
-            .filter(|run| chain(run).any(|key| key == stage.key))
-            .map(|run| format!("{} seed {}", cell.id, run.seed))
+    let Some(scale) = plan.tables.first().map(|table| &table.scale_name) else {
+        return format!("{kind} {}", plan.artifact);
+    };
+    let cells = plan.tables.iter().flat_map(|table| table.cells.iter().chain(&table.positive_control));
+    let mut users = cells.flat_map(|cell| {
+        let uses = cell.runs.iter().filter(|run| run.keys().any(|key| key == stage.key));
+        uses.map(|run| format!("{} seed {}", cell.id, run.seed))
     });
+    let is_reference = || plan.tables.iter().any(|table| table.reference.keys().any(|key| key == stage.key));
     match (users.next(), users.count()) {
         (Some(first), 0) => format!("{kind} {first}"),
         (Some(first), more) => format!("{kind} {first} (+{more})"),
-        (None, _) if [table.reference.features, table.reference.statistics].contains(&stage.key) => {
-            format!("{kind} of the reference")
-        }
+        (None, _) if is_reference() => format!("{kind} of the reference"),
         // No cell uses them: those of the floor.
         (None, _) if matches!(stage.stage, Stage::Features(_) | Stage::Metrics(_)) => format!("{kind} of real images"),
-        (None, _) => format!("{kind} for {} at {}", plan.artifact, table.scale_name),
+        (None, _) => format!("{kind} for {} at {scale}", plan.artifact),
     }
 }

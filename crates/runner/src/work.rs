@@ -1,7 +1,7 @@
 //! How much arithmetic a stage is: an estimate for plans and for the time left, not a measurement.
 
 use manifest::dit::DitConfig;
-use manifest::extractor::ExtractorConfig;
+use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
 use manifest::stage::Stage;
 
@@ -18,6 +18,9 @@ pub(crate) struct Work {
 
 /// Arithmetic of a stage whose size its parameters do not tell (statistics, distances): seconds at most.
 const SMALL: f64 = 1e9;
+
+/// One image of 299 x 299 through Inception v3 (Szegedy et al. 2016: 5.7e9 multiply-adds).
+const INCEPTION_FORWARD: f64 = 1.14e10;
 
 impl Work {
     /// Estimates the work of a stage.
@@ -51,11 +54,19 @@ impl Work {
                 Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
             }
             Stage::Features(s) => {
-                Self { flops: SMALL + 1e4 * extractor_forward(&s.extractor), units: 1.0, unit: "stages" }
+                let forward = match &s.extractor {
+                    FeatureNetwork::Cnn(cnn) => extractor_forward(cnn),
+                    FeatureNetwork::Inception(_) => INCEPTION_FORWARD,
+                };
+                Self { flops: SMALL + 1e4 * forward, units: 1.0, unit: "stages" }
             }
-            Stage::Statistics(_) | Stage::Metrics(_) | Stage::Activation(_) => {
-                Self { flops: SMALL, units: 1.0, unit: "stages" }
-            }
+            Stage::Statistics(_)
+            | Stage::Metrics(_)
+            | Stage::Extrapolation(_)
+            | Stage::Coverage(_)
+            | Stage::InceptionScore(_)
+            | Stage::Similarity(_)
+            | Stage::Activation(_) => Self { flops: SMALL, units: 1.0, unit: "stages" },
         }
     }
 }

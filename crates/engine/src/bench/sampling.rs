@@ -51,6 +51,7 @@ impl Samples {
             count: network.batch(),
             seed: 0,
             prompt_noise: 0.0,
+            class: None,
             numerics: numerics(setting),
         };
         Ok(Self {

@@ -24,7 +24,7 @@ use crate::losses::Losses;
 use crate::trainables::Layout;
 
 /// Losses and gradients of one batch.
-pub trait TrainingTrunk {
+pub trait TrainingTrunk: Send {
     /// Losses of `batch` at `values`, and the gradient of their total over `gradient`, both flat in the trunk's layout.
     ///
     /// # Errors

@@ -22,8 +22,8 @@ pub fn dit(config: &Value) -> DitConfig {
         depth: size("depth"),
         heads: size("heads"),
         classes: (!unconditional).then(|| size("num_classes")),
-        label_dropout: if unconditional { 0.0 } else { config["drop"].as_f64().expect("a share") },
-        learn_sigma: true,
+        label_dropout: if unconditional { 0.0 } else { config["drop"].as_f64().unwrap_or(0.1) },
+        learn_sigma: config["learn_sigma"] != false,
     }
 }
 

@@ -123,6 +123,7 @@ fn labels_guide_from_training_to_samples() {
                 count: 6,
                 seed: 5,
                 prompt_noise: 0.0,
+                class: None,
                 numerics,
             };
             let trained = format!("{backbone}-TPlusC-Fast");

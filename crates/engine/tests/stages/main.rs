@@ -1,6 +1,8 @@
 //! Whole stages, cut down, on the shipped weights.
 
 mod conditional;
+mod default_cell;
+mod inception;
 mod methods;
 mod pinned;
 mod run;

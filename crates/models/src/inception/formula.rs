@@ -1,5 +1,5 @@
 //! Weights by formula: a network that is the same everywhere without a file. Its distances are called
-//! `fid_inception_formula`, never FID.
+//! `fd_inception_formula`, never FID.
 
 use candle_core::Result;
 

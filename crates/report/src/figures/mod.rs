@@ -9,10 +9,12 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 pub mod activation;
+pub mod bias;
 pub mod curves;
 pub mod depth;
 pub mod forest;
 pub mod samples;
+pub mod series;
 
 /// Text and axes.
 const INK: RGBColor = RGBColor(40, 40, 40);

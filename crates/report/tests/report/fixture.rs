@@ -1,5 +1,6 @@
 //! A results tree for the plan of Table 4, written through the store as the engine writes it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,28 +14,37 @@ use store::{Code, CurvePoint, Finished, Machine, Outcome, Store};
 
 /// Name of the metric at the tiny scale, taken from the plan.
 pub(crate) fn metric(plan: &Plan) -> String {
-    let run = &plan.table.as_ref().unwrap().cells[0].runs[0];
+    let run = &plan.tables[0].cells[0].runs[0];
     match &plan.stage(run.metrics).unwrap().stage {
         manifest::stage::Stage::Metrics(metrics) => metrics.name.clone(),
         _ => unreachable!("the stage of a metrics key"),
     }
 }
 
-/// The plan of Table 4 at the tiny scale.
+/// The plan of Table 4 at the tiny scale, as if these seeds were its own: its report is no trial.
 pub(crate) fn plan(seeds: &[u64], overrides: &[&str]) -> Plan {
+    plan_of("table4", seeds, overrides)
+}
+
+/// The plan of an artifact at the tiny scale.
+pub(crate) fn plan_of(artifact: &str, seeds: &[u64], overrides: &[&str]) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let request = Request {
         scale: "tiny".to_owned(),
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
         seeds: Some(seeds.to_vec()),
     };
-    Workspace::open(root).unwrap().load_artifact("table4", &request).unwrap()
+    let mut plan = Workspace::open(root).unwrap().load_artifact(artifact, &request).unwrap();
+    plan.tables.iter_mut().for_each(|table| table.scale.seeds = seeds.to_vec());
+    plan
 }
 
 /// A plan and its results.
 pub(crate) struct Bench {
     pub(crate) plan: Plan,
     pub(crate) store: Store,
+    /// Whether what is committed comes from a working tree with local changes.
+    pub(crate) dirty: Cell<bool>,
     folder: tempfile::TempDir,
 }
 
@@ -42,7 +52,7 @@ impl Bench {
     pub(crate) fn new(plan: Plan) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("results")).unwrap();
-        Self { plan, store, folder }
+        Self { plan, store, dirty: Cell::new(false), folder }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -65,11 +75,11 @@ impl Bench {
     }
 
     pub(crate) fn table(&self) -> &Table {
-        self.plan.table.as_ref().unwrap()
+        &self.plan.tables[0]
     }
 
     pub(crate) fn table_mut(&mut self) -> &mut Table {
-        self.plan.table.as_mut().unwrap()
+        &mut self.plan.tables[0]
     }
 
     pub(crate) fn cell(&self, id: &str) -> &PlannedCell {
@@ -90,6 +100,16 @@ impl Bench {
                     .insert(format!("{name}.subset.{subset:02}"), value + 1.0 + 0.01 * (subset as f64 * value).sin());
             }
             self.commit(run.metrics, Finished { metrics, ..finished() }, &[]);
+        }
+    }
+
+    /// A number that a cell's measuring stages of a kind leave, at each seed.
+    pub(crate) fn further(&self, cell: &str, kind: &str, numbers: &[(&str, &[f64])]) {
+        for (i, run) in self.cell(cell).runs.iter().enumerate() {
+            let of_kind = |key: &&Key| self.plan.stage(**key).unwrap().stage.kind() == kind;
+            let key = *run.measures.iter().find(of_kind).unwrap_or_else(|| panic!("{cell} has no {kind}"));
+            let metrics = numbers.iter().map(|(name, values)| ((*name).to_owned(), values[i])).collect();
+            self.commit(key, Finished { metrics, ..finished() }, &[]);
         }
     }
 
@@ -169,7 +189,7 @@ impl Bench {
         let artifacts = files.iter().map(|(name, _)| (*name).to_owned()).collect();
         let code = Code {
             git_commit: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),
-            dirty_diff_sha256: None,
+            dirty_diff_sha256: self.dirty.get().then(|| Digest::of(b"local changes")),
             cargo_lock_sha256: Digest::of(b"lock"),
             binary_sha256: None,
             rustc: "rustc 1.95.0".to_owned(),

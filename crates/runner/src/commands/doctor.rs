@@ -150,6 +150,11 @@ fn data(session: &Session) -> Vec<Check> {
         for scale in session.workspace().scales() {
             let what = format!("{artifact} at {scale}");
             checks.push(match session.plan_at(&artifact, &scale) {
+                Ok(manifest::Plan { missing: Some(missing), .. }) => {
+                    let asked_for = scale == session.options.scale;
+                    let why = format!("a part is left out: {}", first_line(&missing));
+                    check(&what, if asked_for { Verdict::Missing } else { Verdict::Warning }, why)
+                }
                 Ok(plan) => {
                     check(&what, Verdict::Ok, format!("data and weights are there, {} stages", plan.stages.len()))
                 }

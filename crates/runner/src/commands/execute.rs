@@ -1,7 +1,8 @@
-//! `runner sweep`, `run` and `reproduce`: brings stages to their end, and says how they ended.
+//! `runner sweep` and `run`: brings stages to their end, and says how they ended.
 
 use std::collections::BTreeSet;
 
+use manifest::plan::CellRun;
 use manifest::stage::Stage;
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use crate::explain::History;
 use crate::output::{counted, duration};
 use crate::session::Session;
 use crate::signals::StopRequests;
-use crate::tasks::{Stages, chain};
+use crate::tasks::Stages;
 use crate::work::Work;
 
 /// What a child process takes to start and to commit.
@@ -63,48 +64,43 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
     if cells.is_empty() {
         return execute(session, &stages);
     }
-    let table = plans[0].table.as_ref().ok_or_else(|| {
-        Failure::Usage(format!(
-            "{} is a recipe, it has no cells\n  leave `--cell` out to run it",
-            plans[0].file.display()
-        ))
-    })?;
+    if plans[0].is_recipe() {
+        let problem = format!("{} is a recipe, it has no cells", plans[0].file.display());
+        return Err(Failure::Usage(format!("{problem}\n  leave `--cell` out to run it")));
+    }
     let mut wanted = BTreeSet::new();
     for id in cells {
-        let cell = super::cell(table, &plans[0].artifact, id)?;
-        wanted.extend(cell.runs.iter().flat_map(chain));
+        wanted.extend(super::cell(&plans[0], id)?.runs.iter().flat_map(CellRun::keys));
     }
     execute(session, &stages.needed_for(wanted))
 }
 
-/// `runner reproduce`: all cells, then the reports.
+/// Brings stages to their end.
 ///
 /// # Errors
-/// As [`sweep`], and when a report cannot be written.
-pub(crate) fn reproduce(session: &Session, artifacts: &[String]) -> Result<Exit, Failure> {
-    let plans = session.plans(artifacts)?;
-    let exit = execute(session, &Stages::of(&plans))?;
-    if exit != Exit::Interrupted {
-        for plan in plans.iter().filter(|plan| plan.table.is_some()) {
-            super::report::write(session, plan)?;
-        }
-    }
-    Ok(exit)
-}
-
-/// Brings stages to their end.
-fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
+/// When the device is missing, or the results tree cannot be used.
+pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
+    for planned in stages.iter() {
+        engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{error:#}")))?;
+    }
     let store = session.store();
-    let code = store::Code::collect(session.root(), store.hashes());
+    let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);
     let history = History::of(store);
     let seconds =
         |stage: &Stage| STARTING_SECONDS + Work::of(stage).flops / history.rate(stage.kind()).unwrap_or(USUAL_RATE);
-    let tasks = stages.tasks(session.results(), &code, session.device(), &seconds);
+    let tasks = stages.tasks(session.results(), &checkout, session.device(), &seconds);
     let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
     let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop);
     let exit = executor::exit(&endings, stop.count() > 0);
+    let ran = |ending: &Ending| matches!(ending, Ending::Done | Ending::Diverged { .. });
+    if endings.iter().flatten().any(ran)
+        && let Err(error) = store::index::rebuild(store.tree())
+    {
+        // It can be made at any time and nothing depends on it.
+        session.say(format_args!("the index of the results is not up to date: {error}"));
+    }
     tell(session, &tasks, &endings, started.elapsed().as_secs_f64())?;
     if exit == Exit::Interrupted {
         session.say("interrupted; what is done is kept. Type the same command again to go on");

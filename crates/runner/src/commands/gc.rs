@@ -30,7 +30,17 @@ pub(crate) fn run(session: &Session, delete: bool) -> Result<Exit, Failure> {
     let recipes = workspace.recipes().into_iter().map(|recipe| (recipe, session.options.scale.clone()));
     for (name, scale) in at_scales.chain(recipes) {
         match session.plan_at(&name, &scale) {
-            Ok(plan) => keep.extend(plan.stages.iter().map(|stage| stage.key)),
+            Ok(plan) => {
+                keep.extend(plan.stages.iter().map(|stage| stage.key));
+                if let Some(missing) = plan.missing {
+                    let problem =
+                        format!("a part of {name} at {scale} is not counted, its data is missing:\n{missing}");
+                    if delete {
+                        return Err(Failure::Usage(problem));
+                    }
+                    session.say(problem);
+                }
+            }
             // Without its data a plan has no keys: what was run with that data would be lost.
             Err(Failure::Manifest(error)) => {
                 if let manifest::Error::Missing(_) = error

@@ -8,13 +8,14 @@ mod gc;
 mod logs;
 mod plan;
 mod report;
+mod reproduce;
 mod schema;
 mod show;
 mod status;
 mod verify;
 
 use clap::CommandFactory;
-use manifest::plan::{PlannedCell, Table};
+use manifest::plan::{Plan, PlannedCell};
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -33,7 +34,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan { artifact, explain } => plan::run(&reading(options)?, &artifact, explain),
         Command::Sweep { manifests } => execute::sweep(&writing(options)?, &manifests),
         Command::Run { manifest, cell } => execute::run(&writing(options)?, &manifest, &cell),
-        Command::Reproduce { artifacts } => execute::reproduce(&writing(options)?, &artifacts),
+        Command::Reproduce { artifacts } => reproduce::run(&writing(options)?, &artifacts),
         Command::Report { artifact } => report::run(&reading(options)?, &artifact),
         Command::Status { artifact } => status::run(&reading(options)?, artifact.as_deref()),
         Command::Show { what } => show::run(&reading(options)?, &what),
@@ -58,9 +59,14 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// [`Failure::Usage`] with the nearest id when there is no such cell.
-fn cell<'a>(table: &'a Table, artifact: &str, id: &str) -> Result<&'a PlannedCell, Failure> {
-    table.cell(id).ok_or_else(|| {
-        let ids: Vec<&str> = table.cells.iter().chain(&table.positive_control).map(|cell| cell.id.as_str()).collect();
+fn cell<'a>(plan: &'a Plan, id: &str) -> Result<&'a PlannedCell, Failure> {
+    if let Some(cell) = plan.not_run.iter().find(|cell| cell.cell == id) {
+        return Err(Failure::Usage(format!("{} cannot be run: {}", cell.cell, cell.reason)));
+    }
+    plan.cell(id).map(|(_, cell)| cell).ok_or_else(|| {
+        let artifact = &plan.artifact;
+        let cells = plan.tables.iter().flat_map(|table| table.cells.iter().chain(&table.positive_control));
+        let ids: Vec<&str> = cells.map(|cell| cell.id.as_str()).collect();
         let nearest = ids.iter().max_by(|a, b| strsim::jaro_winkler(a, id).total_cmp(&strsim::jaro_winkler(b, id)));
         let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean `{nearest}`?"));
         Failure::Usage(format!("{artifact} has no cell `{id}`{hint}\n  cells: {}", ids.join(", ")))

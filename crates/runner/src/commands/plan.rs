@@ -42,7 +42,7 @@ struct OfKind {
 /// # Errors
 /// When there is no plan, or the results tree cannot be read.
 pub(crate) fn run(session: &Session, artifact: &str, why: bool) -> Result<Exit, Failure> {
-    let plans = [session.plan(artifact)?];
+    let plans = session.plans(&[artifact.to_owned()])?;
     let stages = Stages::of(&plans);
     let history = History::of(session.store());
     let explained = explain(&stages, session.store(), session.mode(), &history)?;
@@ -62,7 +62,7 @@ pub(crate) fn run(session: &Session, artifact: &str, why: bool) -> Result<Exit, 
     session.output.line(table(&explained))?;
     let mut line = format!(
         "{}: {}, {} done, {} will run",
-        plans[0].artifact,
+        if artifact == "all" { artifact } else { &plans[0].artifact },
         counted(summary.stages, "stage"),
         summary.done,
         summary.will_run

@@ -9,7 +9,6 @@ use crate::exit::{Exit, Failure};
 use crate::inventory::{Found, by_digits};
 use crate::output::columns;
 use crate::session::Session;
-use crate::tasks::chain;
 
 /// What is shown of a stage.
 #[derive(Serialize)]
@@ -51,7 +50,7 @@ fn artifact_with(session: &Session, cell: &str) -> Result<String, Failure> {
         )));
     }
     for artifact in &artifacts {
-        if session.plan(artifact)?.table.is_some_and(|table| table.cell(cell).is_some()) {
+        if session.plan(artifact).is_ok_and(|plan| plan.cell(cell).is_some()) {
             return Ok(artifact.clone());
         }
     }
@@ -112,13 +111,14 @@ fn text(shown: &Shown) -> String {
 
 fn show_cell(session: &Session, artifact: &str, id: &str) -> Result<Exit, Failure> {
     let plan = session.plan(artifact)?;
-    let table =
-        plan.table.as_ref().ok_or_else(|| Failure::Usage(format!("`{artifact}` is a recipe, it has no cells")))?;
-    let cell = super::cell(table, artifact, id)?;
+    if plan.is_recipe() {
+        return Err(Failure::Usage(format!("`{artifact}` is a recipe, it has no cells")));
+    }
+    let cell = super::cell(&plan, id)?;
     let mut rows = vec![["seed", "stage", "key", "state", "metrics"].map(str::to_owned).to_vec()];
     let mut stages = Vec::new();
     for run in &cell.runs {
-        for stage in chain(run).filter_map(|key| plan.stage(key)) {
+        for stage in run.keys().filter_map(|key| plan.stage(key)) {
             let kind = stage.stage.kind();
             let status = session.store().status(stage.key, kind)?;
             let metrics = match &status {

@@ -1,6 +1,7 @@
 //! The runner as its users meet it: commands typed in a repository, what they say, their exit codes, what they leave.
 
 mod bench;
+mod everything;
 mod execution;
 mod interruption;
 mod repository;

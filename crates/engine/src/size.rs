@@ -1,0 +1,132 @@
+//! How large networks are, and what a patch adds: parameters, operations and memory, counted from the definitions that run.
+
+use anyhow::{Context, Result};
+use manifest::dit::DitConfig;
+use manifest::gate::GateNoise;
+use manifest::method::{Dmp, Method};
+use models::count;
+use models::unet::{PatchShape, UnetConfig};
+
+use crate::trunk::fast;
+
+/// Side of a latent of 256 x 256 pixels.
+const LATENT: usize = 32;
+
+/// Sizes of a network and of the patch on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Size {
+    /// Parameters of the network.
+    pub base: usize,
+    /// Parameters of prompts and gate.
+    pub patch: usize,
+    /// Parameters of the gate's learned noise, which the released code has and the paper does not count.
+    pub noise: usize,
+    /// What one image costs, where it is counted.
+    pub image: Option<Image>,
+}
+
+/// What one image costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Image {
+    /// Operations of a forward pass: the trunk's matrix products as [`kernels::Shape::forward_flops`] counts them.
+    pub flops: f64,
+    /// Operations that the patch adds: the gate once per block, weights times prompts, and their sum with the tokens.
+    pub patch_flops: f64,
+    /// Bytes of activations that a step with frozen weights keeps ([`kernels::Shape::kept_bytes`]).
+    pub kept: usize,
+    /// Bytes that the patch adds: the gate's weights in every block.
+    pub patch_kept: usize,
+}
+
+/// A diffusion transformer with and without DMP.
+///
+/// # Errors
+/// The method has no prompts.
+pub fn of_dit(dit: &DitConfig, dmp: &Dmp) -> Result<Size> {
+    let with = |noise: GateNoise| {
+        let mut dmp = dmp.clone();
+        dmp.gate.noise = noise;
+        patches::trainable(&Method::Dmp(dmp), dit)
+    };
+    let tensors = with(GateNoise::None);
+    let elements = |tensors: &[patches::Trainable]| tensors.iter().map(patches::Trainable::elements).sum::<usize>();
+    let prompts = tensors.iter().find(|tensor| tensor.name == patches::PROMPTS).context("the method has no prompts")?;
+    let [blocks, count, _] = prompts.shape[..] else { anyhow::bail!("prompts of shape {:?}", prompts.shape) };
+    let patch = elements(&tensors);
+    let gate = patch - prompts.elements();
+    let shape = fast::shape(dit);
+    Ok(Size {
+        base: count::of_dit(dit),
+        patch,
+        noise: elements(&with(GateNoise::Learned)) - patch,
+        image: Some(Image {
+            flops: shape.forward_flops(),
+            patch_flops: 2.0 * (blocks * gate + prompts.elements()) as f64,
+            kept: shape.kept_bytes(),
+            patch_kept: size_of::<f32>() * blocks * count,
+        }),
+    })
+}
+
+/// Stable Diffusion's UNet with and without the patch `prompt_per_block_input`, our reading of the paper.
+///
+/// # Errors
+/// None in practice: the configuration is the published one.
+pub fn of_stable_diffusion() -> Result<Size> {
+    let config = UnetConfig::stable_diffusion();
+    let patch = PatchShape::new(&config, LATENT, LATENT);
+    // Noise on the gate's logits: one deviation per logit, from the timestep's embedding alone.
+    let noise = (patch.gate_inputs - 1) * patch.gate_outputs;
+    Ok(Size { base: count::of_unet(&config)?, patch: patch.elements(), noise, image: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use manifest::Workspace;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn dmp() -> Dmp {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        Workspace::open(root).unwrap().load_count("table1").unwrap().dmp
+    }
+
+    /// Against the authors' networks, counted by PyTorch.
+    #[test]
+    fn the_authors_networks_have_as_many_parameters() {
+        let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
+        let published = |name: &str| keys[name]["parameters"].as_u64().unwrap() as usize;
+        for (name, classes, condition) in [
+            ("DiT-B/2", None, "uncond"),
+            ("DiT-B/2", Some(1000), "cond"),
+            ("DiT-L/2", None, "uncond"),
+            ("DiT-L/2", Some(1000), "cond"),
+            ("DiT-XL/2", None, "uncond"),
+            ("DiT-XL/2", Some(1000), "cond"),
+        ] {
+            let size = of_dit(&DitConfig::published(name, classes).unwrap(), &dmp()).unwrap();
+            assert_eq!(size.base, published(&format!("{name}:{condition}:FT")), "{name}");
+            let patched = published(&format!("{name}:{condition}:linear"));
+            assert_eq!(size.base + size.patch + size.noise, patched, "{name}");
+        }
+        assert_eq!(of_stable_diffusion().unwrap().base, published("sd-v1-5-unet"));
+    }
+
+    /// `L N D + (D + 1) N + N`, and `D N` of noise; 1,576,960 + 1,312,768 for the UNet.
+    #[test]
+    fn what_the_patch_adds_by_hand() {
+        for (name, patch, noise) in
+            [("DiT-B/2", 2_556_416, 196_608), ("DiT-L/2", 6_554_112, 262_144), ("DiT-XL/2", 8_552_960, 294_912)]
+        {
+            let size = of_dit(&DitConfig::published(name, None).unwrap(), &dmp()).unwrap();
+            assert_eq!((size.patch, size.noise), (patch, noise), "{name}");
+            let image = size.image.unwrap();
+            assert!(image.patch_flops / image.flops < 1e-3, "{image:?}");
+            assert!((image.patch_kept as f64) / (image.kept as f64) < 1e-3, "{image:?}");
+        }
+        assert_eq!(of_stable_diffusion().unwrap().patch, 2_889_728);
+    }
+}

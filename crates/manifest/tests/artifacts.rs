@@ -1,0 +1,122 @@
+//! Every table and figure of the paper: all load from a clone alone, and every claim is some cell's.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use manifest::claim::{Claim, Metric};
+use manifest::stage::Stage;
+use manifest::{Error, Plan, Request, Workspace};
+
+fn root() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The repository, with no data but what it ships.
+fn workspace() -> Workspace {
+    Workspace::open(root()).unwrap().with_data_folders(vec![root()])
+}
+
+fn plan(artifact: &str, scale: &str) -> Plan {
+    let request = Request { scale: scale.into(), seeds: Some(vec![0]), ..Request::default() };
+    workspace().load_artifact(artifact, &request).unwrap_or_else(|error| panic!("{artifact} at {scale}: {error}"))
+}
+
+#[test]
+fn every_artifact_is_planned_from_a_clone_alone_and_every_claim_is_tied_to_a_cell() {
+    let workspace = workspace();
+    let counted = workspace.load_count("table1").unwrap();
+    let networks = counted.count.networks.values();
+    let mut tied: BTreeSet<String> = networks.flat_map(|n| n.whole.iter().chain(&n.share)).cloned().collect();
+    let artifacts = workspace.artifacts();
+    for name in
+        ["table2", "table3", "table4", "table5", "table6", "table7", "table8", "table9", "figure6", "figure8", "words"]
+    {
+        assert!(artifacts.iter().any(|artifact| artifact == name), "{name}");
+    }
+    for artifact in &artifacts {
+        for scale in ["tiny", "smoke"] {
+            let plan = plan(artifact, scale);
+            let cells = plan.tables.iter().flat_map(|table| &table.cells);
+            let claims = cells.flat_map(|cell| cell.claim.iter().chain(&cell.further_claims));
+            let not_run = plan.not_run.iter().flat_map(|cell| &cell.claims);
+            tied.extend(claims.chain(not_run).map(|claim: &Claim| claim.id.clone()));
+            assert!(plan.missing.is_none());
+        }
+    }
+    let ids: BTreeSet<String> = counted.claims.iter().map(|claim| claim.id.clone()).collect();
+    assert_eq!(tied, ids, "claims and cells");
+    assert!(ids.len() > 90, "{}", ids.len());
+    assert_eq!(counted.claims.iter().filter(|claim| claim.metric == Metric::Fid && claim.value.is_some()).count(), 58);
+}
+
+#[test]
+fn a_group_with_a_setting_is_a_table_of_its_own() {
+    let table8 = plan("table8", "smoke");
+    let [table] = &table8.tables[..] else { panic!("{} tables", table8.tables.len()) };
+    assert_eq!(table.cells[0].id, "imagenet/baseline");
+    assert_eq!((table.dit.classes, table.scale.sample.sampler.guidance), (Some(4), 1.5));
+    assert_eq!(table.default_cell.as_deref(), Some("imagenet/dmp"));
+    assert_eq!(table.contrasts.iter().filter(|contrast| contrast.metric == Metric::Precision).count(), 3);
+    // A backbone that no one ships is trained first.
+    assert!(matches!(table8.stages[0].stage, Stage::Pretrain(_)));
+
+    let table2 = plan("table2", "smoke");
+    assert_eq!(table2.tables.len(), 1);
+    assert_eq!(table2.not_run.len(), 8);
+    assert!(table2.not_run.iter().all(|cell| cell.reason.starts_with("scale `smoke` has no setting `")));
+    assert_eq!(table2.not_run[0].cell, "coco/baseline");
+}
+
+#[test]
+fn a_series_is_judged_after_shares_of_the_iterations() {
+    let table3 = plan("table3", "tiny");
+    let table = &table3.tables[0];
+    let iterations = |id: &str| {
+        let train = table.cell(id).unwrap().runs[0].train.unwrap();
+        let Stage::Train(train) = &table3.stage(train).unwrap().stage else { panic!("no training") };
+        train.optimisation.iterations
+    };
+    let whole = table.scale.train.iterations;
+    assert_eq!((iterations("large/dmp_10k"), iterations("large/dmp_50k")), (whole / 5, whole));
+    assert_eq!(table.default_cell.as_deref(), Some("large/dmp_50k"));
+    assert_eq!(table.cell("large/dmp_10k").unwrap().same_run_as, None);
+}
+
+#[test]
+fn measures_are_planned_where_they_can_be_taken() {
+    let kinds = |plan: &Plan| -> BTreeSet<&str> {
+        let run = &plan.tables[0].cells[1].runs[0];
+        run.measures.iter().map(|key| plan.stage(*key).unwrap().stage.kind()).collect()
+    };
+    // The features of faces know factors, no classes, and nothing spatial.
+    assert_eq!(kinds(&plan("table8", "smoke")), BTreeSet::from(["coverage", "extrapolation"]));
+    assert_eq!(kinds(&plan("table5", "smoke")), BTreeSet::from(["coverage", "similarity"]));
+    let formula = "extractor={kind: inception_formula}".to_owned();
+    let request = Request { scale: "smoke".into(), overrides: vec![formula], seeds: None };
+    let plan = workspace().load_artifact("table2", &request).unwrap();
+    assert_eq!(kinds(&plan), BTreeSet::from(["coverage", "extrapolation", "inception_score", "metrics"]));
+    let run = &plan.tables[0].cells[0].runs[0];
+    let Stage::Metrics(metrics) = &plan.stage(run.metrics).unwrap().stage else { panic!("no distance") };
+    assert_eq!(metrics.name, "fd_inception_formula");
+    assert!(!plan.stage(run.features).unwrap().inputs.contains_key("extractor"), "nothing is read");
+}
+
+#[test]
+fn only_the_published_weights_make_an_fid() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("inception.pth"), "no weights at all").unwrap();
+    let load = |sha256: &str| {
+        let overrides =
+            vec![format!("extractor={{kind: inception, weights: {{file: inception.pth, sha256: {sha256}}}}}")];
+        let workspace = workspace().with_data_folders(vec![folder.path().to_owned(), root()]);
+        workspace.load_artifact("table7", &Request { scale: "smoke".into(), overrides, seeds: None })
+    };
+    let name = |plan: &Plan| match &plan.stage(plan.tables[0].cells[0].runs[0].metrics).unwrap().stage {
+        Stage::Metrics(metrics) => metrics.name.clone(),
+        _ => unreachable!("the stage of a metrics key"),
+    };
+    assert_eq!(name(&load("~").unwrap()), "fd_inception");
+    // Other bytes under the published hash are refused before anything runs.
+    let Err(Error::Missing(missing)) = load(manifest::scale::PUBLISHED_INCEPTION) else { panic!("accepted") };
+    assert!(missing[0].to_string().contains("is not the file that is pinned"), "{}", missing[0]);
+}

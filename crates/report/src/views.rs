@@ -1,0 +1,179 @@
+//! What the paper claims beside the distance: the same cells by another metric.
+
+use manifest::claim::{ALMOST, Direction, Metric};
+use manifest::plan::{Plan, Table};
+use polars::prelude::DataFrame;
+use store::Store;
+
+use crate::error::Error;
+use crate::judged::{Comparison, Judged, judge};
+use crate::markdown::{Align, code, table as markdown};
+use crate::observed::{self, Cell};
+use crate::page::Page;
+use crate::{consistency, frames};
+
+/// A table's cells by another metric.
+pub(crate) struct View<'p> {
+    /// The metric.
+    pub(crate) metric: Metric,
+    /// What is said about the cells.
+    pub(crate) judged: Judged<'p>,
+    /// One row per cell.
+    pub(crate) cells: DataFrame,
+    /// One row per comparison of two cells.
+    pub(crate) contrasts: DataFrame,
+}
+
+impl View<'_> {
+    /// Cell, metric and verdict of every comparison that the paper makes.
+    pub(crate) fn verdicts(&self) -> Vec<(String, String, String)> {
+        let said = |comparison: &Comparison| {
+            let verdict = frames::verdict(comparison, &self.judged)?;
+            Some((comparison.cell.clone(), self.metric.name().to_owned(), verdict))
+        };
+        self.judged.comparisons().filter_map(said).collect()
+    }
+}
+
+/// The table once for each metric beside the distance that a cell has a claim on, with the claims on it.
+pub(crate) fn tables(table: &Table) -> Vec<(Metric, Table)> {
+    let mut tables: Vec<(Metric, Table)> = Vec::new();
+    for metric in table.cells.iter().flat_map(|cell| &cell.further_claims).map(|claim| claim.metric) {
+        if tables.iter().any(|(known, _)| *known == metric) {
+            continue;
+        }
+        // The positive control is about the distance.
+        let mut own = Table { positive_control: None, ..table.clone() };
+        for cell in &mut own.cells {
+            cell.claim = cell.further_claims.iter().find(|claim| claim.metric == metric).cloned();
+        }
+        tables.push((metric, own));
+    }
+    tables
+}
+
+/// Judges the cells of each of [`tables`].
+pub(crate) fn all<'p>(plan: &'p Plan, tables: &'p [(Metric, Table)], store: &Store) -> Result<Vec<View<'p>>, Error> {
+    let view = |(metric, table): &'p (Metric, Table)| {
+        let cells = observed::cells(plan, table, store, Some(*metric))?;
+        consistency::check(plan, &cells, store.tree())?;
+        let judged = judge(table, cells, Some(*metric))?;
+        let cells = frames::cells(&judged, &table.groups)?;
+        Ok(View { metric: *metric, contrasts: frames::contrasts(&judged)?, cells, judged })
+    };
+    tables.iter().map(view).collect()
+}
+
+/// The section's heading.
+fn title(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Fid => "Distance",
+        Metric::Precision => "Precision",
+        Metric::Recall => "Recall",
+        Metric::CorrelationMax => "Largest correlation of two samples",
+        Metric::CorrelationMin => "Smallest correlation of two samples",
+        Metric::CorrelationMean => "Mean correlation of two samples",
+        Metric::CorrelationStd => "Standard deviation of the correlations",
+        Metric::SimilarityMax => "Largest cosine similarity of two samples",
+        Metric::SimilarityMin => "Smallest cosine similarity of two samples",
+        Metric::SimilarityMean => "Mean cosine similarity of two samples",
+        Metric::SimilarityStd => "Standard deviation of the cosine similarities",
+        Metric::SamplingSeconds => "Seconds a sample takes",
+        Metric::ActivationGain => "Prompts used at high t beside low t",
+        Metric::Parameters | Metric::ParametersAdded => "Parameters",
+    }
+}
+
+/// How to read the numbers.
+fn reading(metric: Metric) -> String {
+    match metric {
+        Metric::SamplingSeconds => format!(
+            "Wall-clock time of the sampling over its samples, on whatever else the machine did; runs that were resumed are left \
+             out. Almost the same means within {:.0}%: *direction holds* where the whole interval lies there, *direction \
+             contradicted* where all of it lies outside.\n\n",
+            100.0 * ALMOST
+        ),
+        Metric::ActivationGain => {
+            "Prompts are used as much as the entropy of the gate's weights says, `exp(entropy) / N`; this is the mean over the quarter of \
+             highest timesteps minus that over the quarter of lowest, so above zero the gate is broader at high t. Without a gate it \
+             is zero.\n\n"
+                .to_owned()
+        }
+        _ => match metric.better() {
+            Some(Direction::Lower) => "Lower is better.\n\n".to_owned(),
+            Some(Direction::Higher) => "Higher is better.\n\n".to_owned(),
+            Some(Direction::Equal) | None => String::new(),
+        },
+    }
+}
+
+impl Page<'_, '_> {
+    /// A section for each view; a page without views has none.
+    pub(crate) fn views(&self) -> String {
+        let sections = self.views.iter().map(|view| {
+            let page = Page {
+                judged: &view.judged,
+                cells: &view.cells,
+                contrasts: &view.contrasts,
+                metric: view.metric.name(),
+                ..*self
+            };
+            format!("## {}\n\n{}{}", title(view.metric), reading(view.metric), page.results_table())
+        });
+        sections.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Means of what else was measured and no claim is about; empty where there is none.
+    pub(crate) fn further(&self) -> String {
+        if self.further.columns.is_empty() {
+            return String::new();
+        }
+        let mut columns = vec![("Cell", Align::Left)];
+        columns.extend(self.further.columns.iter().map(|name| (name.as_str(), Align::Right)));
+        let rows = self.further.rows.iter().map(|(id, values)| {
+            let number = |value: &Option<f64>| value.map_or(String::new(), |value| format!("{value:.4}"));
+            std::iter::once(code(id)).chain(values.iter().map(number)).collect()
+        });
+        format!(
+            "## Further measures\n\nMeans over training seeds, not judged: no claim of the paper is about them here.\n\n{}",
+            markdown(&columns, &rows.collect::<Vec<Vec<String>>>())
+        )
+    }
+}
+
+/// What else was measured: a column per number, a row per distinct cell.
+#[derive(Debug, Default)]
+pub(crate) struct Further {
+    columns: Vec<String>,
+    rows: Vec<(String, Vec<Option<f64>>)>,
+}
+
+impl Further {
+    /// Everything beside the distance that no view shows.
+    pub(crate) fn of(plan: &Plan, cells: &[&Cell], views: &[View], store: &Store) -> Result<Self, Error> {
+        let shown = |name: &str| views.iter().any(|view| view.metric.name() == name);
+        let mut further = Self::default();
+        let mut found: Vec<(String, Vec<(String, f64)>)> = Vec::new();
+        for cell in cells.iter().filter(|cell| cell.planned.same_run_as.is_none()) {
+            let mut values = Vec::new();
+            for run in &cell.runs {
+                values.extend(observed::further(plan, run.keys, store.tree())?);
+            }
+            values.retain(|(name, _)| !shown(name));
+            for (name, _) in &values {
+                if !further.columns.contains(name) {
+                    further.columns.push(name.clone());
+                }
+            }
+            found.push((cell.planned.id.clone(), values));
+        }
+        for (id, values) in found.into_iter().filter(|(_, values)| !values.is_empty()) {
+            let mean = |column: &String| {
+                let own: Vec<f64> = values.iter().filter(|(name, _)| name == column).map(|(_, value)| *value).collect();
+                (!own.is_empty()).then(|| own.iter().sum::<f64>() / own.len() as f64)
+            };
+            further.rows.push((id, further.columns.iter().map(mean).collect()));
+        }
+        Ok(further)
+    }
+}

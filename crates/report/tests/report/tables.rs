@@ -1,0 +1,118 @@
+//! Artifacts other than Table 4: tables of a setting of their own, other metrics, series, what cannot be run, sizes.
+
+use std::fs;
+
+use manifest::claim::Metric;
+use report::sizes::Size;
+use store::Outcome;
+
+use crate::fixture::{Bench, plan_of};
+use crate::{row, verdict};
+
+/// The verdict that the section of a metric gives a cell.
+fn said<'p>(page: &'p str, section: &str, cell: &str) -> &'p str {
+    let section = page.split(section).nth(1).unwrap_or_else(|| panic!("no {section} in {page}"));
+    let line =
+        section.lines().find(|line| line.starts_with(&format!("| `{cell}`"))).unwrap_or_else(|| panic!("no {cell}"));
+    line.split('|').nth(6).unwrap().trim()
+}
+
+#[test]
+fn a_table_of_another_setting_judges_every_metric_that_has_a_claim() {
+    let bench = Bench::new(plan_of("table8", &[0, 1, 2], &[]));
+    for (cell, distance, precision, recall) in [
+        ("imagenet/baseline", [2.0, 2.1, 2.0], [0.8, 0.81, 0.8], [0.5, 0.5, 0.51]),
+        ("imagenet/finetune", [5.0, 5.2, 5.1], [0.6, 0.62, 0.61], [0.4, 0.41, 0.4]),
+        ("imagenet/dmp", [1.8, 1.9, 1.81], [0.801, 0.811, 0.8], [0.5, 0.501, 0.51]),
+        ("imagenet/positive_control", [9.0, 9.1, 9.0], [0.0; 3], [0.0; 3]),
+    ] {
+        bench.measure(cell, &distance);
+        if !cell.ends_with("positive_control") {
+            bench.further(cell, "coverage", &[("precision", &precision), ("recall", &recall)]);
+            bench.further(cell, "extrapolation", &[("fd_faces_cnn_infinity", &distance)]);
+        }
+    }
+    let (report, page) = bench.page();
+    assert_eq!(verdict(&report.rows, "imagenet/finetune"), "direction holds");
+    assert!(page.contains("## Precision\n\nHigher is better."), "{page}");
+    assert_eq!(said(&page, "## Precision", "imagenet/finetune"), "direction holds");
+    // The paper's recall rises with fine-tuning.
+    assert_eq!(said(&page, "## Recall", "imagenet/finetune"), "**direction contradicted**");
+    // 0.83 and 0.83: almost the same, by an interval within 5%.
+    assert_eq!(said(&page, "## Precision", "imagenet/dmp"), "direction holds");
+    assert_eq!(said(&page, "## Precision", "imagenet/prompt_tuning"), "not run");
+    // What no claim is about is shown, not judged.
+    let further = page.split("## Further measures").nth(1).unwrap();
+    assert!(further.contains("fd_faces_cnn_infinity") && !further.contains(" precision "), "{further}");
+    assert!(bench.reports().join("table8/imagenet/precision.csv").is_file());
+    assert!(page.contains("](table8/imagenet/differences.svg)"), "{page}");
+    assert!(page.contains("# Class-conditional generation\n\n## ImageNet 256, DiT-XL/2\n"), "{page}");
+}
+
+#[test]
+fn a_claimed_divergence_holds_where_it_diverges() {
+    let bench = Bench::new(plan_of("words", &[0, 1], &[]));
+    bench.measure("baseline", &[2.0, 2.1]);
+    bench.measure("initialisation/zero", &[1.9, 2.0]);
+    bench.measure("position/prepend_256", &[2.5, 2.61]);
+    bench.measure("positive_control", &[9.0, 9.1]);
+    for seed in [0, 1] {
+        bench.train("initialisation/random", seed, 20, Outcome::Diverged { iteration: 23 }, |i| i);
+    }
+    bench.activation("initialisation/zero", 0, 4, 64);
+    bench.activation("initialisation/zero", 1, 4, 64);
+    let (report, page) = bench.page();
+    assert_eq!(verdict(&report.rows, "initialisation/random"), "direction holds");
+    assert_eq!(row(&report.rows, "initialisation/random").state, "diverged at iteration 23");
+    assert_eq!(verdict(&report.rows, "position/prepend_256"), "direction holds", "worse, if not beyond all numbers");
+    // The fixture's gate is broad at high t; both seeds have the same one.
+    assert!(page.contains("## Prompts used at high t beside low t"), "{page}");
+    assert_eq!(said(&page, "## Prompts used at high t", "initialisation/zero"), "direction holds");
+}
+
+#[test]
+fn what_cannot_be_run_says_why_beside_the_papers_values() {
+    let bench = Bench::new(plan_of("table2", &[0], &[]));
+    bench.measure("baseline", &[2.0]);
+    let (report, page) = bench.page();
+    let not_run = page.split("## Not run").nth(1).unwrap();
+    for part in ["`coco/dmp` DMP", "7.12", "scale `tiny` has no setting `coco`", "`laion/prompt_tuning`", "35.93"] {
+        assert!(not_run.contains(part), "{part}: {not_run}");
+    }
+    assert_eq!(report.not_run.len(), 8);
+    // One measured run tells no spread of what has no subsets.
+    assert_eq!(row(&report.rows, "ffhq/dmp").state, "not run");
+}
+
+#[test]
+fn a_series_is_drawn_over_the_iterations() {
+    let bench = Bench::new(plan_of("table3", &[0, 1], &[]));
+    bench.measure("large/baseline", &[2.0, 2.1]);
+    for (i, cell) in ["large/dmp_10k", "large/dmp_20k", "large/dmp_50k"].into_iter().enumerate() {
+        bench.measure(cell, &[1.9 - 0.1 * i as f64, 2.01 - 0.1 * i as f64]);
+    }
+    let (_, page) = bench.page();
+    assert!(page.contains("](table3/large/series.svg)"), "{page}");
+    let svg = fs::read_to_string(bench.reports().join("table3/large/series.svg")).unwrap();
+    // Ours: three curves' starts and three points; the paper's: three starts and fifteen points.
+    assert_eq!(svg.matches("<circle").count(), 3 + 3 + 3 + 15);
+}
+
+#[test]
+fn sizes_are_compared_digit_by_digit() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let loaded = manifest::Workspace::open(root).unwrap().load_count("table1").unwrap();
+    let size =
+        |patch: usize| Size { base: 130_000_000, patch, noise: 0, flops: Some((1e9, 1e6)), kept: Some((1 << 20, 1)) };
+    let sizes = [size(2_556_416), size(6_554_112), size(8_552_960), size(1)];
+    let folder = tempfile::tempdir().unwrap();
+    let report = report::sizes::write(&loaded.count, &loaded.claims, &sizes, folder.path()).unwrap();
+    let wrong: Vec<&str> = report.claims.iter().filter(|claim| !claim.3).map(|claim| claim.0.as_str()).collect();
+    assert_eq!(wrong, ["t1.sd15.dmp", "t1.sd15.relative"]);
+    let page = fs::read_to_string(&report.files[0]).unwrap();
+    assert!(
+        page.contains("132.5 M, paper 132.5 M: reproduced") && page.contains("890 M, paper 892 M: **contradicted**"),
+        "{page}"
+    );
+    assert!(loaded.claims.iter().any(|claim| claim.metric == Metric::ParametersAdded));
+}

@@ -1,0 +1,105 @@
+//! `runner reproduce`: brings all cells of artifacts to their end, then writes their reports; of everything, a summary too.
+
+use manifest::plan::Plan;
+use report::summary::{Entry, Outcome};
+
+use super::{execute, report as reporting};
+use crate::exit::{Exit, Failure};
+use crate::session::Session;
+use crate::tasks::Stages;
+
+/// What was asked for, planned.
+#[derive(Default)]
+struct Asked {
+    plans: Vec<Plan>,
+    /// Names of tables of sizes.
+    counts: Vec<String>,
+    /// Artifacts that cannot be run at all here, and why.
+    left_out: Vec<(String, String)>,
+}
+
+/// Runs what is missing of the artifacts; `all` is every one, and what cannot be run for want of data or weights is then
+/// left out and said.
+///
+/// # Errors
+/// When there is no plan, the results tree cannot be used, or a report cannot be written.
+pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> {
+    let mut asked = Asked::default();
+    for name in names {
+        match name.as_str() {
+            "all" => everything(session, &mut asked)?,
+            name if reporting::is_count(session, name) => asked.counts.push(name.to_owned()),
+            name => asked.plans.push(session.plan(name)?),
+        }
+    }
+    for plan in &asked.plans {
+        say_not_run(session, plan);
+    }
+    for (name, why) in &asked.left_out {
+        session.say(format_args!("{name} is not run: {why}"));
+    }
+    let exit = if asked.plans.is_empty() { Exit::Done } else { execute::execute(session, &Stages::of(&asked.plans))? };
+    if exit == Exit::Interrupted {
+        return Ok(exit);
+    }
+    let mut entries = Vec::new();
+    for name in &asked.counts {
+        entries.push(reporting::write_count(session, name)?);
+    }
+    for plan in asked.plans.iter().filter(|plan| !plan.is_recipe()) {
+        let outcome = match reporting::write(session, plan) {
+            // Why nothing ran has been said, and has its own exit code.
+            Err(Failure::Other(error)) if exit != Exit::Done && is_empty_report(&error) => {
+                session.say(&error);
+                Outcome::NotRun(error.to_string())
+            }
+            written => Outcome::Report(written?),
+        };
+        entries.push(Entry { name: plan.artifact.clone(), title: plan.title.clone(), outcome });
+    }
+    if names.iter().any(|name| name == "all") {
+        let left_out = asked.left_out.into_iter();
+        let not_run =
+            |(name, why): (String, String)| Entry { title: String::new(), name, outcome: Outcome::NotRun(why) };
+        entries.extend(left_out.map(not_run));
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let page =
+            report::summary::write(&entries, &session.options.scale, session.reports()).map_err(anyhow::Error::from)?;
+        if !session.output.is_json() {
+            session.output.line(format!("wrote {}", page.display()))?;
+        }
+    }
+    Ok(exit)
+}
+
+fn is_empty_report(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(report::Error::NothingRun { .. }))
+}
+
+fn everything(session: &Session, asked: &mut Asked) -> Result<(), Failure> {
+    asked.counts.extend(session.workspace().counts());
+    for artifact in session.workspace().artifacts() {
+        match session.plan(&artifact) {
+            Ok(plan) => asked.plans.push(plan),
+            Err(Failure::Manifest(error @ (manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }))) => {
+                asked.left_out.push((artifact, error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Says once per reason what of a plan cannot be run.
+fn say_not_run(session: &Session, plan: &Plan) {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for cell in &plan.not_run {
+        match reasons.iter_mut().find(|(reason, _)| *reason == cell.reason) {
+            Some((_, cells)) => cells.push(&cell.cell),
+            None => reasons.push((&cell.reason, vec![&cell.cell])),
+        }
+    }
+    for (reason, cells) in reasons {
+        session.say(format_args!("{} of {} is not run: {reason}", cells.join(", "), plan.artifact));
+    }
+}

@@ -1,0 +1,81 @@
+//! `runner reproduce all`: what can be run is, what cannot says why, and a summary links all reports.
+
+use crate::repository::Repository;
+
+/// An artifact with one block that the scale can run and one that it cannot, and a cell that says itself that it cannot be run.
+const BLOCKS: &str = "\
+artifact: blocks
+title: two settings
+paper: {where: Table 2, backbone: DiT-B/2, dataset: FFHQ 256, further_iterations: 30000}
+method: {kind: dmp, preset: paper}
+measures: [infinity, precision_recall, similarity]
+baseline: {title: Baseline, method: {kind: pretrained}}
+groups:
+  usual:
+    title: The usual setting
+    cells:
+      soft: {}
+      half: {share: 0.5}
+      later: {claim: c.later, not_run: nobody has written it}
+  other:
+    title: Another setting
+    setting: absent
+    paper: {where: Table 2, backbone: DiT-B/2, dataset: COCO 256, further_iterations: 40000}
+    baseline: {method: {kind: pretrained}}
+    cells:
+      soft: {}
+";
+
+const CLAIMS: &str = "claims: [{id: c.later, where: Table 2, metric: fid, value: 7.12, contrasts: {}}]\n";
+
+fn shipped(name: &str) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    std::fs::read_to_string(root.join(name)).unwrap()
+}
+
+#[test]
+fn everything_is_reproduced_as_far_as_it_goes() {
+    let repository = Repository::new();
+    repository.write("experiments/blocks.yaml", BLOCKS);
+    repository.write("experiments/claims/blocks.yaml", CLAIMS);
+    repository.write("experiments/table1.yaml", &shipped("table1.yaml"));
+    repository.write("experiments/claims/table1.yaml", &shipped("claims/table1.yaml"));
+    let said = repository.exits(0, &["reproduce", "all"]);
+    assert!(said.err.contains("usual/later of blocks is not run: nobody has written it"), "{}", said.err);
+    assert!(said.err.contains("scale `tiny` has no setting `absent`"), "{}", said.err);
+    let read = |name: &str| std::fs::read_to_string(repository.path(name)).unwrap();
+    let summary = read("reports/all.md");
+    for part in ["[blocks](blocks.md)", "[nano](nano.md)", "[table1](table1.md)", "7 reproduced", "no setting"] {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    let page = read("reports/blocks.md");
+    for part in ["## Further measures", "precision", "correlation_mean", "fd_nano_cnn_infinity", "## Not run", "7.12"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(repository.path("reports/blocks/series.svg").is_file());
+    assert!(read("reports/table1.md").contains("132.5 M, paper 132.5 M: reproduced"));
+
+    let plan = repository.exits(0, &["plan", "blocks", "--json"]).json();
+    assert_eq!((plan["will_run"].as_u64(), plan["will_not_run"].as_u64()), (Some(0), Some(0)));
+    let again = repository.exits(0, &["reproduce", "all"]);
+    assert!(!again.out.contains("done now"), "{}", again.out);
+    // Single cells of it can be asked for; those that cannot be run say so.
+    let refused = repository.exits(2, &["run", "blocks", "--cell", "usual/later"]);
+    assert!(refused.err.contains("nobody has written it"), "{}", refused.err);
+    let refused = repository.exits(2, &["plan", "table1"]);
+    assert!(refused.err.contains("`runner report` writes it"), "{}", refused.err);
+}
+
+#[test]
+fn weights_of_another_kind_are_refused_before_anything_runs() {
+    let repository = Repository::new();
+    repository.write("w.pth", "no weights at all, but something long enough to be read");
+    let extractor = "extractor={kind: inception, weights: {file: w.pth, sha256: ~}}";
+    let said = repository.exits(3, &["reproduce", "nano", "--set", extractor]);
+    assert!(
+        said.err.contains("w.pth") && said.err.contains("neither safetensors nor a file of PyTorch"),
+        "{}",
+        said.err
+    );
+    assert!(!repository.path("results/pretrain").exists(), "nothing has been run");
+}
