@@ -34,7 +34,7 @@ pub(crate) fn blocks(manifest: &Manifest) -> Vec<Block<'_>> {
         .groups
         .iter()
         .filter_map(|(group, members)| Some(Block::Own { group, setting: members.setting.as_deref()? }));
-    let usual = manifest.groups.values().any(|group| group.setting.is_none());
+    let usual = manifest.groups.is_empty() || manifest.groups.values().any(|group| group.setting.is_none());
     usual.then_some(Block::Usual).into_iter().chain(own).collect()
 }
 

@@ -76,7 +76,9 @@ fn what_cannot_be_run_says_why_beside_the_papers_values() {
     bench.measure("baseline", &[2.0]);
     let (report, page) = bench.page();
     let not_run = page.split("## Not run").nth(1).unwrap();
-    for part in ["`coco/dmp` DMP", "7.12", "scale `tiny` has no setting `coco`", "`laion/prompt_tuning`", "35.93"] {
+    for part in
+        ["`coco/dmp` DMP", "7.12", "scale \\`tiny\\` has no setting \\`coco\\`", "`laion/prompt_tuning`", "35.93"]
+    {
         assert!(not_run.contains(part), "{part}: {not_run}");
     }
     assert_eq!(report.not_run.len(), 8);
