@@ -1,5 +1,5 @@
-//! CLIP's tokenizer on the published vocabulary, which is not committed: where it is found under `$DMP_DATA` or
-//! `../shared/datasets`. The ids are those of transformers' fast tokenizer (4.57).
+//! CLIP's tokenizer on the published vocabulary, which is not committed: these tests run where it is found under `$DMP_DATA` or
+//! `../shared/datasets`, and pass without it (`src/clip` has tests on a small one). The ids are those of transformers' fast tokenizer (4.57).
 
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
@@ -23,7 +23,7 @@ fn find(file: &str) -> Option<PathBuf> {
 
 #[test]
 fn known_ids() {
-    let Some(path) = find(VOCABULARY) else { return eprintln!("skipped: no {VOCABULARY}") };
+    let Some(path) = find(VOCABULARY) else { return };
     let tokenizer = Tokenizer::read(&path).unwrap();
     assert_eq!((tokenizer.start(), tokenizer.end()), (49_406, 49_407));
     let known = include_str!("../../goldens/files/clip_tokens.json");
@@ -40,9 +40,7 @@ fn known_ids() {
 
 #[test]
 fn every_caption_of_coco() {
-    let (Some(path), Some(captions)) = (find(VOCABULARY), find(CAPTIONS)) else {
-        return eprintln!("skipped: no {VOCABULARY} or {CAPTIONS}");
-    };
+    let (Some(path), Some(captions)) = (find(VOCABULARY), find(CAPTIONS)) else { return };
     let tokenizer = Tokenizer::read(&path).unwrap();
     let file = flate2::read::GzDecoder::new(std::fs::File::open(captions).unwrap());
     let captions: serde_json::Value = serde_json::from_reader(file).unwrap();
