@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use image::{ImageReader, Limits};
+use manifest::content;
 use rayon::prelude::*;
-use walkdir::WalkDir;
 
 use crate::crop::{Photo, centre_crop};
 use crate::{Error, Images, Result};
@@ -62,26 +62,13 @@ fn list(folder: &Path) -> Result<(Vec<PathBuf>, usize)> {
     if !folder.metadata().map_err(|e| Error::io(folder, e))?.is_dir() {
         return Err(Error::NotAFolder { path: folder.to_owned() });
     }
-    let visible =
-        |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".");
-    let (mut names, mut ignored) = (Vec::new(), 0);
-    for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(visible) {
-        let entry = entry.map_err(|e| {
-            let path = e.path().unwrap_or(folder).to_owned();
-            Error::io(&path, e.into())
-        })?;
-        if entry.file_type().is_dir() {
-            continue;
-        }
-        let extension = entry.path().extension().and_then(|e| e.to_str()).map(str::to_lowercase);
-        if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) {
-            names.push(entry.path().strip_prefix(folder).expect("below the folder").to_owned());
-        } else {
-            ignored += 1;
-        }
-    }
-    names.sort();
-    Ok((names, ignored))
+    let files = content::files(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    let is_image = |path: &PathBuf| {
+        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
+        extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
+    };
+    let (names, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_image);
+    Ok((names, others.len()))
 }
 
 /// Decodes one file, whatever its extension says it is, within the limits.
@@ -148,6 +135,21 @@ mod tests {
             let close = middle(&found.images, i).iter().zip([v, 2 * v, 3 * v]).all(|(a, b)| a.abs_diff(b) <= 3);
             assert!(close, "{name}: {:?}", middle(&found.images, i));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_read_through_a_link_is_in_the_hash() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        square(10).save(folder.path().join("a.png")).unwrap();
+        square(20).save(elsewhere.path().join("1.png")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("b")).unwrap();
+        let hash = || content::digest(folder.path(), &manifest::digest::Digest::of_file).unwrap();
+        let (images, before) = (load(folder.path(), 4).unwrap().images, hash());
+        assert_eq!(images.len(), 2);
+        square(30).save(elsewhere.path().join("1.png")).unwrap();
+        assert_ne!(load(folder.path(), 4).unwrap().images, images);
+        assert_ne!(hash(), before);
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use std::f64::consts::LN_2;
 
+use crate::exp::exp_f64;
 use crate::likelihood::{discretised_gaussian, normal_kl};
 use crate::{Process, Step};
+
+/// Terms that are computed side by side.
+const LANES: usize = 8;
 
 /// Weight of the squared error by timestep.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,18 +95,13 @@ impl TrainingLoss {
             return SampleLoss { mse, vb: 0.0 };
         }
         let bound = Bound::new(step, n);
-        let values = x0.iter().zip(x_t).zip(eps.iter().zip(variance));
-        let term = |((&x0, &x_t), (&eps, &v)): ((&f32, &f32), (&f32, &f32))| {
-            let (x0, x_t, eps, v) = (f64::from(x0), f64::from(x_t), f64::from(eps), f64::from(v));
-            if t == 0 { bound.decoder(x0, x_t, eps, v) } else { bound.divergence(x0, x_t, eps, v) }
+        let slope = bound.per_element * scale;
+        let inputs = [x0, x_t, eps, variance];
+        let vb = if t == 0 {
+            each_term(inputs, grad_variance, slope, |values| bound.decoder(values))
+        } else {
+            each_term(inputs, grad_variance, slope, |values| bound.divergence(values))
         };
-        let mut vb = 0.0;
-        for (i, (value, slope)) in values.map(term).enumerate() {
-            vb += value;
-            if let Some(g) = grad_variance.get_mut(i) {
-                *g = (slope * bound.per_element * scale) as f32;
-            }
-        }
         SampleLoss { mse, vb: vb * bound.per_element }
     }
 
@@ -137,8 +136,41 @@ fn squared_error(eps: &[f32], noise: &[f32], weight: f64, grad: &mut [f32], scal
     for ((g, &e), &n) in grad.iter_mut().zip(eps).zip(noise) {
         *g = slope * (e - n);
     }
-    let squares = eps.iter().zip(noise).map(|(&e, &n)| (f64::from(e) - f64::from(n)).powi(2));
-    weight * squares.sum::<f64>()
+    weight * each_term([eps, noise], &mut [], 0.0, |[e, n]| ((e - n) * (e - n), 0.0))
+}
+
+/// Sum of the terms of all elements, whose slopes times `scale` go to `grad` unless that is empty. [`LANES`] elements are
+/// computed side by side, and summed in an order of that width: the compiler makes vectors of them.
+#[inline(always)]
+fn each_term<const K: usize>(
+    inputs: [&[f32]; K],
+    grad: &mut [f32],
+    scale: f64,
+    term: impl Fn([f64; K]) -> (f64, f64),
+) -> f64 {
+    let at = |values: [f32; K]| term(values.map(f64::from));
+    let (mut sums, mut slopes) = ([0.0; LANES], [0.0; LANES]);
+    let (blocks, rest) = (inputs.map(|input| input.as_chunks::<LANES>().0), inputs.map(|i| i.as_chunks::<LANES>().1));
+    #[expect(clippy::needless_range_loop, reason = "a block of every input, not of the first alone")]
+    for block in 0..blocks[0].len() {
+        let block_inputs: [&[f32; LANES]; K] = std::array::from_fn(|k| &blocks[k][block]);
+        for lane in 0..LANES {
+            let (value, slope) = at(std::array::from_fn(|k| block_inputs[k][lane]));
+            sums[lane] += value;
+            slopes[lane] = slope * scale;
+        }
+        if let Some(grad) = grad.as_chunks_mut::<LANES>().0.get_mut(block) {
+            *grad = slopes.map(|slope| slope as f32);
+        }
+    }
+    for lane in 0..rest[0].len() {
+        let (value, slope) = at(std::array::from_fn(|k| rest[k][lane]));
+        sums[lane] += value;
+        if let Some(grad) = grad.as_chunks_mut::<LANES>().1.get_mut(lane) {
+            *grad = (slope * scale) as f32;
+        }
+    }
+    sums.iter().sum()
 }
 
 /// The variational bound of one step, element by element, in nats.
@@ -162,6 +194,7 @@ impl<'a> Bound<'a> {
         }
     }
 
+    #[inline(always)]
     fn predicted_x0(&self, x_t: f64, eps: f64) -> f64 {
         self.step.sqrt_recip_alpha_bar * x_t - self.step.sqrt_recipm1_alpha_bar * eps
     }
@@ -169,16 +202,17 @@ impl<'a> Bound<'a> {
     /// KL of the true posterior from the predicted one, and its derivative by the variance value `v`. The true log
     /// variance is the lower end of the learned range, so that the difference of both is `(v + 1) / 2 * range`, and
     /// `x_t` cancels in the difference of the means.
-    fn divergence(&self, x0: f64, x_t: f64, eps: f64, v: f64) -> (f64, f64) {
+    #[inline(always)]
+    fn divergence(&self, [x0, x_t, eps, v]: [f64; 4]) -> (f64, f64) {
         let wider = 0.5 * (v + 1.0) * self.range;
-        let shrink = (-wider).exp();
+        let shrink = exp_f64(-wider);
         let apart = self.step.posterior_mean_x0 * (x0 - self.predicted_x0(x_t, eps));
         let ratio = shrink * (1.0 + apart * apart * self.precision);
         (0.5 * (wider - 1.0 + ratio), 0.25 * self.range * (1.0 - ratio))
     }
 
     /// Negative log likelihood of the data's bin, and its derivative by `v`.
-    fn decoder(&self, x0: f64, x_t: f64, eps: f64, v: f64) -> (f64, f64) {
+    fn decoder(&self, [x0, x_t, eps, v]: [f64; 4]) -> (f64, f64) {
         let mean = self.step.posterior_mean_x0 * self.predicted_x0(x_t, eps) + self.step.posterior_mean_xt * x_t;
         let log_scale = 0.5 * (self.step.posterior_log_variance + 0.5 * (v + 1.0) * self.range);
         let (log_likelihood, slope) = discretised_gaussian(x0, mean, log_scale);

@@ -1,9 +1,10 @@
-//! Schedules, steps, losses and likelihoods against the authors' code (goldens, group c).
+//! Schedules, steps, losses and likelihoods against the authors' code (goldens, group c): relative to the largest value
+//! of a tensor, as their README gives the tolerances.
 
 use diffusion::{
     History, Kind, MseWeight, Process, Sampler, Schedule, Spacing, Step, TrainingLoss, Variance, likelihood,
 };
-use goldens::{Array, Golden, assert_close, distance};
+use goldens::{Array, Golden, assert_close, assert_relatively_close, assert_within, relative_distance};
 
 const SCHEDULES: [(&str, Schedule); 2] = [("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
 
@@ -13,9 +14,10 @@ fn process(schedule: Schedule, label: &str) -> Process {
     if label == "1000" { whole } else { whole.respaced(&label.replace('_', ",").parse().unwrap()).unwrap() }
 }
 
-fn within(what: &str, ours: &[f64], theirs: &Array, tolerance: f64) {
-    let apart = distance(ours, &theirs.values);
-    assert!(apart <= tolerance, "{what}: {apart:.2e} away, allowed {tolerance:.0e}");
+/// `max |ours / theirs - 1|`: each entry by itself.
+fn elementwise(ours: &[f64], theirs: &[f64]) -> f64 {
+    let entry = |(a, b): (&f64, &f64)| relative_distance(std::slice::from_ref(a), std::slice::from_ref(b));
+    ours.iter().zip(theirs).map(entry).fold(0.0, f64::max)
 }
 
 /// Sample `i` of a batch.
@@ -56,10 +58,9 @@ fn goldens_schedules() {
                 let what = format!("{name}.{label}.{column}");
                 let ours: Vec<f64> = process.steps().iter().map(value).collect();
                 let theirs = golden.get(&what);
-                within(&what, &ours, &theirs, *tolerance);
-                // Small entries too, which the tolerance's measure (relative to 1 at least) would let pass.
-                let apart = ours.iter().zip(&theirs.values).map(|(a, b)| (a - b).abs() / b.abs().max(1e-12));
-                assert!(apart.fold(0.0, f64::max) < 1e-9, "{what}");
+                assert_within(&what, relative_distance(&ours, &theirs.values), *tolerance);
+                // Also of the smallest entries, which a last bit of another library's cosine moves by 3e-12.
+                assert_within(&format!("{what}, each entry"), elementwise(&ours, &theirs.values), tolerance.max(1e-11));
                 checked += 1;
             }
         }
@@ -90,20 +91,28 @@ fn goldens_steps() {
             let prefix = format!("{name}.{label}.");
             let theirs = |what: &str| golden.get(&format!("{prefix}{what}"));
             let check = |what: &str, ours: &[f32], tolerance| {
-                assert_close(&format!("{prefix}{what}"), ours, &theirs(what), tolerance)
+                assert_relatively_close(&format!("{prefix}{what}"), ours, &theirs(what), tolerance)
             };
             let t = theirs("t").usize();
             let b = t.len();
             let told: Vec<usize> = t.iter().map(|&t| process.step(t).timestep).collect();
             assert_eq!(told, theirs("model_saw_t").usize());
 
-            let q_sample = rows(&t, |(i, &t)| {
-                let mut x_t = vec![0.0; x0.len() / b];
-                process.q_sample(t, row(&x0, b, i), row(&noise, b, i), &mut x_t);
-                x_t
-            });
-            check("q_sample", &q_sample, 1e-5);
+            check("q_sample", &noised(&process, &t, &x0, &noise), 1e-5);
             let x_t = theirs("q_sample").f32();
+            // Mean and spread of `q(x_t | x_0)`: what remains without noise, and without an image.
+            let zeros = vec![0.0; x0.len()];
+            check("q_mean", &noised(&process, &t, &x0, &zeros), 1e-5);
+            let spread = noised(&process, &t, &zeros, &vec![1.0; x0.len()]);
+            check("q_variance", &spread.iter().map(|s| s * s).collect::<Vec<_>>(), 1e-5);
+            check("q_log_variance", &spread.iter().map(|s| 2.0 * s.ln()).collect::<Vec<_>>(), 1e-5);
+            let everywhere =
+                |value: fn(&Step) -> f64| rows(&t, |(_, &t)| vec![value(process.step(t)) as f32; x0.len() / b]);
+            check("posterior_variance", &everywhere(|s| s.posterior_variance), 1e-5);
+            check("posterior_logvar", &everywhere(|s| s.posterior_log_variance), 1e-5);
+            let (from_x0, from_xt) = (everywhere(|s| s.posterior_mean_x0), everywhere(|s| s.posterior_mean_xt));
+            let mean = |i: usize| from_x0[i] * x0[i] + from_xt[i] * x_t[i];
+            check("posterior_mean", &(0..x0.len()).map(mean).collect::<Vec<_>>(), 1e-5);
 
             for (clip, digit) in [(false, 0), (true, 1)] {
                 let sampler = |kind| Sampler::new(process.clone(), kind, Variance::LearnedRange, clip);
@@ -145,10 +154,22 @@ fn goldens_steps() {
             let loss = TrainingLoss::new(process.clone(), MseWeight::Constant);
             let losses = loss.batch_loss(&t, &x0, &x_t, &noise, &output, None);
             check("vb_bpd", &losses.iter().map(|l| l.vb as f32).collect::<Vec<_>>(), 1e-5);
+            // In 32 bits the difference of terms near 1 is rounded by as much as it is worth. The same formula in 32 bits
+            // agrees to the last bits; in 64 it lies within a rounding of 1.
+            let twin: Vec<f32> = (0..b).map(|i| rounded_prior_bpd(&process, row(&x0, b, i))).collect();
+            check("prior_bpd", &twin, 1e-5);
             let prior: Vec<f32> = (0..b).map(|i| process.prior_bpd(row(&x0, b, i)) as f32).collect();
-            check("prior_bpd", &prior, 1e-5);
+            assert_close(&format!("{prefix}prior_bpd in 64 bits"), &prior, &theirs("prior_bpd"), 1e-7);
         }
     }
+}
+
+/// [`Process::prior_bpd`] in the reference's `f32`.
+fn rounded_prior_bpd(process: &Process, x0: &[f32]) -> f32 {
+    let last = process.step(process.len() - 1);
+    let (signal, logvar) = (last.alpha_bar.sqrt() as f32, (1.0 - last.alpha_bar).ln() as f32);
+    let kl = x0.iter().map(|&x| likelihood::normal_kl(signal * x, logvar, 0.0, 0.0));
+    kl.sum::<f32>() / x0.len() as f32 / std::f32::consts::LN_2
 }
 
 #[test]
@@ -170,11 +191,13 @@ fn goldens_losses() {
                 let losses = loss.batch_loss(&t, &x0, &x_t, &noise, &output, Some(&mut grad));
                 let mse: Vec<f32> = losses.iter().map(|l| l.mse as f32).collect();
                 let vb: Vec<f32> = losses.iter().map(|l| l.vb as f32).collect();
-                assert_close(&format!("{prefix}mse"), &mse, &theirs("mse"), 2e-6);
+                assert_relatively_close(&format!("{prefix}mse"), &mse, &theirs("mse"), 2e-6);
                 let tolerance = if schedule == Schedule::Cosine && t.contains(&0) { 1e-5 } else { 2e-6 };
-                assert_close(&format!("{prefix}vb"), &vb, &theirs("vb"), tolerance);
-                for twin in ["grad.model_output", "grad.model_output.f64"] {
-                    assert_close(&format!("{prefix}{twin}"), &grad, &theirs(twin), 2e-6);
+                assert_relatively_close(&format!("{prefix}vb"), &vb, &theirs("vb"), tolerance);
+                // The recorded gradient lies up to 3.0e-6 from its own twin in 64 bits.
+                let rounded = if schedule == Schedule::Cosine { 4e-6 } else { 2e-6 };
+                for (twin, tolerance) in [("grad.model_output", rounded), ("grad.model_output.f64", 2e-6)] {
+                    assert_relatively_close(&format!("{prefix}{twin}"), &grad, &theirs(twin), tolerance);
                 }
                 checked += 1;
             }
@@ -182,7 +205,7 @@ fn goldens_losses() {
         for (label, weights) in golden.group(&format!("weights.{name}.min_snr_")) {
             let weight = MseWeight::MinSnr(label.parse().unwrap());
             let ours: Vec<f32> = process.steps().iter().map(|s| weight.at(s) as f32).collect();
-            assert_close(&format!("{name} min_snr_{label}"), &ours, &weights, 2e-6);
+            assert_relatively_close(&format!("{name} min_snr_{label}"), &ours, &weights, 2e-6);
         }
     }
     assert_eq!(checked, 8);
@@ -192,11 +215,11 @@ fn goldens_losses() {
     let t = golden.get("linear.constant.soft.t").usize();
     let losses = loss.batch_loss(&t, &x0, &noised(&linear, &t, &x0, &noise), &noise, &output, None);
     let total: Vec<f32> = losses.iter().map(|l| l.total() as f32).collect();
-    assert_close("linear.mse_only.loss", &total, &golden.get("linear.mse_only.loss"), 2e-6);
+    assert_relatively_close("linear.mse_only.loss", &total, &golden.get("linear.mse_only.loss"), 2e-6);
     let (x0, noise, output) = (row(&x0, t.len(), 0), row(&noise, t.len(), 0), row(&output, t.len(), 0));
     let one = &loss.batch_loss(&[500], x0, &noised(&linear, &[500], x0, noise), noise, output, None)[0];
-    assert_close("batch1.mse", &[one.mse as f32], &golden.get("batch1.mse"), 2e-6);
-    assert_close("batch1.vb", &[one.vb as f32], &golden.get("batch1.vb"), 2e-6);
+    assert_relatively_close("batch1.mse", &[one.mse as f32], &golden.get("batch1.mse"), 2e-6);
+    assert_relatively_close("batch1.vb", &[one.vb as f32], &golden.get("batch1.vb"), 2e-6);
 }
 
 fn noised(process: &Process, t: &[usize], x0: &[f32], noise: &[f32]) -> Vec<f32> {

@@ -16,7 +16,7 @@ use crate::job::{EngineError, Finished, Job};
 /// # Errors
 /// An input is missing, or the method has no patch.
 pub fn activation(job: &Job, stage: &stage::Activation) -> Result<Finished, EngineError> {
-    let backbone = weights::read(job.input("backbone")?).map_err(anyhow::Error::from)?;
+    let backbone = artifact::backbone(job, &stage.method)?;
     let trained = weights::read(job.input("trained")?).map_err(anyhow::Error::from)?;
     let device = job.tensor_device()?;
     let steps = timesteps(stage.timesteps, stage.diffusion.timesteps);

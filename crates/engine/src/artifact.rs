@@ -4,10 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use data::Images;
+use manifest::method::Method;
 use manifest::stage::FeatureKind;
 use models::weights::{self, Tensor, Weights};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+
+use crate::job::{EngineError, Job};
 
 /// Trained tensors.
 pub const WEIGHTS: &str = "weights.safetensors";
@@ -19,6 +22,17 @@ pub const FEATURES: &str = "features.safetensors";
 pub const STATISTICS: &str = "statistics.safetensors";
 /// Gate weights: `weights` f32 `[timesteps, L', N]`, `timesteps` i64.
 pub const ACTIVATION: &str = "activation.safetensors";
+
+/// Weights of the job's input `backbone`; none for a method that starts from scratch.
+///
+/// # Errors
+/// The file is missing or damaged.
+pub(crate) fn backbone(job: &Job, method: &Method) -> Result<Weights, EngineError> {
+    if method.from_scratch() {
+        return Ok(Weights::new());
+    }
+    Ok(weights::read(job.input("backbone")?).map_err(anyhow::Error::from)?)
+}
 
 /// Writes tensors of any type into one safetensors file.
 ///

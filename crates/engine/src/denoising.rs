@@ -5,16 +5,16 @@ use candle_core::Device;
 use data::Images;
 use manifest::dataset::Source;
 use manifest::dit::DitConfig;
-use manifest::method::{Finetune, Method};
+use manifest::method::{Backbone, Finetune, Method};
 use manifest::scale::{Diffusion, Numerics, Optimisation};
 use manifest::stage;
 use models::weights::{self, Weights};
-use patches::Patch;
+use patches::{Initial, Patch};
 
 use crate::batch::{Batcher, TrainingBatch};
 use crate::job::{EngineError, Finished, Job};
 use crate::losses::Losses;
-use crate::trainables::Layout;
+use crate::trainables::{Layout, own_slots};
 use crate::training::{Objective, Trained, train as run};
 use crate::trunk::{Setting, TrainingTrunk, fast, training_trunk};
 use crate::{artifact, images, process};
@@ -24,7 +24,7 @@ use crate::{artifact, images, process};
 /// # Errors
 /// Those of the data and of training.
 pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineError> {
-    let method = Method::Finetune(Finetune {});
+    let method = Method::Finetune(Finetune { backbone: Backbone::FromScratch });
     let task = Task {
         dit: &stage.dit,
         method: &method,
@@ -37,19 +37,11 @@ pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineEr
     task.run(job, &stage.data, &models::dit::initial_weights(&stage.dit, stage.seed))
 }
 
-/// Trains a method on top of the input `backbone`, whose bytes are the same before and after.
+/// Trains a method on top of the input `backbone`, whose bytes are the same before and after, or from scratch.
 ///
 /// # Errors
 /// Those of the data, of the backbone's file and of training.
 pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
-    let path = job.input("backbone")?;
-    let hash = |when: &str| -> Result<String> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {} {when} training", path.display()))?;
-        Ok(weights::sha256(&bytes))
-    };
-    let before = hash("before")?;
-    let backbone = weights::read_checked(path, &before).map_err(anyhow::Error::from)?;
-    weights::check(path, &backbone, &models::dit::named_shapes(&stage.dit)).map_err(anyhow::Error::from)?;
     let task = Task {
         dit: &stage.dit,
         method: &stage.method,
@@ -59,6 +51,17 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
         seed: stage.seed,
         numerics: &stage.numerics,
     };
+    if stage.method.from_scratch() {
+        return task.run(job, &stage.data, &models::dit::initial_weights(&stage.dit, stage.seed));
+    }
+    let path = job.input("backbone")?;
+    let hash = |when: &str| -> Result<String> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {} {when} training", path.display()))?;
+        Ok(weights::sha256(&bytes))
+    };
+    let before = hash("before")?;
+    let backbone = weights::read_checked(path, &before).map_err(anyhow::Error::from)?;
+    weights::check(path, &backbone, &models::dit::named_shapes(&stage.dit)).map_err(anyhow::Error::from)?;
     let finished = task.run(job, &stage.data, &backbone)?;
     let unchanged = hash("after")? == before;
     ensure_unchanged(unchanged, path)?;
@@ -126,9 +129,12 @@ impl Task<'_> {
         };
         let trunk = training_trunk(setting, self.numerics, device)?;
         let (process, flips) = (process::process(self.diffusion)?, self.optimisation.horizontal_flip);
+        let draws = self.gate_draws();
+        let empty = || Batcher::empty(self.optimisation.batch, self.dit, draws);
         Ok(DenoisingObjective {
             batcher: Batcher::new(images, process, self.dit, flips, self.seed),
-            batch: Batcher::empty(self.optimisation.batch, self.dit, self.gate_draws(layout)?),
+            batch: empty(),
+            next: (empty(), None),
             trunk,
         })
     }
@@ -138,20 +144,22 @@ impl Task<'_> {
     /// # Errors
     /// The method trains nothing, or the shape is unsound.
     pub(crate) fn start(&self, backbone: &Weights) -> Result<(Layout, Weights)> {
-        if let Method::Finetune(_) = self.method {
-            return Ok((fast::full_layout(self.dit)?, backbone.clone()));
-        }
         let tensors = patches::trainable(self.method, self.dit);
         ensure!(!tensors.is_empty(), "this method trains nothing");
-        let initial = patches::initial_weights(&tensors, backbone, self.seed);
-        Ok((Layout::new(tensors.into_iter().map(|t| (t.name, t.shape, t.learning_rate_factor))), initial))
+        let mut initial = patches::initial_weights(&tensors, backbone, self.seed);
+        let backbone_learns = tensors.iter().any(|tensor| tensor.initial == Initial::Backbone);
+        let mut slots = Vec::new();
+        if backbone_learns {
+            initial.extend(backbone.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
+            slots = fast::full_slots(self.dit)?;
+        }
+        slots.extend(own_slots(tensors));
+        Ok((Layout::new(slots), initial))
     }
 
     /// Draws of gate noise per iteration, `L' B N`; none where there is no patch.
-    fn gate_draws(&self, layout: &Layout) -> Result<usize> {
-        let tensors = weights::constants(&layout.zeros(), candle_core::DType::F32, &Device::Cpu)?;
-        let patch = Patch::build(self.method, self.dit, &tensors)?;
-        Ok(patch.map_or(0, |patch| patch.blocks() * self.optimisation.batch * patch.prompts()))
+    fn gate_draws(&self) -> usize {
+        Patch::size(self.method, self.dit).map_or(0, |(blocks, prompts)| blocks * self.optimisation.batch * prompts)
     }
 }
 
@@ -159,12 +167,22 @@ impl Task<'_> {
 pub(crate) struct DenoisingObjective<'a> {
     batcher: Batcher<'a>,
     batch: TrainingBatch,
+    /// What is trained on next, and at which iteration.
+    next: (TrainingBatch, Option<usize>),
     trunk: Box<dyn TrainingTrunk>,
 }
 
 impl Objective for DenoisingObjective<'_> {
+    /// The next batch is made beside the gate, which keeps one thread only.
     fn gradient(&mut self, iteration: usize, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
-        self.batcher.fill(iteration, &mut self.batch);
-        self.trunk.gradient(&self.batch, values, gradient)
+        let Self { batcher, batch, next: (next, prepared), trunk } = self;
+        if *prepared != Some(iteration) {
+            batcher.fill(iteration, next);
+        }
+        std::mem::swap(batch, next);
+        let (losses, ()) =
+            rayon::join(|| trunk.gradient(batch, values, gradient), || batcher.fill(iteration + 1, next));
+        *prepared = Some(iteration + 1);
+        losses
     }
 }

@@ -48,6 +48,25 @@ impl Answers {
         }
     }
 
+    /// Those of images that the network has not seen, to be judged by its outputs.
+    ///
+    /// # Errors
+    /// One of them has a label above all that were seen: the network has no output for it.
+    fn of_unseen(&self, images: &Images) -> Result<Self> {
+        match self {
+            Self::Factors(..) => Self::of(images, Target::Factors),
+            Self::Labels(_, count) => match Self::of(images, Target::Labels)? {
+                Self::Labels(labels, wanted) if wanted <= *count => Ok(Self::Labels(labels, *count)),
+                other => anyhow::bail!(
+                    "a held-out image has label {}, but those of the training images end at {}; raise `data.count`, or \
+                     change `held_out`, so that every label is learned",
+                    other.outputs() - 1,
+                    count - 1
+                ),
+            },
+        }
+    }
+
     fn outputs(&self) -> usize {
         match self {
             Self::Factors(_, count) | Self::Labels(_, count) => *count,
@@ -125,7 +144,7 @@ pub fn train_extractor(job: &Job, stage: &stage::TrainExtractor) -> Result<Finis
     let split = held_out.with_context(|| format!("{} images cannot hold {} out", images.len(), stage.held_out))?;
     let (seen, unseen) = (images.slice(0..split), images.slice(split..images.len()));
     let answers = Answers::of(&seen, stage.extractor.target)?;
-    let outputs = answers.outputs();
+    let (outputs, unseen_answers) = (answers.outputs(), answers.of_unseen(&unseen)?);
 
     let initial = models::extractor::initial_weights(&stage.extractor, outputs, stage.seed);
     let layout = Layout::new(initial.iter().map(|(name, t)| (name.clone(), t.shape.clone(), 1.0)));
@@ -148,7 +167,7 @@ pub fn train_extractor(job: &Job, stage: &stage::TrainExtractor) -> Result<Finis
     let trained = layout.unflatten(&values);
     weights::write(&job.directory.join(artifact::WEIGHTS), &trained).map_err(anyhow::Error::from)?;
     let network = network(&stage.extractor, &trained, &device)?;
-    let metrics = judge(&network, &unseen, &Answers::of(&unseen, stage.extractor.target)?, &device)?;
+    let metrics = judge(&network, &unseen, &unseen_answers, &device)?;
     Ok(Finished { metrics, curve, ..Finished::completed(artifact::WEIGHTS) })
 }
 
@@ -200,4 +219,46 @@ pub(crate) fn pixels(images: &Images, indices: &[usize], device: &Device) -> Res
         images.normalised(i, false, out);
     }
     Ok(Tensor::from_vec(x, (indices.len(), images.channels, images.side, images.side), device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One image of 4 x 4 per label, all of the label's brightness.
+    fn images(labels: &[u32]) -> Images {
+        let pixels = labels.iter().flat_map(|&label| [60 * label as u8; 16]).collect();
+        Images { channels: 1, side: 4, pixels, labels: Some(labels.to_vec()), factors: None }
+    }
+
+    /// Rows are as wide as the network's head, also where the unseen images lack the last labels.
+    #[test]
+    fn labels_that_are_not_among_the_unseen_leave_the_accuracy_right() {
+        let config = ExtractorConfig {
+            name: "small".to_owned(),
+            image_size: 4,
+            channels: 1,
+            widths: vec![2],
+            target: Target::Labels,
+        };
+        let seen = Answers::of(&images(&[0, 3, 2, 1]), Target::Labels).unwrap();
+        assert_eq!(seen.outputs(), 4);
+        let mut trained = models::extractor::initial_weights(&config, seen.outputs(), 1);
+        // The head says 1 whatever it sees.
+        trained.get_mut("head.weight").unwrap().values.fill(0.0);
+        trained.get_mut("head.bias").unwrap().values.copy_from_slice(&[0.0, 1.0, 0.0, 0.0]);
+        let device = Device::Cpu;
+        let network = network(&config, &trained, &device).unwrap();
+        let unseen = images(&[1, 0, 1, 1]);
+        let answers = seen.of_unseen(&unseen).unwrap();
+        assert_eq!(judge(&network, &unseen, &answers, &device).unwrap()["accuracy"], 0.75);
+    }
+
+    #[test]
+    fn a_label_beyond_those_that_were_learned_is_refused() {
+        let seen = Answers::of(&images(&[0, 2]), Target::Labels).unwrap();
+        let error = seen.of_unseen(&images(&[1, 3])).err().unwrap().to_string();
+        assert!(error.contains("label 3") && error.contains("end at 2"), "{error}");
+        assert!(seen.of_unseen(&images(&[1])).is_ok(), "a gap has an output");
+    }
 }

@@ -1,4 +1,4 @@
-//! The diffusion loss of a batch, in parallel over its samples.
+//! The diffusion loss of a batch, sample by sample.
 
 use diffusion::{SampleLoss, TrainingLoss};
 use rayon::prelude::*;
@@ -6,20 +6,34 @@ use rayon::prelude::*;
 use crate::batch::TrainingBatch;
 use crate::losses::Losses;
 
-/// Mean losses of a batch for the model's `output` `[B, O, H, W]`, and the derivative of their sum over `d_output`.
-/// The sums run in the order of the samples, whatever the threads.
-pub fn losses(loss: &TrainingLoss, batch: &TrainingBatch, output: &[f32], d_output: &mut [f32]) -> Losses {
+/// Loss of one sample of a batch for the model's `output` `[O, H, W]`, and its share of the mean loss's derivative over
+/// `d_output`.
+pub fn sample(
+    loss: &TrainingLoss,
+    batch: &TrainingBatch,
+    sample: usize,
+    output: &[f32],
+    d_output: &mut [f32],
+) -> SampleLoss {
     let count = batch.clean.t.len();
-    let (inputs, outputs) = (batch.x_t.len() / count, output.len() / count);
-    let images = batch.clean.x0.par_chunks(inputs).zip(batch.x_t.par_chunks(inputs));
-    let images = images.zip(batch.clean.noise.par_chunks(inputs)).zip(&batch.clean.t);
-    let samples = images.zip(output.par_chunks(outputs)).zip(d_output.par_chunks_mut(outputs));
-    let terms: Vec<SampleLoss> = samples
-        .map(|(((((x0, x_t), noise), &t), output), d_output)| {
-            loss.sample_loss(t, x0, x_t, noise, output, Some(d_output), 1.0 / count as f64)
-        })
-        .collect();
-    let mean = |term: fn(&SampleLoss) -> f64| terms.iter().map(term).sum::<f64>() / count as f64;
+    let inputs = batch.x_t.len() / count;
+    let image = sample * inputs..(sample + 1) * inputs;
+    let (x0, x_t, noise) = (&batch.clean.x0[image.clone()], &batch.x_t[image.clone()], &batch.clean.noise[image]);
+    loss.sample_loss(batch.clean.t[sample], x0, x_t, noise, output, Some(d_output), 1.0 / count as f64)
+}
+
+/// Means over the samples, summed in their order.
+pub fn mean(samples: &[SampleLoss]) -> Losses {
+    let mean = |term: fn(&SampleLoss) -> f64| samples.iter().map(term).sum::<f64>() / samples.len() as f64;
     let (mse, vb) = (mean(|t| t.mse), mean(|t| t.vb));
     Losses { mse, vb, total: mse + vb, ..Losses::default() }
+}
+
+/// Mean losses of a batch for the model's `output` `[B, O, H, W]`, and the derivative of their sum over `d_output`.
+pub fn losses(loss: &TrainingLoss, batch: &TrainingBatch, output: &[f32], d_output: &mut [f32]) -> Losses {
+    let each = output.len() / batch.clean.t.len();
+    let samples = output.par_chunks(each).zip(d_output.par_chunks_mut(each)).enumerate();
+    let terms: Vec<SampleLoss> =
+        samples.map(|(i, (output, d_output))| sample(loss, batch, i, output, d_output)).collect();
+    mean(&terms)
 }

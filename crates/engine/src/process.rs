@@ -39,3 +39,47 @@ pub fn sampler(settings: &scale::Diffusion, sampler: &scale::Sampler, dit: &DitC
     let variance = if dit.learn_sigma { Variance::LearnedRange } else { Variance::FixedLarge };
     Ok(Sampler::new(process(settings)?.respaced(&spacing)?, kind, variance, sampler.clip_x0))
 }
+
+#[cfg(test)]
+mod tests {
+    use manifest::scale::{Diffusion, GuidanceChannels, SamplerKind, Schedule};
+
+    use super::*;
+
+    /// A plan must refuse what cannot run, and nothing else: minutes of training come before the first sample.
+    #[test]
+    fn what_a_plan_accepts_is_what_runs() {
+        let dit = DitConfig {
+            image_size: 4,
+            channels: 1,
+            patch: 2,
+            hidden: 4,
+            depth: 1,
+            heads: 1,
+            classes: None,
+            label_dropout: 0.0,
+            learn_sigma: true,
+        };
+        for schedule in [Schedule::Linear, Schedule::ScaledLinear, Schedule::Cosine] {
+            for timesteps in 1..=60 {
+                let diffusion = Diffusion { schedule, timesteps };
+                let possible = timesteps >= diffusion.shortest();
+                assert_eq!(process(&diffusion).is_ok(), possible, "{diffusion:?}");
+                for kind in [SamplerKind::Ddpm, SamplerKind::Ddim, SamplerKind::Pndm] {
+                    for steps in (1..=timesteps + 1).filter(|_| possible) {
+                        let settings = scale::Sampler {
+                            kind,
+                            steps,
+                            clip_x0: true,
+                            guidance: 1.0,
+                            guidance_channels: GuidanceChannels::All,
+                        };
+                        let misfit = settings.misfit(timesteps);
+                        let built = sampler(&diffusion, &settings, &dit);
+                        assert_eq!(built.is_ok(), misfit.is_none(), "{diffusion:?} {settings:?}: {misfit:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -97,7 +97,7 @@ mod tests {
     /// Against the authors' networks, counted by PyTorch.
     #[test]
     fn the_authors_networks_have_as_many_parameters() {
-        let keys: Value = serde_json::from_str(include_str!("../../goldens/files/model_keys.json")).unwrap();
+        let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
         let published = |name: &str| keys[name]["parameters"].as_u64().unwrap() as usize;
         for (name, classes, condition) in [
             ("DiT-B/2", None, "uncond"),

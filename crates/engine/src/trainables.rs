@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use models::weights::{Tensor, Weights};
+use patches::{Initial, Trainable};
 
 /// The place of one tensor in the flat buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,12 @@ pub struct Slot {
     pub range: Range<usize>,
     /// Its learning rate over that of the run; 0 for a tensor that is stored but does not learn.
     pub learning_rate_factor: f64,
+}
+
+/// Names, shapes and learning rate factors of the tensors that a method has of its own, beside the backbone's.
+pub fn own_slots(tensors: Vec<Trainable>) -> impl Iterator<Item = (String, Vec<usize>, f64)> {
+    let own = tensors.into_iter().filter(|tensor| tensor.initial != Initial::Backbone);
+    own.map(|tensor| (tensor.name, tensor.shape, tensor.learning_rate_factor))
 }
 
 /// Names and places of all trainable tensors.

@@ -1,4 +1,4 @@
-//! What the forward pass keeps for the backward pass.
+//! What the forward pass keeps for the backward pass, and the gradient on its way back.
 
 use crate::attention::SoftmaxRow;
 use crate::layernorm::RowStatistics;
@@ -21,6 +21,8 @@ pub(crate) struct Activations {
     pub(crate) hidden: Vec<Vec<f32>>,
     /// Outputs of `attn.proj` and `mlp.fc2` before bias and gate: only where the gates' modulation learns.
     pub(crate) branches: Option<[Vec<Vec<f32>>; 2]>,
+    /// Gradient of the residual stream; empty in sampling.
+    pub(crate) dx: Vec<f32>,
 }
 
 impl Activations {
@@ -43,6 +45,7 @@ impl Activations {
             middle_statistics: statistics(slots),
             hidden: wide(s.mlp(), slots),
             branches: learns.then(|| [wide(s.hidden, slots), wide(s.hidden, slots)]),
+            dx: vec![0.0; if plan.learn == Learn::Nothing { 0 } else { rows * s.hidden }],
         }
     }
 
@@ -68,6 +71,6 @@ impl Activations {
         let floats = floats.into_iter().chain(branches).flatten().map(|slot| size_of_val(&slot[..]));
         let statistics = self.x_statistics.iter().chain(&self.middle_statistics).map(|slot| size_of_val(&slot[..]));
         let softmax = self.softmax.iter().map(|slot| size_of_val(&slot[..]));
-        floats.chain(statistics).chain(softmax).sum()
+        floats.chain(statistics).chain(softmax).sum::<usize>() + size_of_val(&self.dx[..])
     }
 }

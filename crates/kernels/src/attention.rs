@@ -4,16 +4,18 @@
 //! that with the values, and are never stored: the forward pass keeps each row's maximum and reciprocal sum, from which
 //! the backward pass makes the probabilities again.
 
+use std::f32::consts::LOG2_E;
+
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::matrix::{Matrix, MatrixMut};
 use crate::tile;
-use crate::vector::{LANES, dot, exp, map_sum, max};
+use crate::vector::{LANES, dot, exp2_at_most_one, map_sum, max};
 
 /// Queries of a strip: a multiple of [`tile::ROWS`].
 const STRIP: usize = 12;
 
-/// What is kept of a softmax row: `p_j = e^(s_j - maximum) * inverse_sum`.
+/// What is kept of a softmax row: `p_j = 2^(s_j - maximum) * inverse_sum`, the scores `s` in units of `ln 2`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SoftmaxRow {
     maximum: f32,
@@ -43,6 +45,11 @@ impl Heads {
 
     fn scale(&self) -> f32 {
         1.0 / (self.width as f32).sqrt()
+    }
+
+    /// The same for scores that are exponents of 2.
+    fn binary_scale(&self) -> f32 {
+        LOG2_E * self.scale()
     }
 
     /// Of a `[tokens, stride]` buffer the `width` columns from `start` on, rows `first..first + rows`.
@@ -76,10 +83,15 @@ impl Heads {
         let (t, square) = (self.tokens, |length: usize| length / LANES * LANES);
         for first in (0..square(t)).step_by(LANES) {
             for c in (0..square(self.width)).step_by(LANES) {
-                let row = |i: usize| (first + i) * stride + start + c;
-                let rows: [&[f32]; LANES] = std::array::from_fn(|i| &buffer[row(i)..row(i) + LANES]);
+                let mut rows: [&[f32]; LANES] = [&[]; LANES];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = &buffer[(first + i) * stride + start + c..][..LANES];
+                }
                 for j in 0..LANES {
-                    let column: [f32; LANES] = std::array::from_fn(|i| rows[i][j]);
+                    let mut column = [0.0; LANES];
+                    for i in 0..LANES {
+                        column[i] = rows[i][j];
+                    }
                     out[(c + j) * t + first..][..LANES].copy_from_slice(&column);
                 }
             }
@@ -126,7 +138,7 @@ impl Forward<'_> {
     #[inline(always)]
     fn each<S: Simd>(self, simd: S, h: Heads) {
         let Self { qkv, out, rows, scratch, .. } = self;
-        let (t, d, scale) = (h.tokens, h.hidden(), h.scale());
+        let (t, d, scale) = (h.tokens, h.hidden(), h.binary_scale());
         let (keys, scores) = scratch.split_at_mut(h.width * t);
         for head in 0..h.heads {
             let start = head * h.width;
@@ -139,7 +151,7 @@ impl Forward<'_> {
                 tile::product::<S, false>(simd, MatrixMut::new(scores, count, t), queries, keys, None, |_| scale);
                 for (scores, row) in scores.chunks_exact_mut(t).zip(&mut *rows) {
                     let maximum = max(scores);
-                    let total = map_sum(scores, |s| exp(s - maximum));
+                    let total = map_sum(scores, |s| exp2_at_most_one(s - maximum));
                     *row = SoftmaxRow { maximum, inverse_sum: 1.0 / total };
                 }
                 // the division by the sum is done on the head's output, which is narrower than the scores
@@ -186,7 +198,7 @@ impl Backward<'_> {
     #[inline(always)]
     fn each<S: Simd>(self, simd: S, h: Heads) {
         let Self { qkv, out, rows, d_out, d_qkv, scratch, .. } = self;
-        let (t, d, scale) = (h.tokens, h.hidden(), h.scale());
+        let (t, d, scale, binary) = (h.tokens, h.hidden(), h.scale(), h.binary_scale());
         let (keys, scratch) = scratch.split_at_mut(h.width * t);
         let (values, scratch) = scratch.split_at_mut(h.width * t);
         let (p, ds) = scratch[..2 * t * t].split_at_mut(t * t);
@@ -198,14 +210,14 @@ impl Backward<'_> {
                 let queries = h.view(qkv, 3 * d, start, first, count);
                 let d_head = h.view(d_out, d, start, first, count);
                 let (p, ds) = (&mut p[first * t..][..count * t], &mut ds[first * t..][..count * t]);
-                tile::product::<S, false>(simd, MatrixMut::new(p, count, t), queries, keys_t, None, |_| scale);
+                tile::product::<S, false>(simd, MatrixMut::new(p, count, t), queries, keys_t, None, |_| binary);
                 tile::product::<S, false>(simd, MatrixMut::new(ds, count, t), d_head, values_t, None, |_| 1.0);
                 let rows = &rows[head * t + first..][..count];
                 for (i, (p, ds)) in p.chunks_exact_mut(t).zip(ds.chunks_exact_mut(t)).enumerate() {
                     let (row, at) = (rows[i], (first + i) * d + start);
-                    let mean = dot(&out[at..at + h.width], &d_out[at..at + h.width]);
+                    let mean = dot(simd, &out[at..at + h.width], &d_out[at..at + h.width]);
                     for (p, ds) in p.iter_mut().zip(ds) {
-                        *p = exp(*p - row.maximum) * row.inverse_sum;
+                        *p = exp2_at_most_one(*p - row.maximum) * row.inverse_sum;
                         *ds = *p * (*ds - mean) * scale;
                     }
                 }

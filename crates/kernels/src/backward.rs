@@ -1,8 +1,9 @@
-//! The backward pass of one lane: final layer, one block, embedding.
+//! The backward pass of one chunk: final layer, one block, embedding.
 //!
-//! `lane.dx` carries the gradient of the residual stream from one call to the next. What is not stored is made again:
+//! `activations.dx` carries the gradient of the residual stream from one call to the next. What is not stored is made again:
 //! normalised rows from the row statistics, GELU from the pre-activation, probabilities from the softmax rows.
 
+use crate::activations::Activations;
 use crate::attention;
 use crate::gelu;
 use crate::matrix::{Matrix, MatrixMut, multiply, product};
@@ -12,7 +13,7 @@ use crate::patches;
 use crate::plan::Learn;
 use crate::residual::{AddRows, FullGate, Gate, Leave, Norm};
 use crate::vector::vectorize;
-use crate::workspace::{Lane, Pool, Scratch};
+use crate::workspace::{Lane, Scratch};
 
 /// `[d_weight += dy^T x]`, overwriting what an earlier step left where the chunk is the lane's first.
 fn weight_gradient(d_weight: &mut [f32], dy: &[f32], x: &[f32], rows: usize, first: bool) {
@@ -22,83 +23,80 @@ fn weight_gradient(d_weight: &mut [f32], dy: &[f32], x: &[f32], rows: usize, fir
 }
 
 impl Pass<'_> {
-    fn chunks(lane: &Lane, pool: &Pool) -> impl Iterator<Item = Chunk> + use<> {
-        let (start, samples, each) = (lane.samples.start, lane.samples.len(), pool.chunk());
-        (0..samples).step_by(each).map(move |offset| Chunk {
-            start: start + offset,
-            offset,
-            count: each.min(samples - offset),
-        })
-    }
-
-    /// From the output's gradient (of the lane's samples) to `lane.dx` after the last block.
-    pub(crate) fn final_layer_backward(&self, lane: &mut Lane, pool: &Pool, learn: Learn, d_output: &[f32]) {
+    /// From the output's gradient to that of the residual stream after the last block.
+    pub(crate) fn final_layer_backward(
+        &self,
+        chunk: Chunk,
+        activations: &mut Activations,
+        lane: &mut Lane,
+        scratch: &mut Scratch,
+        learn: Learn,
+    ) {
         let (s, d) = (self.shape, self.shape.hidden);
         let (at, values) = (Offsets::new(s), self.parameters.values());
         let everything = learn == Learn::Everything;
         let (tokens, longer) = (s.tokens(), self.tokens_before(s.depth));
-        lane.dx.fill(0.0);
-        lane.d_modulations.fill(0.0);
-        pool.with(|scratch| {
-            for chunk in Self::chunks(lane, pool) {
-                let Lane { activations, dx, share, d_modulations, samples, .. } = &mut *lane;
-                let activations = activations.as_mut().expect("a backward pass has activations");
-                let slot = activations.x_slot(s.depth);
-                let rows = chunk.count * tokens;
-                let Scratch { patches, normed, branch, again, .. } = &mut *scratch;
-                let patches = &mut patches[..rows * s.patch_out()];
-                let images = chunk.of(d_output, s.output()).chunks_exact(s.output());
-                for (image, patches) in images.zip(patches.chunks_exact_mut(tokens * s.patch_out())) {
-                    patches::patchify(s, image, patches);
-                }
-                let dn = &mut normed[..rows * d];
-                let weight = Matrix::new(&values[at.last.clone()], s.patch_out(), d);
-                product(MatrixMut::new(dn, rows, d), Matrix::new(patches, rows, s.patch_out()), weight);
-                let d_stream = &mut branch[..rows * d];
-                d_stream.fill(0.0);
-                let final_modulations = samples.len() * s.depth * 6 * d;
-                vectorize(Norm {
-                    pass: self,
-                    chunk,
-                    level: s.depth,
-                    place: 0,
-                    x: chunk.of(&activations.x[slot], tokens * d),
-                    statistics: chunk.of(&activations.x_statistics[slot], tokens),
-                    dn,
-                    dx: d_stream,
-                    again: everything.then_some(&mut again[..]),
-                    d_modulations: match everything {
-                        true => Some(chunk.of_mut(&mut d_modulations[final_modulations..], 2 * d)),
-                        false => None,
-                    },
-                });
-                // prompts in front are dropped before the output: their gradient stays zero
-                let dx = chunk.of_mut(dx, longer * d).chunks_exact_mut(longer * d);
-                for (stream, dx) in d_stream.chunks_exact(tokens * d).zip(dx) {
-                    dx[(longer - tokens) * d..].copy_from_slice(stream);
-                }
-                if everything {
-                    let (d_weight, d_bias) = share.split_at_mut(s.patch_out() * d);
-                    let d_bias = &mut d_bias[..s.patch_out()];
-                    weight_gradient(d_weight, patches, &again[..rows * d], rows, chunk.offset == 0);
-                    if chunk.offset == 0 {
-                        d_bias.fill(0.0);
-                    }
-                    vectorize(AddRows { sum: d_bias, values: patches });
-                }
-            }
+        let Lane { share, d_modulations, samples, .. } = lane;
+        let slot = activations.x_slot(s.depth);
+        let Activations { x, x_statistics, dx, .. } = activations;
+        let rows = chunk.count * tokens;
+        let Scratch { patches, d_output, normed, branch, again, .. } = scratch;
+        let patches = &mut patches[..rows * s.patch_out()];
+        let images = d_output.chunks_exact(s.output());
+        for (image, patches) in images.zip(patches.chunks_exact_mut(tokens * s.patch_out())) {
+            patches::patchify(s, image, patches);
+        }
+        let dn = &mut normed[..rows * d];
+        let weight = Matrix::new(&values[at.last.clone()], s.patch_out(), d);
+        product(MatrixMut::new(dn, rows, d), Matrix::new(patches, rows, s.patch_out()), weight);
+        let d_stream = &mut branch[..rows * d];
+        d_stream.fill(0.0);
+        let final_modulations = samples.len() * s.depth * 6 * d;
+        vectorize(Norm {
+            pass: self,
+            chunk,
+            level: s.depth,
+            place: 0,
+            x: chunk.of(&x[slot], tokens * d),
+            statistics: chunk.of(&x_statistics[slot], tokens),
+            dn,
+            dx: d_stream,
+            again: everything.then_some(&mut again[..]),
+            d_modulations: match everything {
+                true => Some(chunk.of_mut(&mut d_modulations[final_modulations..], 2 * d)),
+                false => None,
+            },
         });
+        // prompts in front are dropped before the output: their gradient is zero
+        let dx = chunk.of_mut(dx, longer * d).chunks_exact_mut(longer * d);
+        for (stream, dx) in d_stream.chunks_exact(tokens * d).zip(dx) {
+            let (front, dx) = dx.split_at_mut((longer - tokens) * d);
+            front.fill(0.0);
+            dx.copy_from_slice(stream);
+        }
+        if everything {
+            let (d_weight, d_bias) = share.split_at_mut(s.patch_out() * d);
+            let d_bias = &mut d_bias[..s.patch_out()];
+            weight_gradient(d_weight, patches, &again[..rows * d], rows, chunk.offset == 0);
+            if chunk.offset == 0 {
+                d_bias.fill(0.0);
+            }
+            vectorize(AddRows { sum: d_bias, values: patches });
+        }
     }
 
     /// Back through block `level` and its contribution.
-    pub(crate) fn block_backward(&self, level: usize, lane: &mut Lane, pool: &Pool, learn: Learn) {
-        let d = self.shape.hidden;
-        let (weights, prompts) = self.contributions[level].gradient_lengths(lane.samples.len(), d);
-        lane.d_weights[level].resize(weights, 0.0);
-        lane.d_prompts[level].clear();
-        lane.d_prompts[level].resize(prompts, 0.0);
-        if learn != Learn::Nothing && !lane.share.is_empty() {
-            let share = BlockWeightsMut::split(&mut lane.share, d);
+    pub(crate) fn block_backward(
+        &self,
+        level: usize,
+        chunk: Chunk,
+        activations: &mut Activations,
+        lane: &mut Lane,
+        scratch: &mut Scratch,
+        learn: Learn,
+    ) {
+        if chunk.offset == 0 && !lane.share.is_empty() {
+            let share = BlockWeightsMut::split(&mut lane.share, self.shape.hidden);
             for bias in [share.qkv_bias, share.proj_bias, share.fc1_bias, share.fc2_bias] {
                 bias.fill(0.0);
             }
@@ -107,25 +105,29 @@ impl Pass<'_> {
                 share.fc2.fill(0.0);
             }
         }
-        pool.with(|scratch| {
-            for chunk in Self::chunks(lane, pool) {
-                self.mlp_backward(level, chunk, lane, scratch, learn);
-                self.attention_backward(level, chunk, lane, scratch, learn);
-            }
-        });
-        self.shorten(level, lane);
+        self.mlp_backward(level, chunk, activations, lane, scratch, learn);
+        self.attention_backward(level, chunk, activations, lane, scratch, learn);
+        self.shorten(level, chunk, &mut activations.dx);
     }
 
     /// Back from after the block to the middle of its residual stream.
-    fn mlp_backward(&self, level: usize, chunk: Chunk, lane: &mut Lane, scratch: &mut Scratch, learn: Learn) {
+    fn mlp_backward(
+        &self,
+        level: usize,
+        chunk: Chunk,
+        activations: &mut Activations,
+        lane: &mut Lane,
+        scratch: &mut Scratch,
+        learn: Learn,
+    ) {
         let (d, mlp) = (self.shape.hidden, self.shape.mlp());
         let weights = self.parameters.block(level);
         let tokens = self.tokens[level];
         let rows = chunk.count * tokens;
         let first = chunk.offset == 0;
-        let Lane { activations, dx, share, d_modulations, samples, .. } = lane;
-        let activations = activations.as_ref().expect("a backward pass has activations");
+        let Lane { share, d_modulations, samples, .. } = lane;
         let slot = activations.slot(level);
+        let Activations { middle, middle_statistics, hidden, branches, dx, .. } = activations;
         let Scratch { normed, branch, again, wide, wide_again, .. } = scratch;
         let dx = chunk.of_mut(dx, tokens * d);
         let (branch, dn) = (&mut branch[..rows * d], &mut normed[..rows * d]);
@@ -143,8 +145,7 @@ impl Pass<'_> {
             dx,
             d_branch: branch,
             full: full.as_mut().map(|(share, d_modulations)| FullGate {
-                branch: chunk
-                    .of(&activations.branches.as_ref().expect("kept where everything learns")[1][slot], tokens * d),
+                branch: chunk.of(&branches.as_ref().expect("kept where everything learns")[1][slot], tokens * d),
                 bias: weights.fc2_bias,
                 d_bias: share.fc2_bias,
                 d_modulations,
@@ -152,7 +153,7 @@ impl Pass<'_> {
         });
         let fc2 = Matrix::new(weights.fc2, d, mlp);
         product(MatrixMut::new(wide, rows, mlp), Matrix::new(branch, rows, d), fc2);
-        let hidden = chunk.of(&activations.hidden[slot], tokens * mlp);
+        let hidden = chunk.of(&hidden[slot], tokens * mlp);
         match &mut full {
             Some((share, _)) => {
                 let active = &mut wide_again[..rows * mlp];
@@ -173,8 +174,8 @@ impl Pass<'_> {
             chunk,
             level,
             place: 3,
-            x: chunk.of(&activations.middle[slot], tokens * d),
-            statistics: chunk.of(&activations.middle_statistics[slot], tokens),
+            x: chunk.of(&middle[slot], tokens * d),
+            statistics: chunk.of(&middle_statistics[slot], tokens),
             dn,
             dx,
             again: full.is_some().then_some(&mut again[..]),
@@ -186,15 +187,23 @@ impl Pass<'_> {
     }
 
     /// Back from the middle of the residual stream to the block's input, and to its contribution.
-    fn attention_backward(&self, level: usize, chunk: Chunk, lane: &mut Lane, scratch: &mut Scratch, learn: Learn) {
+    fn attention_backward(
+        &self,
+        level: usize,
+        chunk: Chunk,
+        activations: &mut Activations,
+        lane: &mut Lane,
+        scratch: &mut Scratch,
+        learn: Learn,
+    ) {
         let (s, d) = (self.shape, self.shape.hidden);
         let weights = self.parameters.block(level);
         let tokens = self.tokens[level];
         let rows = chunk.count * tokens;
         let first = chunk.offset == 0;
-        let Lane { activations, dx, share, d_modulations, samples, d_weights, d_prompts, .. } = lane;
-        let activations = activations.as_ref().expect("a backward pass has activations");
+        let Lane { share, d_modulations, samples, d_weights, d_prompts, .. } = lane;
         let (slot, x_slot) = (activations.slot(level), activations.x_slot(level));
+        let Activations { x, x_statistics, qkv, softmax, attention, branches, dx, .. } = activations;
         let Scratch { normed, branch, again, wide, head, .. } = scratch;
         let dx = chunk.of_mut(dx, tokens * d);
         let (branch, normed) = (&mut branch[..rows * d], &mut normed[..rows * d]);
@@ -206,8 +215,7 @@ impl Pass<'_> {
 
         let full = match (&mut share, &mut d_modulations) {
             (Some(share), Some(d_modulations)) => Some(FullGate {
-                branch: chunk
-                    .of(&activations.branches.as_ref().expect("kept where everything learns")[0][slot], tokens * d),
+                branch: chunk.of(&branches.as_ref().expect("kept where everything learns")[0][slot], tokens * d),
                 bias: weights.proj_bias,
                 d_bias: &mut *share.proj_bias,
                 d_modulations,
@@ -215,7 +223,7 @@ impl Pass<'_> {
             _ => None,
         };
         vectorize(Gate { pass: self, chunk, level, place: 2, dx, d_branch: branch, full });
-        let attention = chunk.of(&activations.attention[slot], tokens * d);
+        let attention = chunk.of(&attention[slot], tokens * d);
         let d_attention = &mut *normed;
         let proj = Matrix::new(weights.proj, d, d);
         product(MatrixMut::new(d_attention, rows, d), Matrix::new(branch, rows, d), proj);
@@ -226,8 +234,8 @@ impl Pass<'_> {
             }
         }
 
-        let qkv = chunk.of(&activations.qkv[slot], tokens * 3 * d);
-        let softmax = chunk.of(&activations.softmax[slot], tokens * s.heads);
+        let qkv = chunk.of(&qkv[slot], tokens * 3 * d);
+        let softmax = chunk.of(&softmax[slot], tokens * s.heads);
         for sample in 0..chunk.count {
             let (narrow, three) = (sample * tokens * d..(sample + 1) * tokens * d, 3 * tokens * d);
             attention::Backward {
@@ -249,8 +257,8 @@ impl Pass<'_> {
             chunk,
             level,
             place: 0,
-            x: chunk.of(&activations.x[x_slot], tokens * d),
-            statistics: chunk.of(&activations.x_statistics[x_slot], tokens),
+            x: chunk.of(&x[x_slot], tokens * d),
+            statistics: chunk.of(&x_statistics[x_slot], tokens),
             dn,
             dx,
             again: learns.then_some(&mut again[..]),
@@ -261,46 +269,45 @@ impl Pass<'_> {
             vectorize(AddRows { sum: share.qkv_bias, values: d_qkv });
         }
         let (d_weights, d_prompts) = (&mut d_weights[level][..], &mut d_prompts[level][..]);
-        vectorize(Leave { pass: self, chunk, level, dx, d_weights, d_prompts });
+        vectorize(Leave { pass: self, chunk, level, place: chunk.start - samples.start, dx, d_weights, d_prompts });
     }
 
-    /// Where prompts were put in front before this block, `lane.dx` goes back to the shorter sequences.
-    fn shorten(&self, level: usize, lane: &mut Lane) {
+    /// Where prompts were put in front before this block, `dx` goes back to the shorter sequences.
+    fn shorten(&self, level: usize, chunk: Chunk, dx: &mut [f32]) {
         let d = self.shape.hidden;
         let (before, inside) = (self.tokens_before(level), self.tokens[level]);
         if before != inside {
-            for sample in 0..lane.samples.len() {
+            for sample in chunk.offset..chunk.offset + chunk.count {
                 let start = (sample * inside + inside - before) * d;
-                lane.dx.copy_within(start..start + before * d, sample * before * d);
+                dx.copy_within(start..start + before * d, sample * before * d);
             }
         }
     }
 
-    /// From `lane.dx` before the first block to the patch embedding and the images.
-    pub(crate) fn embedding_backward(&self, lane: &mut Lane, pool: &Pool, learn: Learn, images: Option<&mut [f32]>) {
+    /// From the gradient before the first block to the lane's share of the patch embedding's.
+    pub(crate) fn embedding_backward(&self, lane: &mut Lane, images: &[f32]) {
+        let (s, d) = (self.shape, self.shape.hidden);
+        let rows = lane.samples.len() * s.tokens();
+        let patches = lane.patches.chunks_exact_mut(s.tokens() * s.patch_in());
+        images.chunks_exact(s.image()).zip(patches).for_each(|(image, patches)| patches::gather(s, image, patches));
+        let dx = &lane.activations.as_ref().expect("kept where everything learns").dx[..rows * d];
+        let (d_weight, d_bias) = lane.share.split_at_mut(d * s.patch_in());
+        let d_bias = &mut d_bias[..d];
+        weight_gradient(d_weight, dx, &lane.patches, rows, true);
+        d_bias.fill(0.0);
+        vectorize(AddRows { sum: d_bias, values: dx });
+    }
+
+    /// From the gradient before the first block to that of a chunk's `images`.
+    pub(crate) fn images_backward(&self, chunk: Chunk, dx: &[f32], scratch: &mut Scratch, images: &mut [f32]) {
         let (s, d, width) = (self.shape, self.shape.hidden, self.shape.patch_in());
-        let each = s.tokens();
-        if learn == Learn::Everything {
-            let rows = lane.samples.len() * each;
-            let (d_weight, d_bias) = lane.share.split_at_mut(d * width);
-            let d_bias = &mut d_bias[..d];
-            weight_gradient(d_weight, &lane.dx[..rows * d], &lane.patches, rows, true);
-            d_bias.fill(0.0);
-            vectorize(AddRows { sum: d_bias, values: &lane.dx[..rows * d] });
-        }
-        let Some(images) = images else { return };
         let weight = Matrix::new(&self.parameters.values()[Offsets::new(s).embed], d, width);
-        pool.with(|scratch| {
-            for chunk in Self::chunks(lane, pool) {
-                let rows = chunk.count * each;
-                let patches = &mut scratch.patches[..rows * width];
-                let dx = Matrix::new(chunk.of(&lane.dx, each * d), rows, d);
-                product(MatrixMut::new(patches, rows, width), dx, weight);
-                let images = chunk.of_mut(images, s.image()).chunks_exact_mut(s.image());
-                for (patches, image) in patches.chunks_exact(each * width).zip(images) {
-                    patches::scatter(s, patches, image);
-                }
-            }
-        });
+        let rows = chunk.count * s.tokens();
+        let patches = &mut scratch.patches[..rows * width];
+        let dx = Matrix::new(chunk.of(dx, s.tokens() * d), rows, d);
+        product(MatrixMut::new(patches, rows, width), dx, weight);
+        for (patches, image) in patches.chunks_exact(s.tokens() * width).zip(images.chunks_exact_mut(s.image())) {
+            patches::scatter(s, patches, image);
+        }
     }
 }

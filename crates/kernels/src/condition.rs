@@ -3,6 +3,7 @@
 //! `t_emb = W2 silu(W0 features(t) + b0) + b2`, `c = t_emb + table[label]`, `modulations = A silu(c) + a` for all blocks
 //! at once. Samples that share timestep and label share a row, so that sampling computes each row once per step.
 
+use pulp::Simd;
 use rayon::prelude::*;
 
 use crate::matrix::{Matrix, MatrixMut, add_product, linear, product};
@@ -24,6 +25,7 @@ pub struct Condition {
     rows: usize,
     padded: usize,
     labels: Vec<u32>,
+    frequencies: Vec<f32>,
     features: Vec<f32>,
     hidden: Vec<f32>,
     hidden_active: Vec<f32>,
@@ -44,22 +46,32 @@ pub struct OutsideGradients<'a> {
     pub label: Option<&'a [f32]>,
 }
 
-/// Of 128 frequencies the reference's single-precision exponential rounds this one up, where the nearest number lies
-/// below (by 0.48 of the last bit); at `t = 999` that bit moves the network's output by 1e-5.
-const ROUNDED_UP: (usize, usize) = (12, 128);
+/// The one exponent (number 12 of 128) whose exponential the reference rounds up in single precision, where the nearest
+/// number lies below (by 0.48 of the last bit); at `t = 999` that bit moves the network's output by 1e-5.
+const ROUNDED_UP: f32 = -0.863_469_4;
 
 /// Sinusoidal features of a timestep: 128 cosines, then 128 sines, of `t e^(-ln(10000) i / 128)`; an odd last one is 0.
 ///
 /// Frequencies and angles are rounded to `f32` as the reference rounds them.
 pub fn timestep_features(t: f32, features: &mut [f32]) {
-    let half = features.len() / 2;
-    for i in 0..half {
+    waves(t, &frequencies(features.len() / 2), features);
+}
+
+fn frequencies(half: usize) -> Vec<f32> {
+    let frequency = |i: usize| {
         let exponent = -(10_000_f64.ln() as f32) * i as f32 / half as f32;
         let nearest = f64::from(exponent).exp() as f32;
-        let frequency = if (i, half) == ROUNDED_UP { nearest.next_up() } else { nearest };
-        let angle = f64::from(t * frequency);
-        features[i] = angle.cos() as f32;
-        features[half + i] = angle.sin() as f32;
+        if exponent == ROUNDED_UP { nearest.next_up() } else { nearest }
+    };
+    (0..half).map(frequency).collect()
+}
+
+/// Cosines and sines of `t` times each frequency.
+fn waves(t: f32, frequencies: &[f32], features: &mut [f32]) {
+    let half = frequencies.len();
+    for (i, frequency) in frequencies.iter().enumerate() {
+        let (sin, cos) = f64::from(t * frequency).sin_cos();
+        (features[i], features[half + i]) = (cos as f32, sin as f32);
     }
     features[2 * half..].fill(0.0);
 }
@@ -92,7 +104,7 @@ impl Kernel for Silu<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         for (x, out) in self.x.iter().zip(self.out) {
             *out = x * sigmoid(*x);
         }
@@ -109,7 +121,7 @@ impl Kernel for SiluBackward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         for (x, dy) in self.x.iter().zip(self.dy) {
             let s = sigmoid(*x);
             *dy *= s * (1.0 + x * (1.0 - s));
@@ -131,6 +143,7 @@ impl Condition {
             rows,
             padded,
             labels: vec![0; rows],
+            frequencies: frequencies(Shape::TIMESTEP_FEATURES / 2),
             features: vec![0.0; padded * Shape::TIMESTEP_FEATURES],
             hidden: wide(),
             hidden_active: wide(),
@@ -150,9 +163,8 @@ impl Condition {
         assert_eq!((t.len(), labels.len()), (self.rows, self.rows), "timesteps and labels of every row");
         let (d, rows) = (self.shape.hidden, self.padded);
         let (at, values) = (Offsets::new(&self.shape), parameters.values());
-        for (t, features) in t.iter().zip(self.features.chunks_exact_mut(Shape::TIMESTEP_FEATURES)) {
-            timestep_features(*t, features);
-        }
+        let (features, frequencies) = (self.features.par_chunks_mut(Shape::TIMESTEP_FEATURES), &self.frequencies);
+        t.par_iter().zip(features).for_each(|(t, features)| waves(*t, frequencies, features));
         let weights = (&values[at.time0.clone()], &values[at.time0_bias.clone()]);
         layer(&mut self.hidden, &self.features, weights.0, weights.1, rows);
         vectorize(Silu { x: &self.hidden, out: &mut self.hidden_active });

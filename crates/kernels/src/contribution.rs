@@ -28,6 +28,13 @@ pub enum Contribution<'a> {
         /// `[N, D]`
         prompts: &'a [f32],
     },
+    /// As `Prepend`, where each of `places` tokens in front is `vectors[row]`.
+    PrependBroadcast {
+        /// `[R, D]`
+        vectors: &'a [f32],
+        /// `N`
+        places: usize,
+    },
 }
 
 /// What one token of one sample receives.
@@ -43,7 +50,8 @@ impl<'a> Contribution<'a> {
     pub(crate) fn prepended(&self, d: usize) -> usize {
         match self {
             Self::Prepend { prompts, .. } => prompts.len() / d,
-            _ => 0,
+            Self::PrependBroadcast { places, .. } => *places,
+            Self::None | Self::Weighted { .. } | Self::Broadcast { .. } => 0,
         }
     }
 
@@ -69,6 +77,10 @@ impl<'a> Contribution<'a> {
                     "Prepend: weights [R, N], prompts [N, D]"
                 );
             }
+            Self::PrependBroadcast { vectors, places } => {
+                assert!(*places > 0, "PrependBroadcast: at least one place");
+                assert_eq!(vectors.len(), rows * d, "PrependBroadcast: vectors [R, D]");
+            }
         }
     }
 
@@ -76,7 +88,7 @@ impl<'a> Contribution<'a> {
     pub(crate) fn gradient_lengths(&self, samples: usize, d: usize) -> (usize, usize) {
         match self {
             Self::None => (0, 0),
-            Self::Broadcast { .. } => (0, samples * d),
+            Self::Broadcast { .. } | Self::PrependBroadcast { .. } => (0, samples * d),
             Self::Weighted { prompts, .. } | Self::Prepend { prompts, .. } => {
                 (samples * (prompts.len() / d), prompts.len())
             }
@@ -96,6 +108,13 @@ impl<'a> Contribution<'a> {
                 let n = prompts.len() / d;
                 if t < n { Entry::Replace(weights[row * n + t], &prompts[t * d..(t + 1) * d]) } else { Entry::Keep }
             }
+            Self::PrependBroadcast { vectors, places } => {
+                if t < places {
+                    Entry::Replace(1.0, &vectors[row * d..(row + 1) * d])
+                } else {
+                    Entry::Keep
+                }
+            }
         }
     }
 }
@@ -112,6 +131,6 @@ pub enum ContributionGradient {
         /// `[N, D]`, summed over the batch.
         prompts: Vec<f32>,
     },
-    /// Of `Broadcast`, `[B, D]`.
+    /// Of `Broadcast` and `PrependBroadcast`, `[B, D]`.
     Vectors(Vec<f32>),
 }

@@ -3,23 +3,33 @@
 //! `gelu(u) = u/2 (1 + tanh(z)) = u s`, `s = sigmoid(2 z)`, `z = sqrt(2/pi) (u + 0.044715 u^3)`
 //! (Hendrycks & Gimpel 2016). The sigmoid loses no digits for negative `u`.
 
-use crate::vector::{Kernel, exp};
+use std::f32::consts::LOG2_E;
+
+use pulp::Simd;
+
+use crate::vector::{Kernel, exp2};
 
 const TWICE_ROOT: f32 = 1.595_769; // 2 sqrt(2/pi), as near as f32 comes
 const CUBIC: f32 = 0.044_715;
 
-/// `s`, and `e = exp(-2 z)` with `1 - s = e s`.
+/// `e = exp(-2 z)`: then `s = 1 / (1 + e)` and `1 - s = e s`.
 #[inline(always)]
-fn gate(u: f32) -> (f32, f32) {
-    let e = exp(-TWICE_ROOT * u * (CUBIC * u).mul_add(u, 1.0));
-    (1.0 / (1.0 + e), e)
+fn opposite(u: f32) -> f32 {
+    const LINEAR: f32 = -TWICE_ROOT * LOG2_E;
+    exp2(u * (LINEAR * CUBIC).mul_add(u * u, LINEAR))
+}
+
+#[inline(always)]
+fn value(u: f32) -> f32 {
+    u * (1.0 / (1.0 + opposite(u)))
 }
 
 /// `gelu(u)` and its derivative `s + 2 u s (1 - s) z'`.
 #[inline(always)]
 fn with_derivative(u: f32) -> (f32, f32) {
-    let (s, e) = gate(u);
-    let slope = TWICE_ROOT * (3.0 * CUBIC * u).mul_add(u, 1.0);
+    let e = opposite(u);
+    let s = 1.0 / (1.0 + e);
+    let slope = (3.0 * CUBIC * TWICE_ROOT).mul_add(u * u, TWICE_ROOT);
     let value = u * s;
     (value, (value * (e * s)).mul_add(slope, s))
 }
@@ -35,12 +45,11 @@ impl Kernel for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         let width = self.bias.len();
         for (u, h) in self.u.chunks_exact(width).zip(self.h.chunks_exact_mut(width)) {
             for i in 0..width {
-                let v = u[i] + self.bias[i];
-                h[i] = v * gate(v).0;
+                h[i] = value(u[i] + self.bias[i]);
             }
         }
     }
@@ -56,12 +65,11 @@ impl Kernel for ForwardInPlace<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         let width = self.bias.len();
         for u in self.u.chunks_exact_mut(width) {
             for (u, bias) in u.iter_mut().zip(self.bias) {
-                let v = *u + bias;
-                *u = v * gate(v).0;
+                *u = value(*u + bias);
             }
         }
     }
@@ -78,7 +86,7 @@ impl Kernel for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         let width = self.bias.len();
         for (u, dh) in self.u.chunks_exact(width).zip(self.dh.chunks_exact_mut(width)) {
             for i in 0..width {
@@ -101,7 +109,7 @@ impl Kernel for BackwardFull<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         let width = self.bias.len();
         let d_bias = &mut self.d_bias[..width];
         let rows = self.u.chunks_exact(width).zip(self.dh.chunks_exact_mut(width));

@@ -3,7 +3,9 @@
 //! `x^ = (x - mean) / sqrt(var + 1e-6)`, `n = x^ (1 + scale) + shift` (DiT, Peebles & Xie 2023, Section 3.2).
 //! The functions are inlined into the passes of [`crate::residual`]; a row stays in the innermost cache between its two reads.
 
-use crate::vector::{sum, sum_over, sums_over};
+use pulp::Simd;
+
+use crate::vector::{each, sums_over};
 
 /// LayerNorm's epsilon in DiT.
 const EPSILON: f32 = 1e-6;
@@ -18,76 +20,131 @@ pub(crate) struct RowStatistics {
 impl RowStatistics {
     /// Population mean and variance, in two passes.
     #[inline(always)]
-    pub(crate) fn of(x: &[f32]) -> Self {
+    pub(crate) fn of<S: Simd>(simd: S, x: &[f32]) -> Self {
         let count = x.len() as f32;
-        let mean = sum(x) / count;
-        let square = |i: usize| (x[i] - mean) * (x[i] - mean);
-        let variance = sum_over(x.len(), square) / count;
-        Self { mean, inverse_deviation: 1.0 / (variance + EPSILON).sqrt() }
+        let mean = sums_over(
+            simd,
+            x.len(),
+            #[inline(always)]
+            |at| [at.load(x)],
+        )[0] / count;
+        let middle = simd.splat_f32s(mean);
+        let [squares] = sums_over(
+            simd,
+            x.len(),
+            #[inline(always)]
+            |at| {
+                let apart = simd.sub_f32s(at.load(x), middle);
+                [simd.mul_f32s(apart, apart)]
+            },
+        );
+        Self { mean, inverse_deviation: 1.0 / (squares / count + EPSILON).sqrt() }
+    }
+
+    /// `x^` of the part of a row that a vector holds.
+    #[inline(always)]
+    fn normal<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
+        simd.mul_f32s(simd.sub_f32s(x, simd.splat_f32s(self.mean)), simd.splat_f32s(self.inverse_deviation))
     }
 }
 
 /// Writes `n` for row `x` and returns the row's statistics.
 #[inline(always)]
-pub(crate) fn forward(x: &[f32], shift: &[f32], scale: &[f32], n: &mut [f32]) -> RowStatistics {
-    let statistics = RowStatistics::of(x);
-    modulate(x, statistics, shift, scale, n);
+pub(crate) fn forward<S: Simd>(simd: S, x: &[f32], shift: &[f32], scale: &[f32], n: &mut [f32]) -> RowStatistics {
+    let statistics = RowStatistics::of(simd, x);
+    modulate(simd, x, statistics, shift, scale, n);
     statistics
 }
 
 /// Writes `n` for row `x` whose statistics are known.
 #[inline(always)]
-pub(crate) fn modulate(x: &[f32], statistics: RowStatistics, shift: &[f32], scale: &[f32], n: &mut [f32]) {
-    let RowStatistics { mean, inverse_deviation } = statistics;
-    let d = x.len();
+pub(crate) fn modulate<S: Simd>(
+    simd: S,
+    x: &[f32],
+    statistics: RowStatistics,
+    shift: &[f32],
+    scale: &[f32],
+    n: &mut [f32],
+) {
+    let (d, one) = (x.len(), simd.splat_f32s(1.0));
     let (shift, scale, n) = (&shift[..d], &scale[..d], &mut n[..d]);
-    for i in 0..d {
-        n[i] = ((x[i] - mean) * inverse_deviation).mul_add(1.0 + scale[i], shift[i]);
-    }
+    each(
+        simd,
+        d,
+        #[inline(always)]
+        |at, _| {
+            let (normal, scale) = (statistics.normal(simd, at.load(x)), simd.add_f32s(one, at.load(scale)));
+            at.store(simd.mul_add_e_f32s(normal, scale, at.load(shift)), n);
+        },
+    );
 }
 
 /// Adds to `dx` what `dn`, the gradient of `n`, sends back through modulation and LayerNorm.
 ///
 /// With `g = dn (1 + scale)`: `dx += (g - mean(g) - x^ mean(g x^)) / sqrt(var + eps)`.
 #[inline(always)]
-pub(crate) fn backward(x: &[f32], statistics: RowStatistics, scale: &[f32], dn: &[f32], dx: &mut [f32]) {
-    let RowStatistics { mean, inverse_deviation } = statistics;
-    let d = x.len();
+pub(crate) fn backward<S: Simd>(
+    simd: S,
+    x: &[f32],
+    statistics: RowStatistics,
+    scale: &[f32],
+    dn: &[f32],
+    dx: &mut [f32],
+) {
+    let (d, one) = (x.len(), simd.splat_f32s(1.0));
     let (scale, dn, dx) = (&scale[..d], &dn[..d], &mut dx[..d]);
-    let count = d as f32;
-    let (sum_g, sum_gx) = sums_over(d, |i| {
-        let g = dn[i] * (1.0 + scale[i]);
-        (g, g * ((x[i] - mean) * inverse_deviation))
-    });
-    let (mean_g, mean_gx) = (sum_g / count, sum_gx / count);
-    for i in 0..d {
-        let normal = (x[i] - mean) * inverse_deviation;
-        let g = dn[i] * (1.0 + scale[i]);
-        dx[i] += inverse_deviation * (g - mean_g - normal * mean_gx);
-    }
+    let [sum_g, sum_gx] = sums_over(
+        simd,
+        d,
+        #[inline(always)]
+        |at| {
+            let g = simd.mul_f32s(at.load(dn), simd.add_f32s(one, at.load(scale)));
+            [g, simd.mul_f32s(g, statistics.normal(simd, at.load(x)))]
+        },
+    );
+    let (mean_g, mean_gx) = (simd.splat_f32s(sum_g / d as f32), simd.splat_f32s(sum_gx / d as f32));
+    let inverse_deviation = simd.splat_f32s(statistics.inverse_deviation);
+    each(
+        simd,
+        d,
+        #[inline(always)]
+        |at, _| {
+            let g = simd.mul_f32s(at.load(dn), simd.add_f32s(one, at.load(scale)));
+            let along = simd.mul_f32s(statistics.normal(simd, at.load(x)), mean_gx);
+            let change = simd.mul_f32s(inverse_deviation, simd.sub_f32s(simd.sub_f32s(g, mean_g), along));
+            at.store(simd.add_f32s(at.load(dx), change), dx);
+        },
+    );
 }
 
 /// Adds `dn` to the shift's gradient and `dn x^` to the scale's.
 #[inline(always)]
-pub(crate) fn modulation_backward(
+pub(crate) fn modulation_backward<S: Simd>(
+    simd: S,
     x: &[f32],
     statistics: RowStatistics,
     dn: &[f32],
     d_shift: &mut [f32],
     d_scale: &mut [f32],
 ) {
-    let RowStatistics { mean, inverse_deviation } = statistics;
     let d = x.len();
     let (dn, d_shift, d_scale) = (&dn[..d], &mut d_shift[..d], &mut d_scale[..d]);
-    for i in 0..d {
-        d_shift[i] += dn[i];
-        d_scale[i] = dn[i].mul_add((x[i] - mean) * inverse_deviation, d_scale[i]);
-    }
+    each(
+        simd,
+        d,
+        #[inline(always)]
+        |at, _| {
+            let (normal, dn) = (statistics.normal(simd, at.load(x)), at.load(dn));
+            at.store(simd.add_f32s(at.load(d_shift), dn), d_shift);
+            at.store(simd.mul_add_e_f32s(dn, normal, at.load(d_scale)), d_scale);
+        },
+    );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vector::{Kernel, vectorize};
 
     fn row(seed: f32) -> Vec<f32> {
         (0..40).map(|i| (i as f32 * 0.7 + seed).sin() * 2.0 + 0.5).collect()
@@ -105,17 +162,35 @@ mod tests {
         (0..x.len()).map(term).sum()
     }
 
+    /// One row there and back.
+    struct There<'a> {
+        x: &'a [f32],
+        shift: &'a [f32],
+        scale: &'a [f32],
+        n: &'a mut [f32],
+        w: &'a [f32],
+        dx: &'a mut [f32],
+    }
+
+    impl Kernel for There<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let statistics = forward(simd, self.x, self.shift, self.scale, self.n);
+            backward(simd, self.x, statistics, self.scale, self.w, self.dx);
+        }
+    }
+
     #[test]
     fn forward_and_backward_match_double_precision_differences() {
         let (x, shift, scale, w) = (row(0.0), row(1.0), row(2.0), row(3.0));
-        let mut n = vec![0.0; x.len()];
-        let statistics = forward(&x, &shift, &scale, &mut n);
+        let (mut n, mut dx) = (vec![0.0; x.len()], vec![1.0; x.len()]);
+        vectorize(There { x: &x, shift: &shift, scale: &scale, n: &mut n, w: &w, dx: &mut dx });
         let wide: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let ours: f64 = n.iter().zip(&w).map(|(n, w)| f64::from(*n) * f64::from(*w)).sum();
         assert!((ours - loss(&wide, &shift, &scale, &w)).abs() < 1e-4);
 
-        let mut dx = vec![1.0; x.len()];
-        backward(&x, statistics, &scale, &w, &mut dx);
         for i in 0..x.len() {
             let at = |h: f64| {
                 let mut moved = wide.clone();

@@ -1,9 +1,9 @@
 //! The DiT trunk's forward and backward passes written by hand over preallocated buffers.
 //!
-//! A step is four calls: [`Condition::compute`] turns timesteps and labels into modulations, [`Workspace::forward`]
-//! turns images into the network's output, [`Workspace::backward`] turns the loss's gradient into those that the
-//! [`Plan`] asks for, and [`AdamW::step`] changes a flat buffer. Where everything learns,
-//! [`Workspace::condition_backward`] completes the weights' gradients. What a patch adds to the tokens comes in as a
+//! A step is three calls: [`Condition::compute`] turns timesteps and labels into modulations, [`Workspace::step`] turns
+//! images, by way of the network's output and a loss, into the gradients that the [`Plan`] asks for, and [`AdamW::step`]
+//! changes a flat buffer. Where everything learns, [`Workspace::condition_backward`] completes the weights' gradients.
+//! Sampling is [`Workspace::forward`]. What a patch adds to the tokens comes in as a
 //! [`Contribution`] per block; the gate that made it lies outside.
 //!
 //! Letters: `B` batch, `T` image tokens, `N` prompts, `D` width, `H` heads, `L` blocks, `R` rows of the condition.

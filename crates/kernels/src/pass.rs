@@ -26,7 +26,7 @@ pub(crate) struct Pass<'a> {
 pub(crate) struct Chunk {
     /// First sample's index in the batch.
     pub(crate) start: usize,
-    /// Its index in the activations' buffers.
+    /// Its index in the activations' buffers: that in the lane where the lane has them, else 0.
     pub(crate) offset: usize,
     /// Samples.
     pub(crate) count: usize,

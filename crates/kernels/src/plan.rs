@@ -10,6 +10,9 @@ const MAX_LANES: usize = 16;
 /// Tokens worked on together.
 const CHUNK_TOKENS: usize = 256;
 
+/// The same where a chunk goes forward and back on its own: its activations are to stay near.
+const FROZEN_TOKENS: usize = 128;
+
 /// What the backward pass computes beside the gradients of the contributions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learn {
@@ -57,6 +60,12 @@ impl Plan {
         }
     }
 
+    /// Whether weights learn. Their gradients are added up over the batch block by block, so that the whole batch's
+    /// activations are kept; else a chunk goes forward and back on its own, and they are kept for that long.
+    pub(crate) fn weights_learn(&self) -> bool {
+        matches!(self.learn, Learn::Attention | Learn::Everything)
+    }
+
     /// The longest sequence, `T + N`.
     pub(crate) fn longest(&self) -> usize {
         self.shape.tokens() + self.prepended
@@ -64,7 +73,8 @@ impl Plan {
 
     /// Samples of one chunk.
     pub(crate) fn chunk(&self) -> usize {
-        (CHUNK_TOKENS / self.longest()).max(1)
+        let tokens = if self.weights_learn() || self.learn == Learn::Nothing { CHUNK_TOKENS } else { FROZEN_TOKENS };
+        (tokens / self.longest()).max(1)
     }
 
     /// The lanes' samples.

@@ -1,10 +1,12 @@
 //! Row passes along the residual stream: everything between two matrix products outside the branches, forward and
 //! backward, each in one pass over memory.
 
+use pulp::Simd;
+
 use crate::contribution::{Contribution, Entry};
 use crate::layernorm::{self, RowStatistics};
 use crate::pass::{Chunk, Pass};
-use crate::vector::{Kernel, add, add_scaled, dot};
+use crate::vector::{Kernel, add, add_scaled, dot, each};
 
 /// A width for which the passes are compiled on their own: rows of a few vectors cost less than the loops around them.
 const NARROW: usize = 64;
@@ -32,17 +34,17 @@ impl Kernel for Enter<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         match self.pass.shape.hidden {
-            NARROW => self.rows(NARROW),
-            d => self.rows(d),
+            NARROW => self.rows(simd, NARROW),
+            d => self.rows(simd, d),
         }
     }
 }
 
 impl Enter<'_> {
     #[inline(always)]
-    fn rows(self, d: usize) {
+    fn rows<S: Simd>(self, simd: S, d: usize) {
         let e = self;
         let (from, to) = (e.pass.tokens_before(e.level), e.pass.tokens[e.level]);
         let contribution = e.pass.contributions.get(e.level).unwrap_or(&Contribution::None);
@@ -70,14 +72,14 @@ impl Enter<'_> {
                         }
                         Source::Block { middle, branch, bias } => {
                             let gate = &e.pass.condition.modulation(e.level - 1, row)[5 * d..];
-                            gated(&middle[origin..origin + d], gate, &branch[origin..origin + d], bias, x);
+                            gated(simd, &middle[origin..origin + d], gate, &branch[origin..origin + d], bias, x);
                         }
                     }
                     if let Entry::Add(weight, prompt) = entry {
-                        add_scaled(x, weight, prompt);
+                        add_scaled(simd, x, weight, prompt);
                     }
                 }
-                e.statistics[s * to + t] = layernorm::forward(x, shift, scale, &mut e.normed[at]);
+                e.statistics[s * to + t] = layernorm::forward(simd, x, shift, scale, &mut e.normed[at]);
             }
         }
     }
@@ -85,12 +87,18 @@ impl Enter<'_> {
 
 /// `out = x + gate (branch + bias)`, one row.
 #[inline(always)]
-pub(crate) fn gated(x: &[f32], gate: &[f32], branch: &[f32], bias: &[f32], out: &mut [f32]) {
+pub(crate) fn gated<S: Simd>(simd: S, x: &[f32], gate: &[f32], branch: &[f32], bias: &[f32], out: &mut [f32]) {
     let d = out.len();
     let (x, gate, branch, bias) = (&x[..d], &gate[..d], &branch[..d], &bias[..d]);
-    for i in 0..d {
-        out[i] = gate[i].mul_add(branch[i] + bias[i], x[i]);
-    }
+    each(
+        simd,
+        d,
+        #[inline(always)]
+        |at, _| {
+            let branch = simd.add_f32s(at.load(branch), at.load(bias));
+            at.store(simd.mul_add_e_f32s(at.load(gate), branch, at.load(x)), out);
+        },
+    );
 }
 
 /// The pass between a block's two branches: gated residual, LayerNorm and modulation.
@@ -110,17 +118,17 @@ impl Kernel for Middle<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         match self.pass.shape.hidden {
-            NARROW => self.rows(NARROW),
-            d => self.rows(d),
+            NARROW => self.rows(simd, NARROW),
+            d => self.rows(simd, d),
         }
     }
 }
 
 impl Middle<'_> {
     #[inline(always)]
-    fn rows(self, d: usize) {
+    fn rows<S: Simd>(self, simd: S, d: usize) {
         let m = self;
         let tokens = m.pass.tokens[m.level];
         for s in 0..m.chunk.count {
@@ -131,8 +139,8 @@ impl Middle<'_> {
             for t in s * tokens..(s + 1) * tokens {
                 let at = t * d..(t + 1) * d;
                 let middle = &mut m.middle[at.clone()];
-                gated(&m.x[at.clone()], gate, &m.branch[at.clone()], m.bias, middle);
-                m.statistics[t] = layernorm::forward(middle, shift, scale, &mut m.normed[at]);
+                gated(simd, &m.x[at.clone()], gate, &m.branch[at.clone()], m.bias, middle);
+                m.statistics[t] = layernorm::forward(simd, middle, shift, scale, &mut m.normed[at]);
             }
         }
     }
@@ -148,7 +156,7 @@ impl Kernel for AddRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         for row in self.values.chunks_exact(self.sum.len()) {
             add(self.sum, row);
         }
@@ -178,17 +186,17 @@ impl Kernel for Gate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         match self.pass.shape.hidden {
-            NARROW => self.rows(NARROW),
-            d => self.rows(d),
+            NARROW => self.rows(simd, NARROW),
+            d => self.rows(simd, d),
         }
     }
 }
 
 impl Gate<'_> {
     #[inline(always)]
-    fn rows(self, d: usize) {
+    fn rows<S: Simd>(self, simd: S, d: usize) {
         let mut g = self;
         let tokens = g.pass.tokens[g.level];
         for s in 0..g.chunk.count {
@@ -196,17 +204,26 @@ impl Gate<'_> {
             let gate = &g.pass.condition.modulation(g.level, row)[g.place * d..][..d];
             for t in s * tokens..(s + 1) * tokens {
                 let (dx, d_branch) = (&g.dx[t * d..(t + 1) * d], &mut g.d_branch[t * d..(t + 1) * d]);
-                for i in 0..d {
-                    d_branch[i] = dx[i] * gate[i];
-                }
+                each(
+                    simd,
+                    d,
+                    #[inline(always)]
+                    |at, _| at.store(simd.mul_f32s(at.load(dx), at.load(gate)), d_branch),
+                );
                 if let Some(full) = &mut g.full {
-                    add(full.d_bias, d_branch);
-                    let branch = &full.branch[t * d..(t + 1) * d];
+                    let (branch, bias) = (&full.branch[t * d..(t + 1) * d], &full.bias[..d]);
                     let d_gate = &mut full.d_modulations[(s * 6 + g.place) * d..][..d];
-                    let bias = &full.bias[..d];
-                    for i in 0..d {
-                        d_gate[i] = dx[i].mul_add(branch[i] + bias[i], d_gate[i]);
-                    }
+                    let d_bias = &mut full.d_bias[..d];
+                    each(
+                        simd,
+                        d,
+                        #[inline(always)]
+                        |at, _| {
+                            let out = simd.add_f32s(at.load(branch), at.load(bias));
+                            at.store(simd.mul_add_e_f32s(at.load(dx), out, at.load(d_gate)), d_gate);
+                            at.store(simd.add_f32s(at.load(d_bias), at.load(d_branch)), d_bias);
+                        },
+                    );
                 }
             }
         }
@@ -233,17 +250,17 @@ impl Kernel for Norm<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         match self.pass.shape.hidden {
-            NARROW => self.rows(NARROW),
-            d => self.rows(d),
+            NARROW => self.rows(simd, NARROW),
+            d => self.rows(simd, d),
         }
     }
 }
 
 impl Norm<'_> {
     #[inline(always)]
-    fn rows(self, d: usize) {
+    fn rows<S: Simd>(self, simd: S, d: usize) {
         let mut n = self;
         let tokens = n.pass.tokens[n.level];
         let width = if n.level == n.pass.shape.depth { 2 * d } else { 6 * d };
@@ -253,13 +270,13 @@ impl Norm<'_> {
             for t in s * tokens..(s + 1) * tokens {
                 let at = t * d..(t + 1) * d;
                 let (x, dn, statistics) = (&n.x[at.clone()], &n.dn[at.clone()], n.statistics[t]);
-                layernorm::backward(x, statistics, scale, dn, &mut n.dx[at.clone()]);
+                layernorm::backward(simd, x, statistics, scale, dn, &mut n.dx[at.clone()]);
                 if let Some(again) = &mut n.again {
-                    layernorm::modulate(x, statistics, shift, scale, &mut again[at]);
+                    layernorm::modulate(simd, x, statistics, shift, scale, &mut again[at]);
                 }
                 if let Some(d_modulations) = &mut n.d_modulations {
                     let (d_shift, d_scale) = d_modulations[s * width + n.place * d..][..2 * d].split_at_mut(d);
-                    layernorm::modulation_backward(x, statistics, dn, d_shift, d_scale);
+                    layernorm::modulation_backward(simd, x, statistics, dn, d_shift, d_scale);
                 }
             }
         }
@@ -271,6 +288,8 @@ pub(crate) struct Leave<'a> {
     pub(crate) pass: &'a Pass<'a>,
     pub(crate) chunk: Chunk,
     pub(crate) level: usize,
+    /// The first sample's place among those of `d_weights`, and of `d_prompts` for broadcast vectors.
+    pub(crate) place: usize,
     pub(crate) dx: &'a mut [f32],
     pub(crate) d_weights: &'a mut [f32],
     pub(crate) d_prompts: &'a mut [f32],
@@ -280,17 +299,17 @@ impl Kernel for Leave<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         match self.pass.shape.hidden {
-            NARROW => self.rows(NARROW),
-            d => self.rows(d),
+            NARROW => self.rows(simd, NARROW),
+            d => self.rows(simd, d),
         }
     }
 }
 
 impl Leave<'_> {
     #[inline(always)]
-    fn rows(self, d: usize) {
+    fn rows<S: Simd>(self, simd: S, d: usize) {
         let l = self;
         let tokens = l.pass.tokens[l.level];
         for s in 0..l.chunk.count {
@@ -299,19 +318,26 @@ impl Leave<'_> {
             match l.pass.contributions[l.level] {
                 Contribution::None => {}
                 Contribution::Broadcast { .. } => {
-                    let sum = &mut l.d_prompts[(l.chunk.offset + s) * d..][..d];
+                    let sum = &mut l.d_prompts[(l.place + s) * d..][..d];
                     for dx in dx.chunks_exact(d) {
                         add(sum, dx);
                     }
                 }
+                Contribution::PrependBroadcast { places, .. } => {
+                    let sum = &mut l.d_prompts[(l.chunk.offset + s) * d..][..d];
+                    for dx in dx[..places * d].chunks_exact_mut(d) {
+                        add(sum, dx);
+                        dx.fill(0.0);
+                    }
+                }
                 Contribution::Weighted { weights, prompts } | Contribution::Prepend { weights, prompts } => {
                     let n = prompts.len() / d;
-                    let d_weights = &mut l.d_weights[(l.chunk.offset + s) * n..][..n];
+                    let d_weights = &mut l.d_weights[(l.place + s) * n..][..n];
                     let prompts = prompts.chunks_exact(d).zip(l.d_prompts.chunks_exact_mut(d));
                     let rows = dx.chunks_exact(d).zip(prompts).zip(&weights[row * n..]).zip(d_weights);
                     for (((dx, (prompt, d_prompt)), weight), d_weight) in rows {
-                        *d_weight = dot(dx, prompt);
-                        add_scaled(d_prompt, *weight, dx);
+                        *d_weight = dot(simd, dx, prompt);
+                        add_scaled(simd, d_prompt, *weight, dx);
                     }
                     if matches!(l.pass.contributions[l.level], Contribution::Prepend { .. }) {
                         dx[..n * d].fill(0.0);

@@ -1,5 +1,7 @@
 //! Each kernel on its own, with buffers of its own: for `benches/single.rs`. Not part of the interface.
 
+use pulp::Simd;
+
 use crate::attention::{self, Heads, SoftmaxRow};
 use crate::layernorm::{self, RowStatistics};
 use crate::matrix::{self, Matrix, MatrixMut};
@@ -122,9 +124,9 @@ impl Kernel for Norm<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         for (x, normed) in self.x.chunks_exact(self.width).zip(self.normed.chunks_exact_mut(self.width)) {
-            layernorm::forward(x, self.shift, self.scale, normed);
+            layernorm::forward(simd, x, self.shift, self.scale, normed);
         }
     }
 }
@@ -141,11 +143,11 @@ impl Kernel for NormBackward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         let statistics = RowStatistics { mean: 0.1, inverse_deviation: 1.7 };
         let rows = self.x.chunks_exact(self.width).zip(self.dn.chunks_exact(self.width));
         for ((x, dn), dx) in rows.zip(self.dx.chunks_exact_mut(self.width)) {
-            layernorm::backward(x, statistics, self.scale, dn, dx);
+            layernorm::backward(simd, x, statistics, self.scale, dn, dx);
         }
     }
 }
@@ -164,12 +166,12 @@ impl Kernel for Residual<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         let rows = self.x.chunks_exact(self.width).zip(self.branch.chunks_exact(self.width));
         let outputs = self.middle.chunks_exact_mut(self.width).zip(self.normed.chunks_exact_mut(self.width));
         for ((x, branch), (middle, normed)) in rows.zip(outputs) {
-            residual::gated(x, self.gate, branch, self.bias, middle);
-            layernorm::forward(middle, self.bias, self.gate, normed);
+            residual::gated(simd, x, self.gate, branch, self.bias, middle);
+            layernorm::forward(simd, middle, self.bias, self.gate, normed);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A tile of rows and vectors of the result is summed in registers over the whole inner index, one fused multiply-add
 //! after the other: an entry's bits depend neither on where in the result it lies nor on the width of the vectors.
 
-use pulp::Simd;
+use pulp::{MemMask, Simd};
 
 use crate::matrix::{Matrix, MatrixMut};
 
@@ -120,6 +120,18 @@ unsafe fn rows<S: Simd, const ADD: bool, const V: usize>(
     }
 }
 
+/// The vector at `from`, or those of its values that are behind the mask.
+#[inline(always)]
+unsafe fn load<S: Simd>(simd: S, mask: Option<MemMask<S::m32s>>, from: *const f32) -> S::f32s {
+    // SAFETY: the caller's vector, or the masked part of it, lies inside its matrix.
+    unsafe {
+        match mask {
+            Some(mask) => simd.mask_load_ptr_f32s(mask, from),
+            None => from.cast::<S::f32s>().read_unaligned(),
+        }
+    }
+}
+
 /// `R` rows from row `i` on, `V` vectors wide.
 #[inline(always)]
 unsafe fn tile<S: Simd, const ADD: bool, const R: usize, const V: usize>(
@@ -132,18 +144,20 @@ unsafe fn tile<S: Simd, const ADD: bool, const R: usize, const V: usize>(
     let mask = some.map(|columns| simd.mask_between_m32s(0, columns as u32));
     // SAFETY: the caller's tile lies inside the product; what a mask leaves out is not touched.
     unsafe {
-        let load = |from: *const f32| match mask {
-            Some(mask) => simd.mask_load_ptr_f32s(mask, from),
-            None => from.cast::<S::f32s>().read_unaligned(),
-        };
         let a = p.a.add(i * p.a_row);
-        let start = match p.start {
-            Some(start) => std::array::from_fn(|v| load(start.add(v * S::F32_LANES))),
-            None => [simd.splat_f32s(0.0); V],
-        };
+        let mut start = [simd.splat_f32s(0.0); V];
+        if let Some(from) = p.start {
+            for (v, start) in start.iter_mut().enumerate() {
+                *start = load(simd, mask, from.add(v * S::F32_LANES));
+            }
+        }
         let mut sums = [start; R];
         for l in 0..p.depth {
-            let b: [S::f32s; V] = std::array::from_fn(|v| load(p.b.add(l * p.b_step + v * S::F32_LANES)));
+            // not `from_fn`: what the compiler leaves as a call is compiled without the vectors
+            let mut b = [simd.splat_f32s(0.0); V];
+            for (v, b) in b.iter_mut().enumerate() {
+                *b = load(simd, mask, p.b.add(l * p.b_step + v * S::F32_LANES));
+            }
             for (r, sums) in sums.iter_mut().enumerate() {
                 let a = simd.splat_f32s(*a.add(r * p.a_row + l * p.a_step));
                 for (sum, b) in sums.iter_mut().zip(b) {
@@ -156,7 +170,7 @@ unsafe fn tile<S: Simd, const ADD: bool, const R: usize, const V: usize>(
             for (v, sum) in sums.into_iter().enumerate() {
                 let to = p.out.add((i + r) * p.out_row + v * S::F32_LANES);
                 let value = simd.mul_f32s(sum, scale);
-                let value = if ADD { simd.add_f32s(load(to), value) } else { value };
+                let value = if ADD { simd.add_f32s(load(simd, mask, to), value) } else { value };
                 match mask {
                     Some(mask) => simd.mask_store_ptr_f32s(mask, to, value),
                     None => to.cast::<S::f32s>().write_unaligned(value),

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::condition::{Condition, OutsideGradients};
 use crate::contribution::{Contribution, ContributionGradient};
 use crate::parameters::{Offsets, Parameters};
-use crate::pass::{Chunk, Pass};
+use crate::pass::Pass;
 use crate::plan::{Learn, Plan};
 use crate::transposed::Transposed;
 use crate::workspace::{Gradients, Lane, Workspace};
@@ -86,12 +86,13 @@ fn reduce(total: &mut [f32], lanes: &[Lane], part: impl Fn(&Lane) -> &[f32] + Sy
 }
 
 impl Workspace {
-    /// `images [B, C, size, size]` to `output [B, O, size, size]`.
+    /// Sampling: `images [B, C, size, size]` to `output [B, O, size, size]`.
     ///
     /// # Panics
-    /// If a length does not fit the plan.
+    /// If a length does not fit the plan, or something learns.
     pub fn forward(&mut self, inputs: &Inputs, images: &[f32], output: &mut [f32]) {
         let Self { plan, lanes, pool, transposed, .. } = self;
+        assert_eq!(plan.learn, Learn::Nothing, "where something learns, a step goes forward");
         assert_eq!(inputs.parameters.shape(), &plan.shape, "the weights must have the plan's shape");
         transposed.update(inputs.parameters);
         let (s, pass) = (&plan.shape, inputs.pass(plan, transposed));
@@ -99,89 +100,104 @@ impl Workspace {
         assert_eq!(output.len(), plan.batch * s.output(), "output [B, O, size, size]");
         let outputs = split(lanes, output, s.output());
         lanes.par_iter_mut().zip(outputs).with_max_len(1).for_each(|(lane, output)| {
-            let images = &images[lane.samples.start * s.image()..lane.samples.end * s.image()];
-            pool.with(|scratch| {
-                let each = pool.chunk();
-                for offset in (0..lane.samples.len()).step_by(each) {
-                    let count = each.min(lane.samples.len() - offset);
-                    let start = lane.samples.start + offset;
-                    let images = &images[offset * s.image()..(offset + count) * s.image()];
-                    let output = &mut output[offset * s.output()..(offset + count) * s.output()];
-                    match &mut lane.activations {
-                        Some(kept) => pass.forward(Chunk { start, offset, count }, images, kept, scratch, output),
-                        None => {
-                            let mut own = scratch.activations.take().expect("sampling has scratch activations");
-                            pass.forward(Chunk { start, offset: 0, count }, images, &mut own, scratch, output);
-                            scratch.activations = Some(own);
-                        }
-                    }
-                }
+            let mut outputs = output.chunks_mut(pool.chunk() * s.output());
+            lane.each_chunk(pool, |chunk, activations, _, scratch| {
+                let images = &images[chunk.start * s.image()..(chunk.start + chunk.count) * s.image()];
+                pass.forward(chunk, images, activations, scratch, outputs.next().expect("an output per chunk"));
             });
-            let width = s.tokens() * s.patch_in();
-            for (image, patches) in images.chunks_exact(s.image()).zip(lane.patches.chunks_exact_mut(width)) {
-                crate::patches::gather(s, image, patches);
-            }
         });
     }
 
-    /// From `d_output [B, O, size, size]` to [`Workspace::gradients`], after [`Workspace::forward`] with the same
-    /// `inputs`. Where everything learns, [`Workspace::condition_backward`] must follow.
+    /// A step of training: `images [B, C, size, size]` to [`Workspace::gradients`].
+    ///
+    /// `loss` is given a sample's index and output `[O, size, size]`, and overwrites the gradient of that. What it
+    /// returns comes back in the samples' order. Where everything learns, [`Workspace::condition_backward`] must follow.
     ///
     /// # Panics
     /// If the plan learns nothing, or a length does not fit it.
-    pub fn backward(&mut self, inputs: &Inputs, d_output: &[f32]) {
+    pub fn step<T: Send>(
+        &mut self,
+        inputs: &Inputs,
+        images: &[f32],
+        loss: impl Fn(usize, &[f32], &mut [f32]) -> T + Sync,
+    ) -> Vec<T> {
         let Self { plan, lanes, pool, gradients, transposed } = self;
         assert_eq!(inputs.parameters.shape(), &plan.shape, "the weights must have the plan's shape");
         let learn = plan.learn;
         assert_ne!(learn, Learn::Nothing, "a sampling plan has no backward pass");
+        transposed.update(inputs.parameters);
         let (s, pass) = (&plan.shape, inputs.pass(plan, transposed));
-        assert_eq!(d_output.len(), plan.batch * s.output(), "d_output [B, O, size, size]");
-        let at = Offsets::new(s);
-        let Gradients { contributions, images, parameters, modulations } = gradients;
-
-        let final_layer = |lane: &mut Lane| {
-            let d_output = &d_output[lane.samples.start * s.output()..lane.samples.end * s.output()];
-            pass.final_layer_backward(lane, pool, learn, d_output);
+        assert_eq!(images.len(), plan.batch * s.image(), "images [B, C, size, size]");
+        let Gradients { contributions, images: d_images, parameters, modulations } = gradients;
+        let (at, levels) = (Offsets::new(s), || (plan.first()..s.depth).rev());
+        let mut d_images: Vec<Option<&mut [f32]>> = match d_images {
+            Some(d_images) => split(lanes, d_images, s.image()).into_iter().map(Some).collect(),
+            None => lanes.iter().map(|_| None).collect(),
         };
-        let block = |level: usize, lane: &mut Lane| pass.block_backward(level, lane, pool, learn);
-        let levels = || (plan.first()..s.depth).rev();
-        match parameters.as_mut() {
-            // nothing is added up on the way: each lane goes back alone, the latest first, whose activations are still near
-            None => lanes.par_iter_mut().rev().with_max_len(1).for_each(|lane| {
-                final_layer(lane);
-                levels().for_each(|level| block(level, lane));
-            }),
-            Some(parameters) => {
-                lanes.par_iter_mut().with_max_len(1).for_each(final_layer);
-                if learn == Learn::Everything {
-                    reduce(&mut parameters.values_mut()[at.last.start..at.last_bias.end], lanes, |lane| &lane.share);
+
+        // Where weights learn, what the lanes have of a gradient is added up before they go on.
+        let forward = |lane: &mut Lane, d_images: Option<&mut [f32]>| -> Vec<T> {
+            let mut terms = Vec::with_capacity(lane.samples.len());
+            let mut d_images = d_images.map(|images| images.chunks_mut(pool.chunk() * s.image()));
+            lane.clear(inputs.contributions, s.hidden);
+            lane.each_chunk(pool, |chunk, activations, lane, scratch| {
+                let images = &images[chunk.start * s.image()..(chunk.start + chunk.count) * s.image()];
+                let mut output = std::mem::take(&mut scratch.output);
+                pass.forward(chunk, images, activations, scratch, &mut output);
+                let samples = output.chunks_exact(s.output()).zip(scratch.d_output.chunks_exact_mut(s.output()));
+                let samples = (chunk.start..chunk.start + chunk.count).zip(samples);
+                terms.extend(samples.map(|(sample, (output, d_output))| loss(sample, output, d_output)));
+                scratch.output = output;
+                pass.final_layer_backward(chunk, activations, lane, scratch, learn);
+                if !plan.weights_learn() {
+                    levels().for_each(|level| pass.block_backward(level, chunk, activations, lane, scratch, learn));
+                    if let Some(images) = d_images.as_mut().and_then(Iterator::next) {
+                        pass.images_backward(chunk, &activations.dx, scratch, images);
+                    }
                 }
-                for level in levels() {
-                    lanes.par_iter_mut().with_max_len(1).for_each(|lane| block(level, lane));
-                    reduce(&mut parameters.values_mut()[at.block(s, level)], lanes, |lane| &lane.share);
+            });
+            terms
+        };
+        let tasks = lanes.par_iter_mut().zip(&mut d_images).with_max_len(1);
+        let terms: Vec<Vec<T>> = tasks.map(|(lane, images)| forward(lane, images.as_deref_mut())).collect();
+
+        if let Some(parameters) = parameters {
+            let everything = learn == Learn::Everything;
+            if everything {
+                reduce(&mut parameters.values_mut()[at.last.start..at.last_bias.end], lanes, |lane| &lane.share);
+            }
+            for level in levels() {
+                lanes.par_iter_mut().with_max_len(1).for_each(|lane| {
+                    lane.each_chunk(pool, |chunk, activations, lane, scratch| {
+                        pass.block_backward(level, chunk, activations, lane, scratch, learn);
+                    });
+                });
+                reduce(&mut parameters.values_mut()[at.block(s, level)], lanes, |lane| &lane.share);
+            }
+            lanes.par_iter_mut().zip(d_images).with_max_len(1).for_each(|(lane, d_images)| {
+                if everything {
+                    pass.embedding_backward(
+                        lane,
+                        &images[lane.samples.start * s.image()..lane.samples.end * s.image()],
+                    );
                 }
+                if let Some(d_images) = d_images {
+                    let mut d_images = d_images.chunks_mut(pool.chunk() * s.image());
+                    lane.each_chunk(pool, |chunk, activations, _, scratch| {
+                        let d_images = d_images.next().expect("images of every chunk");
+                        pass.images_backward(chunk, &activations.dx, scratch, d_images);
+                    });
+                }
+            });
+            if everything {
+                reduce(&mut parameters.values_mut()[at.embed.start..at.embed_bias.end], lanes, |lane| &lane.share);
+                gather_modulations(modulations, lanes, inputs, plan);
             }
         }
         for level in levels() {
             contributions[level] = contribution_gradient(level, inputs, lanes, plan);
         }
-        if plan.first() == 0 && (learn == Learn::Everything || images.is_some()) {
-            match images {
-                Some(images) => {
-                    let images = split(lanes, images, s.image());
-                    lanes.par_iter_mut().zip(images).with_max_len(1).for_each(|(lane, images)| {
-                        pass.embedding_backward(lane, pool, learn, Some(images));
-                    });
-                }
-                None => lanes.par_iter_mut().with_max_len(1).for_each(|lane| {
-                    pass.embedding_backward(lane, pool, learn, None);
-                }),
-            }
-        }
-        if let (Learn::Everything, Some(parameters)) = (learn, parameters.as_mut()) {
-            reduce(&mut parameters.values_mut()[at.embed.start..at.embed_bias.end], lanes, |lane| &lane.share);
-            gather_modulations(modulations, lanes, inputs, plan);
-        }
+        terms.into_iter().flatten().collect()
     }
 
     /// Adds the weights of the embedders and of adaLN to the gradients, after [`Workspace::backward`]. `outside` is
@@ -208,7 +224,9 @@ fn contribution_gradient(level: usize, inputs: &Inputs, lanes: &[Lane], plan: &P
             reduce(&mut d_prompts, lanes, |lane| &lane.d_prompts[level]);
             ContributionGradient::Prompts { weights: together(|lane| &lane.d_weights), prompts: d_prompts }
         }
-        Contribution::Broadcast { .. } => ContributionGradient::Vectors(together(|lane| &lane.d_prompts)),
+        Contribution::Broadcast { .. } | Contribution::PrependBroadcast { .. } => {
+            ContributionGradient::Vectors(together(|lane| &lane.d_prompts))
+        }
     }
 }
 

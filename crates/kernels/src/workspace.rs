@@ -1,30 +1,29 @@
 //! Memory of a pass through the trunk: made once per run, used every step.
 //!
 //! The batch is cut into at most 16 lanes of neighbouring samples, whatever the number of threads; lanes
-//! are the tasks that run in parallel. A lane owns the activations of its samples and its share of the gradients;
-//! shares are added up in the lanes' order, so results do not depend on the number of threads. Inside a lane samples
-//! are worked on in chunks of about 256 tokens, whose scratch fits the second-level cache and belongs to
-//! whichever thread is at work.
+//! are the tasks that run in parallel. A lane owns its share of the gradients; shares are added up in the lanes' order,
+//! so results do not depend on the number of threads. Inside a lane samples are worked on in chunks of about 256 tokens,
+//! whose scratch fits the second-level cache and belongs to whichever thread is at work. Activations are kept by the lane
+//! where weights learn, else by the scratch: one chunk's at a time.
 
 use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::activations::Activations;
 use crate::attention::Heads;
-use crate::contribution::ContributionGradient;
+use crate::contribution::{Contribution, ContributionGradient};
 use crate::parameters::{Offsets, Parameters};
+use crate::pass::Chunk;
 use crate::plan::{Learn, Plan};
 use crate::transposed::Transposed;
 
 /// One lane: neighbouring samples with all that is kept of them.
 pub(crate) struct Lane {
     pub(crate) samples: Range<usize>,
-    /// `None` in sampling.
+    /// Where weights learn.
     pub(crate) activations: Option<Activations>,
-    /// Input patches, kept where the patch embedding learns.
+    /// Input patches, where the patch embedding learns.
     pub(crate) patches: Vec<f32>,
-    /// Gradient of the residual stream.
-    pub(crate) dx: Vec<f32>,
     /// This lane's share of one block's (or the embedding's, or the final layer's) weight gradients.
     pub(crate) share: Vec<f32>,
     /// `[samples, N]` of each block; empty where nothing enters.
@@ -38,7 +37,6 @@ pub(crate) struct Lane {
 impl Lane {
     fn new(plan: &Plan, samples: Range<usize>) -> Self {
         let (s, count) = (&plan.shape, samples.len());
-        let back = plan.learn != Learn::Nothing;
         let buffer = |wanted: bool, length: usize| vec![0.0; if wanted { length } else { 0 }];
         let everything = plan.learn == Learn::Everything;
         let share = match plan.learn {
@@ -51,9 +49,8 @@ impl Lane {
             }
         };
         Self {
-            activations: back.then(|| Activations::new(plan, count)),
+            activations: plan.weights_learn().then(|| Activations::new(plan, count)),
             patches: buffer(everything, count * s.tokens() * s.patch_in()),
-            dx: buffer(back, count * plan.longest() * s.hidden),
             share: buffer(true, share),
             d_weights: vec![Vec::new(); s.depth],
             d_prompts: vec![Vec::new(); s.depth],
@@ -64,8 +61,38 @@ impl Lane {
 }
 
 impl Lane {
+    /// Sizes and clears what a backward pass adds to.
+    pub(crate) fn clear(&mut self, contributions: &[Contribution], d: usize) {
+        self.d_modulations.fill(0.0);
+        for (level, contribution) in contributions.iter().enumerate() {
+            let (weights, prompts) = contribution.gradient_lengths(self.samples.len(), d);
+            self.d_weights[level].resize(weights, 0.0);
+            self.d_prompts[level].clear();
+            self.d_prompts[level].resize(prompts, 0.0);
+        }
+    }
+
+    /// Runs `work` on chunk after chunk, with the activations that are the chunk's.
+    pub(crate) fn each_chunk(
+        &mut self,
+        pool: &Pool,
+        mut work: impl FnMut(Chunk, &mut Activations, &mut Self, &mut Scratch),
+    ) {
+        pool.with(|scratch| {
+            let (own, each) = (self.activations.take(), pool.chunk());
+            let keeps = own.is_some();
+            let mut activations = own.or_else(|| scratch.activations.take()).expect("a lane or its scratch has them");
+            for place in (0..self.samples.len()).step_by(each) {
+                let (offset, count) = (if keeps { place } else { 0 }, each.min(self.samples.len() - place));
+                let chunk = Chunk { start: self.samples.start + place, offset, count };
+                work(chunk, &mut activations, self, scratch);
+            }
+            *(if keeps { &mut self.activations } else { &mut scratch.activations }) = Some(activations);
+        });
+    }
+
     fn bytes(&self) -> usize {
-        let gradients = [&self.dx, &self.share, &self.patches, &self.d_modulations];
+        let gradients = [&self.share, &self.patches, &self.d_modulations];
         let contributions = self.d_weights.iter().chain(&self.d_prompts);
         let floats = gradients.into_iter().chain(contributions).map(|buffer| size_of_val(&buffer[..]));
         floats.sum::<usize>() + self.activations.as_ref().map_or(0, Activations::bytes)
@@ -74,9 +101,12 @@ impl Lane {
 
 /// Buffers of one chunk at work.
 pub(crate) struct Scratch {
-    /// In sampling, the activations of one block.
+    /// A chunk's, where the lanes keep none; in sampling, of one block.
     pub(crate) activations: Option<Activations>,
     pub(crate) patches: Vec<f32>,
+    /// Output of the trunk and its gradient, in training.
+    pub(crate) output: Vec<f32>,
+    pub(crate) d_output: Vec<f32>,
     /// `[tokens, D]`: normalised rows, or their gradient.
     pub(crate) normed: Vec<f32>,
     /// `[tokens, D]`: a branch's output, or its gradient.
@@ -92,14 +122,16 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let s = &plan.shape;
         let samples = plan.chunk().min(plan.batch.max(1));
         let rows = samples * plan.longest();
-        let weights = matches!(plan.learn, Learn::Attention | Learn::Everything);
+        let (weights, back) = (plan.weights_learn(), plan.learn != Learn::Nothing);
         let buffer = |wanted: bool, length: usize| vec![0.0; if wanted { length } else { 0 }];
         Self {
-            activations: (plan.learn == Learn::Nothing).then(|| Activations::new(plan, samples)),
+            activations: (!weights).then(|| Activations::new(plan, samples)),
+            output: buffer(back, samples * s.output()),
+            d_output: buffer(back, samples * s.output()),
             patches: vec![0.0; samples * s.tokens() * s.patch_in().max(s.patch_out())],
             normed: vec![0.0; rows * s.hidden],
             branch: vec![0.0; rows * s.hidden],
@@ -112,8 +144,8 @@ impl Scratch {
 }
 
 impl Scratch {
-    fn bytes(&self) -> usize {
-        let narrow = [&self.patches, &self.normed, &self.branch, &self.again];
+    pub(crate) fn bytes(&self) -> usize {
+        let narrow = [&self.patches, &self.output, &self.d_output, &self.normed, &self.branch, &self.again];
         let wide = [&self.wide, &self.wide_again, &self.head];
         let floats = narrow.into_iter().chain(wide).map(|buffer| size_of_val(&buffer[..]));
         floats.sum::<usize>() + self.activations.as_ref().map_or(0, Activations::bytes)
@@ -171,11 +203,10 @@ impl Workspace {
     pub fn new(plan: Plan) -> Self {
         plan.shape.check().expect("a sound shape");
         assert!(plan.batch > 0, "a batch has at least one sample");
-        let learns = matches!(plan.learn, Learn::Attention | Learn::Everything);
         let gradients = Gradients {
             contributions: vec![ContributionGradient::None; plan.shape.depth],
             images: plan.image_gradient.then(|| vec![0.0; plan.batch * plan.shape.image()]),
-            parameters: learns.then(|| Parameters::zeros(plan.shape).expect("a sound shape")),
+            parameters: plan.weights_learn().then(|| Parameters::zeros(plan.shape).expect("a sound shape")),
             modulations: Vec::new(),
         };
         Self {
@@ -223,10 +254,11 @@ mod tests {
     fn a_frozen_prefix_keeps_nothing() {
         let kept = |learn| {
             let plan = Plan { learn, ..Plan::sampling(SHAPE, 4, 0) };
-            Workspace::new(plan).lanes.iter().filter_map(|lane| lane.activations.as_ref()).map(|a| a.qkv.len()).max()
+            Scratch::new(&plan).activations.map(|activations| activations.qkv.len())
         };
         assert_eq!(kept(Learn::Contributions { from: 0 }), Some(4));
         assert_eq!(kept(Learn::Contributions { from: 2 }), Some(2));
-        assert_eq!(kept(Learn::Nothing), None);
+        assert_eq!(kept(Learn::Nothing), Some(1));
+        assert_eq!(kept(Learn::Everything), None);
     }
 }

@@ -63,10 +63,6 @@ impl Problem {
         }
     }
 
-    fn broadcast(&self) -> Contribution<'_> {
-        Contribution::Broadcast { vectors: &self.vectors }
-    }
-
     fn inputs<'a>(&'a self, contributions: &'a [Contribution<'a>]) -> Inputs<'a> {
         Inputs { parameters: &self.parameters, condition: &self.condition, rows: &self.rows, contributions }
     }
@@ -82,10 +78,28 @@ impl Problem {
         output
     }
 
+    /// A step with the gradient `d_output`; returns the output.
+    fn step(&self, workspace: &mut Workspace, contributions: &[Contribution]) -> Vec<f32> {
+        let each = SHAPE.output();
+        let outputs = workspace.step(&self.inputs(contributions), &self.images, |sample, output, d_output| {
+            d_output.copy_from_slice(&self.d_output[sample * each..(sample + 1) * each]);
+            output.to_vec()
+        });
+        outputs.concat()
+    }
+
     /// `sum(output d_output)`.
     fn loss(&self, contributions: &[Contribution]) -> f64 {
         let output = self.output(contributions);
         output.iter().zip(&self.d_output).map(|(o, w)| f64::from(*o) * f64::from(*w)).sum()
+    }
+}
+
+/// A vector per sample for every token, or for each place in front.
+fn broadcast(vectors: &[f32], in_front: bool) -> Contribution<'_> {
+    match in_front {
+        true => Contribution::PrependBroadcast { vectors, places: FRONT },
+        false => Contribution::Broadcast { vectors },
     }
 }
 
@@ -120,9 +134,7 @@ fn weights_and_prompts_match_finite_differences() {
             let contributions: Vec<Contribution> =
                 (0..3).map(|block| if has(block) { contribution } else { Contribution::None }).collect();
             let mut workspace = problem.workspace(Learn::Contributions { from: 0 });
-            let mut output = vec![0.0; problem.batch * SHAPE.output()];
-            workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
-            workspace.backward(&problem.inputs(&contributions), &problem.d_output);
+            problem.step(&mut workspace, &contributions);
             for block in &blocks {
                 let ContributionGradient::Prompts { weights, prompts } = &workspace.gradients().contributions[*block]
                 else {
@@ -153,22 +165,34 @@ fn weights_and_prompts_match_finite_differences() {
 #[test]
 fn broadcast_vectors_match_finite_differences() {
     let problem = Problem::new(3);
-    let contributions = [problem.broadcast(), Contribution::None, problem.broadcast()];
-    let mut workspace = problem.workspace(Learn::Contributions { from: 0 });
-    let mut output = vec![0.0; problem.batch * SHAPE.output()];
-    workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
-    workspace.backward(&problem.inputs(&contributions), &problem.d_output);
-    for block in [0, 2] {
-        let ContributionGradient::Vectors(gradient) = &workspace.gradients().contributions[block] else {
-            panic!("block {block} has vectors");
-        };
-        assert_slope("vectors", gradient, |by| {
-            let vectors = moved(&problem.vectors, by);
-            let mut changed = contributions;
-            changed[block] = Contribution::Broadcast { vectors: &vectors };
-            problem.loss(&changed)
-        });
+    for in_front in [false, true] {
+        let contribution = broadcast(&problem.vectors, in_front);
+        let contributions = [contribution, Contribution::None, contribution];
+        let mut workspace = problem.workspace(Learn::Contributions { from: 0 });
+        problem.step(&mut workspace, &contributions);
+        for block in [0, 2] {
+            let ContributionGradient::Vectors(gradient) = &workspace.gradients().contributions[block] else {
+                panic!("block {block} has vectors");
+            };
+            assert_slope(&format!("vectors, in front {in_front}, block {block}"), gradient, |by| {
+                let vectors = moved(&problem.vectors, by);
+                let mut changed = contributions;
+                changed[block] = broadcast(&vectors, in_front);
+                problem.loss(&changed)
+            });
+        }
     }
+}
+
+/// One vector at all places in front is a prompt at each with weight 1.
+#[test]
+fn broadcast_in_front_is_prepending_the_same_prompt() {
+    let problem = Problem::new(1);
+    let (d, weights) = (SHAPE.hidden, [1.0; FRONT]);
+    let prompts = problem.vectors[..d].repeat(FRONT);
+    let prepended = Contribution::Prepend { weights: &weights, prompts: &prompts };
+    let [vectors, prompts] = [broadcast(&problem.vectors, true), prepended].map(|one| problem.output(&[one; 3]));
+    assert!(vectors == prompts);
 }
 
 /// Everything that a step leaves behind, as bits.
@@ -176,11 +200,10 @@ fn step(problem: &Problem, contributions: &[Contribution], learn: Learn, threads
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
         let mut workspace = problem.workspace(learn);
-        let mut output = vec![0.0; problem.batch * SHAPE.output()];
+        let mut output = Vec::new();
         let inputs = problem.inputs(contributions);
         for _ in 0..2 {
-            workspace.forward(&inputs, &problem.images, &mut output);
-            workspace.backward(&inputs, &problem.d_output);
+            output = problem.step(&mut workspace, contributions);
             if learn == Learn::Everything {
                 workspace.condition_backward(&inputs, OutsideGradients::default());
             }
@@ -205,7 +228,8 @@ fn step(problem: &Problem, contributions: &[Contribution], learn: Learn, threads
 fn the_number_of_threads_changes_no_bit() {
     // 37 samples: lanes of two and three, so that shares are added up unevenly
     let problem = Problem::new(37);
-    for contribution in [problem.weighted(), problem.prepend(), problem.broadcast()] {
+    let [together, in_front] = [false, true].map(|in_front| broadcast(&problem.vectors, in_front));
+    for contribution in [problem.weighted(), problem.prepend(), together, in_front] {
         let contributions = [contribution, contribution, Contribution::None];
         for learn in [Learn::Everything, Learn::Contributions { from: 0 }] {
             let one = step(&problem, &contributions, learn, 1);
@@ -260,9 +284,7 @@ fn the_backward_pass_stops_at_the_first_prompted_block_with_the_same_gradients()
     let gradient = |learn, image_gradient| {
         let plan = Plan { shape: SHAPE, batch: 4, learn, prepended: 0, image_gradient };
         let mut workspace = Workspace::new(plan);
-        let mut output = vec![0.0; 4 * SHAPE.output()];
-        workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
-        workspace.backward(&problem.inputs(&contributions), &problem.d_output);
+        let output = problem.step(&mut workspace, &contributions);
         (output, workspace.gradients().contributions.clone())
     };
     let short = gradient(Learn::Contributions { from: 2 }, false);
@@ -271,26 +293,21 @@ fn the_backward_pass_stops_at_the_first_prompted_block_with_the_same_gradients()
 }
 
 #[test]
-fn a_frozen_step_holds_little_more_than_the_counted_activations() {
+fn a_frozen_step_keeps_the_activations_of_a_chunk_per_thread() {
     // per token and block: x, queries/keys/values, attention output, middle, MLP pre-activation
-    let counted = |batch: usize| 4 * SHAPE.depth * (1 + 3 + 1 + 1 + 4) * SHAPE.hidden * SHAPE.tokens() * batch;
+    let counted = |samples: usize| 4 * SHAPE.depth * (1 + 3 + 1 + 1 + 4) * SHAPE.hidden * SHAPE.tokens() * samples;
     let problem = Problem::new(256);
     let contributions = [problem.weighted(); 3];
     let plan = Plan { learn: Learn::Contributions { from: 0 }, ..Plan::sampling(SHAPE, 256, 0) };
     let mut workspace = Workspace::new(plan);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    pool.install(|| {
-        let mut output = vec![0.0; 256 * SHAPE.output()];
-        workspace.forward(&problem.inputs(&contributions), &problem.images, &mut output);
-        workspace.backward(&problem.inputs(&contributions), &problem.d_output);
-    });
-    let ratio = workspace.bytes() as f64 / counted(256) as f64;
-    assert!(ratio > 1.0 && ratio < 1.3, "{ratio}");
+    pool.install(|| problem.step(&mut workspace, &contributions));
+    assert!(workspace.bytes() < counted(256) / 2, "{} of {}", workspace.bytes(), counted(256));
 
     let mut sampling = Workspace::new(Plan::sampling(SHAPE, 256, 0));
     let mut output = vec![0.0; 256 * SHAPE.output()];
     pool.install(|| sampling.forward(&problem.inputs(&contributions), &problem.images, &mut output));
-    assert!(sampling.bytes() * 4 < workspace.bytes(), "sampling keeps nothing");
+    assert!(sampling.bytes() < workspace.bytes(), "sampling keeps nothing");
 }
 
 #[test]
@@ -298,10 +315,8 @@ fn gradients_from_outside_reach_the_embedders() {
     let problem = Problem::new(5);
     let contributions = [Contribution::None; 3];
     let mut workspace = problem.workspace(Learn::Everything);
-    let mut output = vec![0.0; 5 * SHAPE.output()];
     let inputs = problem.inputs(&contributions);
-    workspace.forward(&inputs, &problem.images, &mut output);
-    workspace.backward(&inputs, &problem.d_output);
+    problem.step(&mut workspace, &contributions);
     let ones = vec![1.0; 5 * SHAPE.hidden];
     let mut label = |outside| {
         workspace.condition_backward(&inputs, outside);

@@ -168,6 +168,12 @@ impl<'a> Chains<'a> {
     /// What was planned: the reference, the distance of real images to it, and all stages.
     pub(crate) fn finish(mut self) -> Result<(Reference, Option<Key>, Vec<PlannedStage>), Error> {
         let floor = self.floor.map(|features| self.metrics(features)).transpose()?;
+        // Where all cells start from scratch, nobody reads the backbone.
+        if let Input::Stage(key) = self.backbone_input
+            && !self.stages.0.values().any(|planned| planned.dependencies().any(|needed| needed == key))
+        {
+            self.stages.0.shift_remove(&key);
+        }
         Ok((self.reference, floor, self.stages.into_vec()))
     }
 
@@ -207,9 +213,11 @@ impl<'a> Chains<'a> {
         Ok(CellRun { seed, train, sample, features, metrics, activation: None, measures, classes })
     }
 
-    fn backbone_and(&self, others: impl IntoIterator<Item = (&'static str, Key)>) -> Inputs {
+    /// The backbone, unless the method starts from none, and `others`.
+    fn backbone_and(&self, method: &Method, others: impl IntoIterator<Item = (&'static str, Key)>) -> Inputs {
         let stages = others.into_iter().map(|(name, key)| (name.to_owned(), Input::Stage(key)));
-        stages.chain([("backbone".to_owned(), self.backbone_input.clone())]).collect()
+        let backbone = (!method.from_scratch()).then(|| ("backbone".to_owned(), self.backbone_input.clone()));
+        stages.chain(backbone).collect()
     }
 
     fn train(&mut self, run: &Run<'_>, seed: u64) -> Result<Key, Error> {
@@ -233,7 +241,7 @@ impl<'a> Chains<'a> {
             seed,
             numerics: self.scale.numerics.clone(),
         });
-        let mut inputs = self.backbone_and([]);
+        let mut inputs = self.backbone_and(run.method, []);
         inputs.extend(self.data.inputs.clone());
         inputs.extend(self.autoencoder.clone());
         self.stages.add(stage, inputs)
@@ -254,7 +262,7 @@ impl<'a> Chains<'a> {
     }
 
     fn sample(&mut self, stage: Sample, train: Option<Key>) -> Result<Key, Error> {
-        let mut inputs = self.backbone_and(train.map(|key| ("trained", key)));
+        let mut inputs = self.backbone_and(&stage.method, train.map(|key| ("trained", key)));
         inputs.extend(self.autoencoder.clone());
         self.stages.add(Stage::Sample(stage), inputs)
     }
@@ -338,7 +346,7 @@ impl<'a> Chains<'a> {
             diffusion: self.backbone.diffusion.clone(),
             numerics: self.scale.numerics.clone(),
         });
-        let inputs = self.backbone_and([("trained", train)]);
+        let inputs = self.backbone_and(method, [("trained", train)]);
         self.stages.add(stage, inputs)
     }
 }

@@ -37,7 +37,7 @@ impl Method {
                         (Gate { selection: Selection::Soft(Soft {}), noise: GateNoise::None, ..gate }, unbalanced())
                     }
                 };
-                Self::Dmp(Dmp { prompts: canonical_prompts(&dmp.prompts), gate, balance })
+                Self::Dmp(Dmp { backbone: dmp.backbone, prompts: canonical_prompts(&dmp.prompts), gate, balance })
             }
         }
     }
@@ -94,10 +94,12 @@ fn canonical_balance(balance: &Balance, gate: &Gate) -> Balance {
 mod tests {
     use super::*;
     use crate::gate::BlockAwareness;
+    use crate::method::Backbone;
     use crate::method::{Add, Init, Prepend, Zero};
 
     fn dmp() -> Dmp {
         Dmp {
+            backbone: Backbone::Pretrained,
             prompts: Prompts { position: Position::Add(Add {}), depth: Depth::All, init: Init::Zero(Zero {}) },
             gate: Gate {
                 architecture: Architecture::Linear,
@@ -244,5 +246,6 @@ mod tests {
         assert_ne!(canonical(|d| d.gate.prompts_per_block = BlockAwareness::Uniform), canonical(|_| {}));
         assert_ne!(canonical(|d| d.gate.noise = GateNoise::Learned), canonical(|_| {}));
         assert_ne!(canonical(|d| d.gate.learning_rate_factor = 10.0), canonical(|_| {}));
+        assert_ne!(canonical(|d| d.backbone = Backbone::FromScratch), canonical(|_| {}));
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod canonical;
 pub mod claim;
+pub mod content;
 pub mod count;
 pub mod dataset;
 pub mod digest;

@@ -1,9 +1,9 @@
 //! Finds data and weight files, and hashes what is in them.
 
-use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
+use crate::content;
 use crate::digest::Digest;
 use crate::plan::Input;
 use crate::problem::{Missing, MissingReason, Place};
@@ -23,7 +23,7 @@ impl Lookup<'_> {
     pub(crate) fn input(&self, wanted: &str, place: &Place) -> Result<Input, Box<Missing>> {
         let path = self.find(wanted, place)?;
         let unreadable = |error: io::Error| MissingReason::Unreadable { path: path.clone(), reason: error.to_string() };
-        let sha256 = self.digest(&path).map_err(|error| missing(wanted, place, unreadable(error)))?;
+        let sha256 = content::digest(&path, self.hash).map_err(|error| missing(wanted, place, unreadable(error)))?;
         Ok(Input::File { sha256, path })
     }
 
@@ -51,77 +51,17 @@ impl Lookup<'_> {
             }
         }
     }
-
-    /// Of a file its hash; of a folder the hash of its sorted relative names and its files' hashes, dotfiles left out.
-    fn digest(&self, path: &Path) -> io::Result<Digest> {
-        if !path.is_dir() {
-            return (self.hash)(path);
-        }
-        let mut files = Vec::new();
-        list(path, "", &mut files)?;
-        if files.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the folder holds no file"));
-        }
-        files.sort();
-        let mut listing = String::new();
-        for (name, file) in &files {
-            listing.push_str(&format!("{}  {name}\n", (self.hash)(file)?));
-        }
-        Ok(Digest::of(listing.as_bytes()))
-    }
 }
 
 fn missing(wanted: &str, place: &Place, reason: MissingReason) -> Box<Missing> {
     Box::new(Missing { place: place.clone(), wanted: wanted.to_owned(), reason })
 }
 
-/// All files below a folder with their names relative to it. Links to folders are not followed.
-fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if is_hidden(&name) {
-            continue;
-        }
-        let name = format!("{prefix}{}", name.to_string_lossy());
-        if entry.file_type()?.is_dir() {
-            list(&entry.path(), &format!("{name}/"), files)?;
-        } else if entry.path().is_file() {
-            files.push((name, entry.path()));
-        }
-    }
-    Ok(())
-}
-
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-
-    fn digest(folder: &Path) -> io::Result<Digest> {
-        Lookup { folders: &[], hash: &Digest::of_file }.digest(folder)
-    }
-
-    #[test]
-    fn a_folder_is_its_names_and_contents_without_dotfiles() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        assert!(digest(folder.path()).unwrap_err().to_string().contains("no file"));
-        fs::create_dir(at("b")).unwrap();
-        fs::write(at("b/1.png"), "one").unwrap();
-        fs::write(at("a.png"), "two").unwrap();
-        let first = digest(folder.path()).unwrap();
-        let listing = format!("{}  a.png\n{}  b/1.png\n", Digest::of(b"two"), Digest::of(b"one"));
-        assert_eq!(first, Digest::of(listing.as_bytes()));
-
-        fs::write(at(".DS_Store"), "stray").unwrap();
-        assert_eq!(digest(folder.path()).unwrap(), first);
-        fs::rename(at("a.png"), at("c.png")).unwrap();
-        assert_ne!(digest(folder.path()).unwrap(), first);
-    }
 
     #[test]
     fn the_first_folder_that_has_it_wins_and_all_are_named_if_none_has() {

@@ -21,15 +21,48 @@ pub enum Method {
     Dmp(Dmp),
 }
 
+impl Method {
+    /// Whether the backbone starts from initial values: no pre-trained weights are read.
+    pub fn from_scratch(&self) -> bool {
+        let backbone = match self {
+            Self::Finetune(finetune) => finetune.backbone,
+            Self::Dmp(dmp) => dmp.backbone,
+            Self::Pretrained(_) | Self::PromptTuning(_) | Self::Lora(_) => Backbone::Pretrained,
+        };
+        backbone == Backbone::FromScratch
+    }
+}
+
+/// What a method's backbone starts from (Table 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backbone {
+    /// Pre-trained weights.
+    #[default]
+    Pretrained,
+    /// Initial values of the run's seed. They learn, together with a patch.
+    FromScratch,
+}
+
+impl Backbone {
+    fn is_pretrained(&self) -> bool {
+        *self == Self::Pretrained
+    }
+}
+
 /// Nothing is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pretrained {}
 
 /// Every weight of the backbone is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Finetune {}
+pub struct Finetune {
+    /// What the weights start from.
+    #[serde(default, skip_serializing_if = "Backbone::is_pretrained")]
+    pub backbone: Backbone,
+}
 
 /// Prompts without a gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +89,9 @@ pub struct Lora {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dmp {
+    /// What the backbone's weights start from. Pre-trained ones are frozen.
+    #[serde(default, skip_serializing_if = "Backbone::is_pretrained")]
+    pub backbone: Backbone,
     /// The prompts.
     pub prompts: Prompts,
     /// The gate that weights them.

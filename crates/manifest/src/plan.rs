@@ -294,7 +294,7 @@ mod tests {
     fn train(seed: u64, learning_rate: f64) -> Stage {
         Stage::Train(Train {
             dit: dit(),
-            method: Method::Finetune(Finetune {}),
+            method: Method::Finetune(Finetune::default()),
             data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
             diffusion: diffusion(),
             optimisation: Optimisation {

@@ -149,8 +149,19 @@ pub struct Diffusion {
     /// Noise schedule.
     pub schedule: Schedule,
     /// Length `T` of the process.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 2))]
     pub timesteps: usize,
+}
+
+impl Diffusion {
+    /// The shortest process of its schedule: in a shorter one the last step's variance would not lie below 1.
+    pub fn shortest(&self) -> usize {
+        match self.schedule {
+            Schedule::Linear => 21,
+            Schedule::ScaledLinear => 13,
+            Schedule::Cosine => 2,
+        }
+    }
 }
 
 /// Noise schedule.
@@ -209,6 +220,33 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// Why a process of `timesteps` cannot be run backwards in so many steps; `None` where it can.
+    pub fn misfit(&self, timesteps: usize) -> Option<String> {
+        let steps = self.steps;
+        let (least, most, length) = match self.kind {
+            SamplerKind::Ddpm | SamplerKind::Ddim => (2, timesteps, "the process's length"),
+            // Its last step ends at timestep 0, where the network is not called.
+            SamplerKind::Pndm => (1, timesteps.saturating_sub(1), "one less than the process's length, with PNDM"),
+        };
+        if steps > most {
+            return Some(format!("must be at most {length} ({most}), found `{steps}`"));
+        }
+        if steps < least {
+            return Some(format!("must be at least {least}, found `{steps}`"));
+        }
+        // DDIM keeps every n-th timestep, for a whole n.
+        let kept = |stride: usize| timesteps.div_ceil(stride);
+        let stride = (1..timesteps).find(|&stride| kept(stride) <= steps)?;
+        let uneven = self.kind == SamplerKind::Ddim && kept(stride) != steps;
+        uneven.then(|| {
+            let (fewer, more) = (kept(stride), kept(stride - 1));
+            format!(
+                "must be a number of evenly spaced timesteps among {timesteps}, with DDIM, found `{steps}`; {fewer} and \
+                 {more} are"
+            )
+        })
+    }
+
     /// The form in which it is run: without guidance no channel is guided, so which ones says nothing.
     pub fn canonical(&self) -> Self {
         let guided = self.guidance != 1.0;
@@ -262,10 +300,10 @@ pub enum Engine {
 
 impl Engine {
     /// Name and version of its arithmetic, raised when its code changes results.
-    pub(crate) fn version(self) -> &'static str {
+    pub fn version(self) -> &'static str {
         match self {
             Self::Reference => "reference/v1",
-            Self::Fast => "fast/v2",
+            Self::Fast => "fast/v3",
         }
     }
 }

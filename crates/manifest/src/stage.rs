@@ -16,9 +16,11 @@ pub enum Stage {
     Pretrain(Pretrain),
     /// Trains a feature extractor. Artifact: `weights.safetensors`.
     TrainExtractor(TrainExtractor),
-    /// Trains a method on top of a backbone. Inputs: `backbone`. Artifact: `weights.safetensors` (trained tensors only).
+    /// Trains a method on top of a backbone. Inputs: `backbone`, unless it starts from scratch. Artifact:
+    /// `weights.safetensors` (trained tensors only: backbone and patch where both learn).
     Train(Train),
-    /// Draws samples. Inputs: `backbone`, and `trained` unless the method trains nothing. Artifact: `samples.safetensors`.
+    /// Draws samples. Inputs: `backbone`, unless the method starts from scratch, and `trained` unless it trains nothing.
+    /// Artifact: `samples.safetensors`.
     Sample(Sample),
     /// Features of samples (input `samples`) or of a dataset. Inputs: `extractor`. Artifact: `features.safetensors`.
     Features(Features),

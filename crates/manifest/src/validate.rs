@@ -8,7 +8,7 @@ use crate::gate::{Gate, Selection};
 use crate::method::{Depth, Lora, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
-use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, SamplerKind, Scale};
+use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, Scale};
 use crate::tree::Node;
 
 /// A checked file: notes problems at the place of a dotted path.
@@ -64,8 +64,12 @@ impl Checked<'_> {
     }
 
     pub(crate) fn backbone(&mut self, recipe: &BackboneRecipe) {
-        let BackboneRecipe { dit, data, optimisation, .. } = recipe;
+        let BackboneRecipe { dit, data, optimisation, diffusion, .. } = recipe;
         self.dit(dit);
+        let (least, found) = (diffusion.shortest(), diffusion.timesteps);
+        self.require(found >= least, "diffusion.timesteps", || {
+            format!("must be at least {least} with this schedule, found `{found}`")
+        });
         self.numerics(&recipe.numerics);
         self.optimisation(optimisation);
         self.batch("optimisation.batch", optimisation.batch, data);
@@ -138,14 +142,8 @@ impl Checked<'_> {
 
         let sampler = &scale.sample.sampler;
         let timesteps = backbone.diffusion.timesteps;
-        let (most, length) = match sampler.kind {
-            SamplerKind::Ddpm | SamplerKind::Ddim => (timesteps, "the process's length"),
-            // Its last step ends at timestep 0, where the network is not called.
-            SamplerKind::Pndm => (timesteps.saturating_sub(1), "one less than the process's length, with PNDM"),
-        };
-        self.require(sampler.steps <= most, "sample.sampler.steps", || {
-            format!("must be at most {length} ({most}), found `{}`", sampler.steps)
-        });
+        let misfit = sampler.misfit(timesteps);
+        self.require(misfit.is_none(), "sample.sampler.steps", || misfit.unwrap_or_default());
         let guidable = backbone.dit.classes.is_some() && backbone.dit.label_dropout > 0.0;
         self.require(sampler.guidance == 1.0 || guidable, "sample.sampler.guidance", || {
             "must be 1: the backbone has no null label to be guided away from".to_owned()

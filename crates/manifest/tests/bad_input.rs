@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use manifest::digest::Digest;
+use manifest::method::{Dmp, Method, Position, Prompts};
 use manifest::{Error, Plan, Request, Workspace};
 
 /// A copy of `tests/fixture`, in which files can be spoiled.
@@ -77,6 +78,20 @@ fn the_fixture_itself_is_good() {
     for scale in ["s", "t"] {
         Fixture::new().load(scale, &[]).unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+#[test]
+fn a_table_from_scratch_trains_no_backbone() {
+    let kinds = |fixture: Fixture, overrides: &[&str]| -> Vec<&'static str> {
+        let plan = fixture.load("s", overrides).unwrap_or_else(|error| panic!("{error}"));
+        plan.stages.iter().map(|planned| planned.stage.kind()).collect()
+    };
+    assert!(kinds(Fixture::new(), &[]).contains(&"pretrain"));
+    // Some cells still start from it.
+    assert!(kinds(Fixture::new(), &["method.backbone=from_scratch"]).contains(&"pretrain"));
+    let all = Fixture::new().spoil("mini.yaml", "{kind: pretrained}", "{kind: finetune}");
+    let kinds = kinds(all, &["method.backbone=from_scratch"]);
+    assert!(!kinds.contains(&"pretrain") && kinds.contains(&"train"), "{kinds:?}");
 }
 
 #[test]
@@ -210,6 +225,13 @@ fn mistakes_in_a_scale() {
             "kind: pndm, steps: «1000",
             "@: `sample.sampler.steps` must be at most one less than the process's length, with PNDM (999), found `1000`",
         ),
+        ("steps: 5", "steps: «1", "@: `sample.sampler.steps` must be at least 2, found `1`"),
+        ("kind: ddpm, steps: 5", "kind: ddim, steps: «1", "@: `sample.sampler.steps` must be at least 2, found `1`"),
+        (
+            "kind: ddpm, steps: 5",
+            "kind: ddim, steps: «60",
+            "@: `sample.sampler.steps` must be a number of evenly spaced timesteps among 1000, with DDIM, found `60`; 59 and 63 are",
+        ),
         (
             "guidance: 1.0",
             "guidance: «1.5",
@@ -334,6 +356,13 @@ fn mistakes_in_a_recipe() {
             "warmup_iterations: 2",
             "warmup_iterations: «11",
             "@: `optimisation.warmup_iterations` must be at most the iterations (10), found `11`",
+        ),
+        ("net.yaml", "timesteps: 1000", "timesteps: «1", "@: `diffusion.timesteps` must be at least 2, found `1`"),
+        (
+            "net.yaml",
+            "schedule: cosine, timesteps: 1000",
+            "schedule: linear, timesteps: «20",
+            "@: `diffusion.timesteps` must be at least 21 with this schedule, found `20`",
         ),
         (
             "net.yaml",
@@ -556,4 +585,25 @@ fn the_hand_written_engine_stays_on_the_processor() {
     let message = "`numerics.engine` must be `reference` on `cuda`: `fast` runs on the processor alone";
     assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
     Fixture::new().load("s", &["numerics.device=cuda"]).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Prompts that are added are one per token by construction: there is no key for another number.
+#[test]
+fn the_number_of_added_prompts_cannot_be_another_than_that_of_the_tokens() {
+    for key in ["per_256_tokens", "count", "prompts"] {
+        let line = option(&format!("method.prompts.position={{kind: add, {key}: 17}}"));
+        assert!(
+            line.contains(&format!("unknown key `{key}`")) && line.contains("one prompt per image token"),
+            "{line}"
+        );
+    }
+    let table = Fixture::new().load("s", &[]).unwrap().tables.remove(0);
+    let mut added = 0;
+    for cell in &table.cells {
+        if let Method::Dmp(Dmp { prompts: Prompts { position: position @ Position::Add(_), .. }, .. }) = &cell.method {
+            assert_eq!(position.prompts(table.dit.tokens()), 16, "8 x 8 pixels in patches of 2 x 2");
+            added += 1;
+        }
+    }
+    assert!(added > 0);
 }

@@ -313,6 +313,23 @@ fn no_option_changes_what_a_cell_is_about() {
 }
 
 #[test]
+fn from_scratch_reads_no_backbone() {
+    let (plan, table) = plan(&["method.backbone=from_scratch"]);
+    let reads = |key: Key| plan.stage(key).unwrap().inputs.contains_key("backbone");
+    for (id, scratch) in [("a/linear", true), ("reference/finetune", true), ("reference/prompt_tuning", false)] {
+        let run = &cell(&table, id).runs[0];
+        let keys = [run.train, Some(run.sample), run.activation];
+        assert!(keys.into_iter().flatten().all(|key| reads(key) != scratch), "{id}");
+        let written = json(&cell(&table, id).method);
+        assert_eq!(written.get("backbone").is_some_and(|backbone| backbone == "from_scratch"), scratch, "{id}");
+    }
+    // Where nothing is said, keys are what they were.
+    let (_, usual) = self::plan(&["method.backbone=pretrained"]);
+    assert_eq!(cell(&usual, "a/linear").runs, cell(&self::plan(&[]).1, "a/linear").runs);
+    assert_eq!(json(&cell(&usual, "a/linear").method).get("backbone"), None);
+}
+
+#[test]
 fn prompts_may_be_in_the_first_n_blocks() {
     let (_, table) = plan(&["method.prompts.depth={blocks: 3}"]);
     for id in ["a/linear", "reference/prompt_tuning"] {

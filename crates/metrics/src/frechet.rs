@@ -6,7 +6,7 @@
 use faer::{Mat, MatRef};
 
 use crate::gaussian::{Covariance, FeatureError, Gaussian, finite};
-use crate::linear::{factor, nuclear_norm, product, trace_of_root};
+use crate::linear::{factor, nuclear_norm, product, sandwich, trace_of_root};
 
 /// A distribution to which many distances are measured: what depends on it alone is computed once.
 #[derive(Clone, Debug)]
@@ -74,11 +74,6 @@ impl Reference {
         let apart = self.gaussian.mean().iter().zip(other.mean()).map(|(a, b)| (a - b).powi(2));
         Ok(apart.sum::<f64>() + self.gaussian.total_variance() + other.total_variance() - 2.0 * root)
     }
-}
-
-/// `F S F^T`.
-fn sandwich(factor: MatRef<'_, f64>, covariance: MatRef<'_, f64>) -> Mat<f64> {
-    product(product(factor, covariance).as_ref(), factor.transpose())
 }
 
 /// The distance of two distributions, once. Use a [`Reference`] for more than one.

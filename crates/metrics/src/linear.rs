@@ -9,7 +9,7 @@ use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_s
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
-use faer::prelude::default;
+use faer::prelude::{ReborrowMut, default};
 use faer::{Accum, Mat, MatRef, Par};
 use rayon::prelude::*;
 
@@ -21,6 +21,33 @@ pub(crate) fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
     let mut out = Mat::zeros(a.nrows(), b.ncols());
     let tiles = out.par_col_chunks_mut(TILE).zip(b.par_col_chunks(TILE));
     tiles.for_each(|(out, b)| matmul(out, Accum::Replace, a, b, 1.0, Par::Seq));
+    out
+}
+
+/// `F S F^T`, its lower half only. What is zero at the beginning of `F`'s rows is left out: half of a triangular factor.
+pub(crate) fn sandwich(factor: MatRef<'_, f64>, middle: MatRef<'_, f64>) -> Mat<f64> {
+    let (k, d) = (factor.nrows(), factor.ncols());
+    // the first column, rows and columns of each tile of rows that is not zero
+    let tiles: Vec<(usize, usize, usize)> = (0..k)
+        .step_by(TILE)
+        .map(|row| {
+            let rows = TILE.min(k - row);
+            let is_zero = |column: &usize| factor.col(*column).subrows(row, rows).iter().all(|value| *value == 0.0);
+            (row, rows, (0..d).take_while(is_zero).count())
+        })
+        .collect();
+    let mut left = Mat::zeros(k, d);
+    left.par_col_chunks_mut(TILE).zip(middle.par_col_chunks(TILE)).for_each(|(mut left, middle)| {
+        for &(row, rows, start) in &tiles {
+            let (a, b) = (factor.submatrix(row, start, rows, d - start), middle.subrows(start, d - start));
+            matmul(left.rb_mut().subrows_mut(row, rows), Accum::Replace, a, b, 1.0, Par::Seq);
+        }
+    });
+    let mut out = Mat::zeros(k, k);
+    out.par_col_chunks_mut(TILE).zip(&tiles).with_max_len(1).for_each(|(out, &(row, rows, start))| {
+        let (a, b) = (left.submatrix(row, start, k - row, d - start), factor.submatrix(row, start, rows, d - start));
+        matmul(out.subrows_mut(row, k - row), Accum::Replace, a, b.transpose(), 1.0, Par::Seq);
+    });
     out
 }
 
@@ -66,7 +93,7 @@ fn eigen_factor(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
     Some(Mat::from_fn(kept.len(), n, |i, j| vectors[(j, kept[i].0)] * kept[i].1.sqrt()))
 }
 
-/// `sum sqrt(eigenvalue)` of a positive semi-definite matrix; eigenvalues that rounding made negative count as 0.
+/// `sum sqrt(eigenvalue)` of a positive semi-definite matrix, of which the lower half is read; eigenvalues that rounding made negative count as 0.
 pub(crate) fn trace_of_root(a: MatRef<'_, f64>) -> Option<f64> {
     let n = a.nrows();
     let mut values = Diag::zeros(n);

@@ -5,13 +5,19 @@
 use candle_core::Result;
 use manifest::dit::DitConfig;
 
+use crate::clip::ClipTextConfig;
 use crate::unet::UnetConfig;
 use crate::vae::VaeConfig;
-use crate::{dit, inception, unet, vae};
+use crate::{clip, dit, inception, unet, vae};
 
 /// Parameters of a diffusion transformer, its fixed position embedding among them.
 pub fn of_dit(config: &DitConfig) -> usize {
     dit::elements(&dit::named_shapes(config))
+}
+
+/// Parameters of a diffusion transformer that is conditioned on text embeddings of `width`.
+pub fn of_text_dit(config: &DitConfig, width: usize) -> usize {
+    dit::elements(&dit::text_shapes(config, width))
 }
 
 /// Parameters of a denoising UNet.
@@ -28,6 +34,14 @@ pub fn of_unet(config: &UnetConfig) -> Result<usize> {
 /// The configuration fits no network.
 pub fn of_vae(config: &VaeConfig) -> Result<usize> {
     Ok(dit::elements(&vae::named_shapes(config)?))
+}
+
+/// Parameters of CLIP's text encoder.
+///
+/// # Errors
+/// The configuration fits no network.
+pub fn of_clip_text(config: &ClipTextConfig) -> Result<usize> {
+    Ok(dit::elements(&clip::named_shapes(config)?))
 }
 
 /// Parameters of Inception v3; the statistics of its normalisations are none.

@@ -6,6 +6,7 @@
 //! Letters of all shapes: `B` batch, `T` image tokens, `N` prompts, `D` width, `H` heads, `L` blocks, `C` channels.
 
 pub mod builder;
+pub mod clip;
 pub mod count;
 pub mod dit;
 pub mod extractor;

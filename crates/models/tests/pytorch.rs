@@ -176,7 +176,7 @@ fn names_of_other_programs_become_those_here() {
         (Family::Inception, "fc.weight", "fc.weight"),
         (Family::Dit, "blocks.0.attn.qkv.weight", "blocks.0.attn.qkv.weight"),
     ];
-    let keys: serde_json::Value = serde_json::from_str(include_str!("../../goldens/files/model_keys.json")).unwrap();
+    let keys: serde_json::Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     let full = |family| match family {
         Family::Dit => "DiT-XL/2:cond:FT",
         Family::Vae => "sd-vae-ft-ema",

@@ -1,13 +1,12 @@
 //! Names, shapes and counts of the full-size networks against the authors' code.
 
 use manifest::dit::DitConfig;
+use models::clip::ClipTextConfig;
 use models::count;
 use models::dit::{initial_weights, named_shapes};
 use models::unet::UnetConfig;
 use models::vae::VaeConfig;
 use serde_json::Value;
-
-const KEYS: &str = include_str!("../../goldens/files/model_keys.json");
 
 fn config(size: &str, conditional: bool) -> DitConfig {
     DitConfig::published(size, conditional.then_some(1000)).unwrap_or_else(|| panic!("no size {size}"))
@@ -15,7 +14,8 @@ fn config(size: &str, conditional: bool) -> DitConfig {
 
 #[test]
 fn goldens_names_shapes_and_counts() {
-    let keys: Value = serde_json::from_str(KEYS).unwrap();
+    let text = goldens::model_keys();
+    let keys: Value = serde_json::from_str(&text).unwrap();
     let mut checked = 0;
     for (name, entry) in keys.as_object().unwrap() {
         let parts: Vec<&str> = name.split(':').collect();
@@ -28,11 +28,11 @@ fn goldens_names_shapes_and_counts() {
         );
         let theirs = entry["tensors"].as_object().unwrap();
         assert_eq!(shapes.len(), theirs.len(), "{name}");
-        let mut place = KEYS.find(name).unwrap();
+        let mut place = text.find(name).unwrap();
         for (tensor, shape) in shapes {
             assert_eq!(serde_json::to_value(&shape).unwrap(), theirs[&tensor], "{name}: {tensor}");
             // The same order: each name comes behind the one before it in the file.
-            place += KEYS[place..].find(&format!("\"{tensor}\":")).unwrap_or_else(|| panic!("{tensor} comes too late"));
+            place += text[place..].find(&format!("\"{tensor}\":")).unwrap_or_else(|| panic!("{tensor} comes too late"));
         }
         checked += 1;
     }
@@ -41,10 +41,11 @@ fn goldens_names_shapes_and_counts() {
 
 #[test]
 fn full_size_networks_have_the_published_counts() {
-    let keys: Value = serde_json::from_str(KEYS).unwrap();
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     let published = |name: &str| keys[name]["parameters"].as_u64().unwrap() as usize;
     assert_eq!(count::of_unet(&UnetConfig::stable_diffusion()).unwrap(), published("sd-v1-5-unet"));
     assert_eq!(count::of_vae(&VaeConfig::stable_diffusion()).unwrap(), published("sd-vae-ft-ema"));
+    assert_eq!(count::of_clip_text(&ClipTextConfig::vit_l_14()).unwrap(), published("clip-vit-l-14-text"));
     assert_eq!(count::of_inception().unwrap(), published("fid-inception-v3"));
     // Peebles & Xie 2023, Table 1, in millions, and what a larger patch changes: its own weights at both ends, and the
     // number of positions.

@@ -15,6 +15,7 @@ mod patch;
 mod place;
 mod trainable;
 mod training;
+pub mod unet;
 
 pub use lora::Adapters;
 pub use mixture::{Contribution, ContributionGradient, Mixture};

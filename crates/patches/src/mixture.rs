@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use manifest::method::Balance;
-use models::Hooks;
 use models::weights::{Tensors, gradients};
+use models::{Condition, Hooks};
 
 use crate::balance::BalanceLosses;
 use crate::gate::Gated;
@@ -112,11 +112,27 @@ impl Mixture {
     /// # Errors
     /// As [`Mixture::surrogate`].
     pub fn backward_from(&self, gradient: &ContributionGradient) -> Result<Tensors> {
-        let mut loss = self.surrogate(gradient)?;
-        if let Some(balance) = self.balance()? {
-            loss = (loss + balance.total)?;
+        gradients(&self.loss_from(gradient)?, &self.tensors)
+    }
+
+    /// The same with respect to the patch's tensors and the embeddings that the mixture was made for, which are
+    /// variables: those that a gate reads where the backbone learns too.
+    ///
+    /// # Errors
+    /// As [`Mixture::surrogate`].
+    pub fn backward_with(&self, gradient: &ContributionGradient, read: &Condition) -> Result<(Tensors, Condition)> {
+        let gradients = self.loss_from(gradient)?.backward()?;
+        let of = |tensor: &Tensor| gradients.get(tensor).cloned().map_or_else(|| tensor.zeros_like(), Ok);
+        let own = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), of(tensor)?)));
+        Ok((own.collect::<Result<_>>()?, Condition { t: of(&read.t)?, label: of(&read.label)? }))
+    }
+
+    fn loss_from(&self, gradient: &ContributionGradient) -> Result<Tensor> {
+        let loss = self.surrogate(gradient)?;
+        match self.balance()? {
+            Some(balance) => loss + balance.total,
+            None => Ok(loss),
         }
-        gradients(&loss, &self.tensors)
     }
 
     fn prompted_blocks(&self) -> Result<usize> {

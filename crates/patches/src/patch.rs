@@ -27,10 +27,20 @@ impl Patch {
     /// shares `tensors`: where they are variables, gradients reach them.
     ///
     /// # Errors
-    /// `tensors` are not those of [`crate::trainable`].
+    /// `tensors` are not those of [`crate::trainable`], without the backbone's where that learns too.
     pub fn build(method: &Method, dit: &DitConfig, tensors: &Tensors) -> std::result::Result<Option<Self>, PatchError> {
-        let Training::Patch(layout) = Training::build(method, dit) else { return Ok(None) };
-        layout.with(tensors).map(Some)
+        match Training::build(method, dit) {
+            Training::Patch(layout) | Training::Both(layout) => layout.with(tensors).map(Some),
+            Training::Nothing | Training::Backbone | Training::Adapters(_) => Ok(None),
+        }
+    }
+
+    /// Blocks with prompts `L` and prompts per block `N` of what `method` patches into a backbone of shape `dit`.
+    pub fn size(method: &Method, dit: &DitConfig) -> Option<(usize, usize)> {
+        match Training::build(method, dit) {
+            Training::Patch(layout) | Training::Both(layout) => Some((layout.size.blocks, layout.size.prompts)),
+            Training::Nothing | Training::Backbone | Training::Adapters(_) => None,
+        }
     }
 
     /// Computes what enters before each block for a batch of conditions. `gate_noise`, standard normals

@@ -1,7 +1,7 @@
 //! What a method trains, and what it makes of a backbone.
 
 use manifest::dit::DitConfig;
-use manifest::method::Method;
+use manifest::method::{Backbone, Method};
 use models::dit::{POSITION_EMBEDDING, named_shapes};
 use models::weights::Tensors;
 
@@ -16,13 +16,16 @@ use crate::trainable::{Initial, Trainable};
 pub fn trainable(method: &Method, dit: &DitConfig) -> Vec<Trainable> {
     match Training::build(method, dit) {
         Training::Nothing => Vec::new(),
-        Training::Backbone => {
-            let shapes = named_shapes(dit).into_iter().filter(|(name, _)| name != POSITION_EMBEDDING);
-            shapes.map(|(name, shape)| Trainable::new(&name, &shape, Initial::Backbone, 1.0)).collect()
-        }
+        Training::Backbone => of_backbone(dit).collect(),
         Training::Patch(layout) => layout.trainable(),
+        Training::Both(layout) => of_backbone(dit).chain(layout.trainable()).collect(),
         Training::Adapters(layout) => layout.trainable(),
     }
+}
+
+fn of_backbone(dit: &DitConfig) -> impl Iterator<Item = Trainable> {
+    let shapes = named_shapes(dit).into_iter().filter(|(name, _)| name != POSITION_EMBEDDING);
+    shapes.map(|(name, shape)| Trainable::new(&name, &shape, Initial::Backbone, 1.0))
 }
 
 /// Parameters that a method trains, exactly; of a patch, what it adds to the backbone.
@@ -49,6 +52,13 @@ pub fn apply(method: &Method, dit: &DitConfig, backbone: &Tensors, trained: &Ten
         Training::Nothing => Applied { trunk: backbone.clone(), patch: None },
         Training::Backbone => Applied { trunk: trained.clone(), patch: None },
         Training::Patch(layout) => Applied { trunk: backbone.clone(), patch: Some(layout.with(trained)?) },
+        Training::Both(layout) => {
+            let (mut trunk, mut own) = (trained.clone(), Tensors::new());
+            for Trainable { name, .. } in layout.trainable() {
+                own.extend(trunk.remove_entry(&name));
+            }
+            Applied { trunk, patch: Some(layout.with(&own)?) }
+        }
         Training::Adapters(layout) => {
             let mut trunk = backbone.clone();
             trunk.extend(layout.with(trained)?.merged(backbone)?);
@@ -62,6 +72,8 @@ pub(crate) enum Training {
     Nothing,
     Backbone,
     Patch(Layout),
+    /// The backbone and a patch, from initial values.
+    Both(Layout),
     Adapters(LowRank),
 }
 
@@ -77,7 +89,11 @@ impl Training {
             Method::Lora(lora) => Self::Adapters(LowRank::new(lora, dit)),
             Method::Dmp(dmp) => {
                 let build_gate = |place: &dyn Place, size| gate::build(&dmp.gate, place, size);
-                Self::Patch(Layout::new(&dmp.prompts, dit, build_gate, Some(dmp.balance.clone())))
+                let layout = Layout::new(&dmp.prompts, dit, build_gate, Some(dmp.balance.clone()));
+                match dmp.backbone {
+                    Backbone::Pretrained => Self::Patch(layout),
+                    Backbone::FromScratch => Self::Both(layout),
+                }
             }
         }
     }

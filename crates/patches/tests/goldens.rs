@@ -7,8 +7,8 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, ImportanceFormula, Init, LoadFormula, Lora, Method, Position, Prepend, PromptTuning,
-    Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, ImportanceFormula, Init, LoadFormula, Lora, Method, Position, Prepend,
+    PromptTuning, Prompts, Zero,
 };
 use models::weights::{self, Tensors, Weights, gradients, variables};
 use models::{Dit, Hooks, Unpatched};
@@ -52,7 +52,8 @@ fn method(case: &Value, dit: &DitConfig) -> Method {
     let position = match case["vp"].as_str() {
         Some("add") => Position::Add(Add {}),
         Some("prepend") => {
-            Position::Prepend(Prepend { per_256_tokens: (count(case, "tokens") * 256).div_ceil(dit.tokens()) })
+            let (prompts, tokens) = (count(case, "tokens"), dit.tokens());
+            Position::Prepend(Prepend { per_256_tokens: (prompts * 256 + tokens / 2) / tokens })
         }
         other => panic!("vp {other:?}"),
     };
@@ -80,7 +81,7 @@ fn method(case: &Value, dit: &DitConfig) -> Method {
         load: 1.0,
         load_formula: LoadFormula::Smooth,
     };
-    Method::Dmp(Dmp { prompts, gate, balance })
+    Method::Dmp(Dmp { backbone: Backbone::Pretrained, prompts, gate, balance })
 }
 
 /// Checks all cases of a file.

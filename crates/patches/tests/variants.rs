@@ -6,15 +6,13 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Normal, Position, Prepend,
-    Pretrained, PromptTuning, Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Normal, Position,
+    Prepend, Pretrained, PromptTuning, Prompts, Zero,
 };
 use models::weights::{Tensors, Weights, constants};
 use models::{Condition, Hooks};
-use patches::{Adapters, Contribution, Initial, PROMPTS, Patch, Trainable, apply, initial_weights, trainable};
+use patches::{Adapters, Contribution, Initial, PROMPTS, Patch, Trainable, apply, balance, initial_weights, trainable};
 use serde_json::Value;
-
-const KEYS: &str = include_str!("../../goldens/files/model_keys.json");
 
 fn dit(hidden: usize, depth: usize, image_size: usize) -> DitConfig {
     DitConfig {
@@ -36,6 +34,7 @@ fn prompts() -> Prompts {
 
 fn dmp() -> Dmp {
     Dmp {
+        backbone: Backbone::Pretrained,
         prompts: prompts(),
         gate: Gate {
             architecture: Architecture::Linear,
@@ -81,7 +80,7 @@ fn weights(method: &Dmp, dit: &DitConfig, tensors: &Tensors, noise: Option<&Tens
 
 #[test]
 fn goldens_names_shapes_and_counts() {
-    let keys: Value = serde_json::from_str(KEYS).unwrap();
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     let released = Gate { noise: GateNoise::Learned, ..dmp().gate };
     let mut checked = 0;
     // The file holds other networks too, which `models` checks.
@@ -95,7 +94,7 @@ fn goldens_names_shapes_and_counts() {
         };
         let config = DitConfig { classes: (parts[1] == "cond").then_some(1000), ..config };
         let method = match parts[2] {
-            "FT" => Method::Finetune(Finetune {}),
+            "FT" => Method::Finetune(Finetune::default()),
             "PT" => Method::PromptTuning(PromptTuning { prompts: prompts() }),
             "linear" => Method::Dmp(Dmp { gate: released.clone(), ..dmp() }),
             other => panic!("no method {other}"),
@@ -136,6 +135,58 @@ fn prompts_scale_with_tokens_and_blocks_with_depth() {
     assert_eq!(shape(front(50), Depth::Half, &config), [2, 13, 8]);
     assert_eq!(shape(front(50), Depth::First, &dit(8, 5, 32)), [1, 50, 8]);
     assert_eq!(shape(front(16), Depth::Half, &dit(8, 1, 8)), [1, 1, 8]);
+    assert_eq!(shape(Position::Add(Add {}), Depth::Blocks(3), &config), [3, 64, 8]);
+}
+
+#[test]
+fn only_the_first_blocks_have_prompts() {
+    let config = dit(8, 4, 6);
+    let method = Method::Dmp(Dmp { prompts: Prompts { depth: Depth::Blocks(2), ..prompts() }, ..dmp() });
+    let patch = Patch::build(&method, &config, &waves(&method, &config)).unwrap().unwrap();
+    assert_eq!(patch.blocks(), 2);
+    let mixture = patch.mix(&condition(8), None).unwrap();
+    let x = Tensor::zeros((2, 9, 8), DType::F32, &Device::Cpu).unwrap();
+    for block in 0..4 {
+        let entered = mixture.before_block(block, x.clone()).unwrap().abs().unwrap().sum_all().unwrap();
+        assert_eq!(entered.to_scalar::<f32>().unwrap() > 0.0, block < 2, "block {block}");
+    }
+}
+
+/// Eq. 12-13 by hand: sums over blocks `[1, 1/2, 1/4, 1/4]` for one sample, `[1/2, 1/2, 1/2, 1/2]` for the other. Both
+/// have mean 1/2; the variances are 3/32 and 0.
+#[test]
+fn the_importance_of_the_paper_is_its_formula() {
+    let weights = [0.75_f32, 0.25, 0.0, 0.0, 0.125, 0.125, 0.25, 0.5, 0.25, 0.25, 0.25, 0.25, 0.375, 0.375, 0.25, 0.0];
+    let weights = Tensor::from_slice(&weights, (2, 2, 4), &Device::Cpu).unwrap();
+    let value = |formula| balance::importance(formula, &weights).unwrap().to_scalar::<f32>().unwrap();
+    let expected = 0.5 * 0.09375 / (0.25 + 1e-5);
+    assert!((value(ImportanceFormula::Paper) - expected).abs() < 1e-7);
+    // The released code's: one variance over all eight sums, unbiased.
+    assert!((value(ImportanceFormula::OfficialCode) - 4.0 * 0.09375 / 7.0 / 0.25).abs() < 1e-7);
+}
+
+/// Scores by hand: `q = W_q p` is (1, 0), (2, 1), (3, 1), (0, 0) for the four prompts of both blocks; the key is
+/// `W_k (2, -1, block)`, (2, -1) before the first block and (1, 0) before the second.
+#[test]
+fn attention_over_prompts_scores_prompts_by_the_timestep() {
+    let config = dit(2, 2, 4);
+    let gate = Gate { architecture: Architecture::AttentionOverPrompts, ..dmp().gate };
+    let pool = [1_f32, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0];
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+    let tensors = Tensors::from([
+        (PROMPTS.to_owned(), tensor(&[pool, pool].concat(), &[2, 4, 2])),
+        ("gate.q.weight".to_owned(), tensor(&[1.0, 2.0, 0.0, 1.0], &[2, 2])),
+        ("gate.k.weight".to_owned(), tensor(&[1.0, 0.0, -1.0, 0.0, 1.0, 1.0], &[2, 3])),
+    ]);
+    let patch = Patch::build(&Method::Dmp(Dmp { gate, ..dmp() }), &config, &tensors).unwrap().unwrap();
+    let condition = Condition { t: tensor(&[2.0, -1.0], &[1, 2]), label: tensor(&[5.0, 5.0], &[1, 2]) };
+    let found = patch.mix(&condition, None).unwrap().weights().unwrap().to_vec3::<f32>().unwrap();
+    for (found, scores) in found.iter().zip([[2.0_f32, 3.0, 5.0, 0.0], [1.0, 2.0, 3.0, 0.0]]) {
+        let powers = scores.map(|score| (score / 2_f32.sqrt()).exp());
+        for (found, power) in found[0].iter().zip(powers) {
+            assert!((found - power / powers.iter().sum::<f32>()).abs() < 1e-6, "{found:?}, scores {scores:?}");
+        }
+    }
 }
 
 #[test]
@@ -258,7 +309,7 @@ fn initial_values_are_those_asked_for() {
     assert!(start["gate.weight"].values.iter().all(|&v| v == 0.0));
 
     let backbone = models::dit::initial_weights(&config, 7);
-    let tuned = initial_weights(&trainable(&Method::Finetune(Finetune {}), &config), &backbone, 1);
+    let tuned = initial_weights(&trainable(&Method::Finetune(Finetune::default()), &config), &backbone, 1);
     assert_eq!(tuned.len(), backbone.len() - 1);
     assert!(tuned.iter().all(|(name, tensor)| tensor == &backbone[name]));
 }
@@ -275,7 +326,7 @@ fn other_tensors_are_refused_with_all_faults() {
     for part in ["missing gate.weight [9, 9]", "gate.bias has shape [2, 9, 8], expected [9]", "unexpected w_noise"] {
         assert!(message.contains(part), "{message}");
     }
-    assert!(Patch::build(&Method::Finetune(Finetune {}), &config, &tensors).unwrap().is_none());
+    assert!(Patch::build(&Method::Finetune(Finetune::default()), &config, &tensors).unwrap().is_none());
 }
 
 #[test]

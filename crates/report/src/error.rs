@@ -8,6 +8,19 @@ pub enum Error {
     /// A plan of a recipe: it has no cells.
     #[error("{0} is a recipe: it has no cells to report on\n  `runner show` shows what its stages have left")]
     NoTable(String),
+    /// A plan without any result: an empty report must not take the place of one that says something.
+    #[error(
+        "{}: nothing of {artifact} has been run here; no report was written, an earlier one stays\n  `{next}` runs it first",
+        results.display()
+    )]
+    NothingRun {
+        /// The artifact.
+        artifact: String,
+        /// The results tree.
+        results: PathBuf,
+        /// The command that runs it.
+        next: String,
+    },
     /// Records that must not stand in one column or be subtracted from each other.
     #[error(
         "{first} and {second} cannot be compared: they differ in {what} ({first_value} and {second_value})\n  \

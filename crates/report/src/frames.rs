@@ -106,18 +106,20 @@ fn comparison_columns(comparisons: &[Option<&Comparison>], judged: &Judged) -> R
     Ok(frame)
 }
 
-/// The paper's printed gaps, each pair once: cell, against, gap, relative to the mean of both, and what that is to FID.
+/// The paper's printed gaps, each pair of its experiments once: cell, against, gap, relative to the mean of both, and
+/// what that is to FID.
 pub(crate) fn gaps(judged: &Judged) -> Result<DataFrame, Error> {
     let mut rows: Vec<(&Comparison, (f64, f64))> = Vec::new();
+    let pair = |c: &Comparison| (experiment(judged, &c.cell), experiment(judged, &c.against));
     let to_baseline = judged.cells.iter().filter_map(|cell| cell.to_baseline.as_ref());
     for comparison in to_baseline.chain(&judged.contrasts) {
         let Some(printed) = comparison.printed else { continue };
-        let pair = |c: &Comparison| (c.cell.clone(), c.against.clone());
-        let (cell, against) = pair(comparison);
-        let again = rows.iter().any(|(other, _)| pair(other) == (against.clone(), cell.clone()));
-        // The same two values under two names (linear = soft = distinct) are one gap.
-        let same_values = rows.iter().any(|(other, values)| *values == printed && other.against == against);
-        if !again && !same_values {
+        let (own, turned) = (pair(comparison), swapped(pair(comparison)));
+        let again = rows.iter().any(|(other, values)| match pair(other) {
+            other if other == own => *values == printed,
+            other => other == turned && swapped(*values) == printed,
+        });
+        if !again {
             rows.push((comparison, printed));
         }
     }
@@ -133,6 +135,18 @@ pub(crate) fn gaps(judged: &Judged) -> Result<DataFrame, Error> {
         "noise" => noise.iter().map(ToString::to_string).collect::<Vec<_>>(),
     )?;
     Ok(frame)
+}
+
+fn swapped<T>((a, b): (T, T)) -> (T, T) {
+    (b, a)
+}
+
+/// The paper's experiment behind a cell: cells of the same settings (linear = soft = distinct) are one of them. Cells that
+/// are written differently but cannot train differently are one run here, but the paper ran each.
+fn experiment(judged: &Judged, id: &str) -> String {
+    let cell = judged.cells.iter().map(|cell| cell.cell.planned).find(|planned| planned.id == id);
+    let same = cell.filter(|cell| cell.identical_by_construction.is_none()).and_then(|cell| cell.same_run_as.clone());
+    same.unwrap_or_else(|| id.to_owned())
 }
 
 /// A group's title; the paper's letters stand before it.

@@ -2,6 +2,7 @@
 
 use manifest::claim::{ALMOST, Direction, Metric};
 use manifest::dataset::Dataset;
+use manifest::dit::DitConfig;
 use manifest::plan::{Contrast, Table};
 use manifest::scale::{Extractor, SamplerKind};
 use metrics::{Difference, Outcome, Spread, Summary, Verdict};
@@ -189,10 +190,13 @@ const PAPER_STEPS: usize = 250;
 /// Images in a step of its further training.
 const PAPER_BATCH: usize = 128;
 
-/// The paper's own size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
+/// The paper's own backbone, size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
 fn is_paper_scale(table: &Table) -> bool {
     let (scale, train, sample) = (&table.scale, &table.scale.train, &table.scale.sample);
+    // Without a pinned hash nobody can say which weights lie there: neither the metric nor the backbone is the paper's.
     let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.is_published());
+    let backbone = scale.backbone.weights.as_ref().is_some_and(|weights| weights.sha256.is_some())
+        && is_shaped(&table.dit, &table.paper.backbone);
     let trained = train.iterations == table.paper.further_iterations
         && train.batch == PAPER_BATCH
         && train.learning_rate * train.learning_rate_multiplier == PAPER_LEARNING_RATE;
@@ -203,7 +207,22 @@ fn is_paper_scale(table: &Table) -> bool {
         && !sampler.clip_x0;
     let images =
         [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
-    table.scale_name == "paper" && table.overrides.is_empty() && inception && trained && sampled && images
+    table.scale_name == "paper" && table.overrides.is_empty() && inception && backbone && trained && sampled && images
+}
+
+/// Whether a network has the shape of the paper's name for it, on the latents of 256 x 256 images (DiT, Peebles & Xie
+/// 2023, Table 1): `DiT-B/2` is 12 blocks of width 768 with 12 heads, in patches of 2 x 2.
+fn is_shaped(dit: &DitConfig, name: &str) -> bool {
+    let Some((family, patch)) = name.split_once('/') else { return false };
+    let trunk = match family {
+        "DiT-S" => (12, 384, 6),
+        "DiT-B" => (12, 768, 12),
+        "DiT-L" => (24, 1024, 16),
+        "DiT-XL" => (28, 1152, 16),
+        _ => return false,
+    };
+    let latents = (dit.image_size, dit.channels, dit.learn_sigma) == (32, 4, true);
+    (dit.depth, dit.hidden, dit.heads) == trunk && patch.parse() == Ok(dit.patch) && latents
 }
 
 /// Whether a folder of images bears the name that the paper gives its images (`FFHQ 256`: `ffhq256`, in 256 x 256).

@@ -81,14 +81,17 @@ pub struct Row {
 }
 
 /// The folder that the report of a plan goes to: `reports` for the default scale, `reports/<scale>` for others, and a
-/// folder that names the overrides where there are any, so that a trial never replaces a reproduction.
+/// folder that names overrides and seeds where they are not the scale's, so that a trial never replaces a reproduction.
 pub fn folder(table: &Table, reports: &Path) -> PathBuf {
-    if table.overrides.is_empty() {
-        return of_scale(&table.scale_name, reports);
-    }
     let plain = |c: char| if c.is_ascii_alphanumeric() || ".=_-".contains(c) { c } else { '-' };
-    let overrides: Vec<String> = table.overrides.iter().map(|text| text.chars().map(plain).collect()).collect();
-    reports.join(format!("{}+{}", table.scale_name, overrides.join("+")))
+    let mut own: Vec<String> = table.overrides.iter().map(|text| text.chars().map(plain).collect()).collect();
+    if table.seeds != table.scale.seeds {
+        own.push(format!("seeds={}", protocol::list(&table.seeds).replace(", ", "-")));
+    }
+    match own.is_empty() {
+        true => of_scale(&table.scale_name, reports),
+        false => reports.join(format!("{}+{}", table.scale_name, own.join("+"))),
+    }
 }
 
 fn of_scale(name: &str, reports: &Path) -> PathBuf {
@@ -99,8 +102,8 @@ fn of_scale(name: &str, reports: &Path) -> PathBuf {
 /// artifact's name further tables, figures and the published records. Files that are right already are not touched.
 ///
 /// # Errors
-/// [`Error::Mixed`] where records must not be compared, [`Error::Store`] where one is damaged, and others if a file cannot
-/// be written. Nothing is written before all records have been read.
+/// [`Error::NothingRun`] where no cell has a result, [`Error::Mixed`] where records must not be compared, [`Error::Store`]
+/// where one is damaged, and others if a file cannot be written. Nothing is written before all records have been read.
 pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error> {
     if plan.is_recipe() {
         return Err(Error::NoTable(plan.artifact.clone()));
@@ -112,6 +115,10 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();
     let sections = plan.tables.iter().map(|table| section(plan, table, store, &records));
     let sections: Vec<Section> = sections.collect::<Result<_, Error>>()?;
+    if let Some(table) = plan.tables.first().filter(|_| sections.iter().all(|section| !section.has_run)) {
+        let (artifact, results) = (plan.artifact.clone(), tree.root().to_owned());
+        return Err(Error::NothingRun { artifact, results, next: protocol::reproduce(plan, table) });
+    }
 
     let mut files =
         vec![(home.join(format!("{}.md", plan.artifact)), pages::page(plan, &sections, &records).into_bytes())];
@@ -158,11 +165,14 @@ struct Section {
     rows: Vec<Row>,
     further: Vec<(String, String, String)>,
     control_shows: Option<bool>,
+    /// Whether any cell has a result.
+    has_run: bool,
 }
 
 fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Result<Section, Error> {
     let tree = store.tree();
     let observed = observed::cells(plan, table, store, None)?;
+    let has_run = observed.iter().any(|cell| cell.runs.iter().any(|run| run.state != observed::State::NotRun));
     consistency::check(plan, &observed, tree)?;
     let metric = protocol::metric(plan, table);
     let seen: Vec<&observed::Cell> = observed.iter().collect();
@@ -218,6 +228,7 @@ fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Res
             Control::Silent(_) | Control::Diverged => Some(false),
             Control::Absent | Control::NotRun => None,
         },
+        has_run,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::gate::Gates;
 use crate::judged::{Comparison, Control, Judged, needs_control};
 use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
+use crate::provenance;
 use crate::readings;
 use crate::views::{Further, View};
 
@@ -106,6 +107,7 @@ impl Page<'_, '_> {
     /// Protocol, detectable difference, positive control, the meaning of verdicts.
     fn trust(&self) -> String {
         let mut lines = vec![format!("**Protocol.** {}.", protocol::line(self.plan, self.table, self.judged))];
+        lines.push(provenance::local_changes(self.table, self.records));
         lines.push(match drawn::detectable(self.judged) {
             Some((least, median, most)) => format!(
                 "**Smallest detectable difference** (two-sided 5%, power 80%): {} in {}, the median over the comparisons with the \
@@ -244,9 +246,10 @@ impl Page<'_, '_> {
         }
         let targets: Vec<String> = targets.iter().map(|(key, path)| format!("[{key}]: {path}\n")).collect();
         format!(
-            "## Records and commands\n\n`runner reproduce {a}` runs what is missing of the whole table; `runner show` prints a record. \
-             Numbers with all their digits: [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({f}/cells.csv), \
+            "## Records and commands\n\n{} runs what is missing of the whole table; the commands below run a cell anew with all that it is \
+             made from, over the records in `results/`; `runner show` prints a record. Numbers with all their digits: [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({f}/cells.csv), \
              [contrasts.csv]({f}/contrasts.csv).\n\n{}\n{}",
+            code(&protocol::reproduce(self.plan, self.table)),
             table(&columns, &rows),
             targets.concat(),
             a = self.plan.artifact,

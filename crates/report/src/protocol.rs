@@ -4,7 +4,7 @@ use manifest::dataset::Dataset;
 use manifest::digest::Key;
 use manifest::method::Method;
 use manifest::plan::{Input, Plan, Table};
-use manifest::scale::{DeviceKind, Dtype, Engine, Extractor, SamplerKind};
+use manifest::scale::{DeviceKind, Dtype, Extractor, SamplerKind};
 use manifest::stage::Stage;
 
 use crate::judged::Judged;
@@ -77,10 +77,7 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
         format!("sampling seeds {} + training seed", sample.seed),
         format!(
             "engine {}, {}, {}",
-            match scale.numerics.engine {
-                Engine::Reference => "reference",
-                Engine::Fast => "fast",
-            },
+            scale.numerics.engine.version(),
             match scale.numerics.device {
                 DeviceKind::Cpu => "cpu",
                 DeviceKind::Cuda => "cuda",
@@ -136,16 +133,26 @@ pub(crate) fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The command that runs a cell again.
+/// The command that runs a cell again, also where it has records.
 pub(crate) fn command(plan: &Plan, table: &Table, cell: &str) -> String {
-    let mut command = format!("runner run {} --cell {cell} --scale {}", plan.file.display(), table.scale_name);
+    format!("runner run {} --cell {cell} --mode force{}", plan.file.display(), options(table))
+}
+
+/// The command that runs what is missing of a table and writes its report.
+pub(crate) fn reproduce(plan: &Plan, table: &Table) -> String {
+    format!("runner reproduce {}{}", plan.artifact, options(table))
+}
+
+/// The options that lead to a table.
+fn options(table: &Table) -> String {
+    let mut options = format!(" --scale {}", table.scale_name);
     for text in &table.overrides {
-        command.push_str(&format!(" --set '{text}'"));
+        options.push_str(&format!(" --set '{text}'"));
     }
     if table.seeds != table.scale.seeds {
-        command.push_str(&format!(" --seeds {}", list(&table.seeds).replace(' ', "")));
+        options.push_str(&format!(" --seeds {}", list(&table.seeds).replace(' ', "")));
     }
-    command
+    options
 }
 
 fn first_key(table: &Table, of: fn(&manifest::plan::CellRun) -> Key) -> Option<Key> {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use manifest::digest::Key;
+use manifest::plan::{CellRun, PlannedCell, Table};
 use store::Record;
 
 use crate::markdown::{Align, code, escape, table};
@@ -62,6 +64,31 @@ pub(crate) fn section(records: &[Record]) -> String {
         join(compilers),
         join(machines),
         table(&columns, &rows)
+    )
+}
+
+/// Which cells have records that no commit can make again; empty where there are none.
+pub(crate) fn local_changes(table: &Table, records: &[Record]) -> String {
+    let dirty = records.iter().filter(|record| record.provenance.code.dirty_diff_sha256.is_some());
+    let dirty: BTreeSet<Key> = dirty.map(|record| record.key).collect();
+    if dirty.is_empty() {
+        return String::new();
+    }
+    let runs = |cell: &PlannedCell| cell.runs.iter().flat_map(CellRun::keys).collect::<BTreeSet<Key>>();
+    let cells: Vec<&PlannedCell> = table.cells.iter().chain(&table.positive_control).collect();
+    let own: BTreeSet<Key> = cells.iter().flat_map(|cell| runs(cell)).collect();
+    let concerned = cells.iter().filter(|cell| !runs(cell).is_disjoint(&dirty));
+    let mut names: Vec<String> = concerned.map(|cell| code(&cell.id)).collect();
+    if names.len() == cells.len() {
+        names = vec!["every cell".to_owned()];
+    }
+    if !dirty.is_subset(&own) {
+        names.push("what all cells share".to_owned());
+    }
+    format!(
+        "**Records of uncommitted code.** The working tree had local changes when these were made, so no commit is known to \
+         give them again: {}.",
+        names.join(", ")
     )
 }
 

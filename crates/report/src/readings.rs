@@ -1,7 +1,9 @@
 //! Where the paper leaves something open, or the released code does otherwise: which reading each cell uses.
 
 use manifest::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, TopK};
-use manifest::method::{Balance, Depth, Dmp, ImportanceFormula, LoadFormula, Lora, Method, Position, Prompts};
+use manifest::method::{
+    Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, LoadFormula, Lora, Method, Position, Prompts,
+};
 use manifest::plan::Table;
 
 /// A reading and the cells that use it, in the order in which they first appear.
@@ -21,13 +23,15 @@ pub(crate) fn of(table: &Table) -> Vec<(String, Vec<String>)> {
 
 fn of_method(method: &Method, tokens: usize, blocks: usize) -> Vec<String> {
     match method {
-        Method::Pretrained(_) | Method::Finetune(_) => Vec::new(),
+        Method::Pretrained(_) => Vec::new(),
+        Method::Finetune(Finetune { backbone }) => of_backbone(*backbone),
         Method::PromptTuning(tuning) => of_prompts(&tuning.prompts, tokens, blocks),
         Method::Lora(Lora { rank, alpha }) => vec![format!(
             "LoRA on the attention's projections with rank {rank} and alpha {alpha}: the paper says neither."
         )],
-        Method::Dmp(Dmp { prompts, gate, balance }) => {
-            let mut readings = of_prompts(prompts, tokens, blocks);
+        Method::Dmp(Dmp { backbone, prompts, gate, balance }) => {
+            let mut readings = of_backbone(*backbone);
+            readings.extend(of_prompts(prompts, tokens, blocks));
             readings.extend(of_gate(gate));
             // To the letter, attention weights every token by 1: no loss on the weights acts on it.
             if gate.architecture != Architecture::AttentionLiteral {
@@ -35,6 +39,17 @@ fn of_method(method: &Method, tokens: usize, blocks: usize) -> Vec<String> {
             }
             readings
         }
+    }
+}
+
+fn of_backbone(backbone: Backbone) -> Vec<String> {
+    match backbone {
+        Backbone::Pretrained => Vec::new(),
+        Backbone::FromScratch => vec![
+            "From scratch: all weights start from initial values, the patch among them, and learn together for the scale's \
+             iterations; no weight average is kept."
+                .to_owned(),
+        ],
     }
 }
 

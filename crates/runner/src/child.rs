@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use engine::{EngineError, Job, artifact};
+use manifest::content;
 use manifest::plan::Input;
 use manifest::stage::Stage;
-use store::{Claim, FailureClass, Machine, Status, Store, StoreError};
+use store::{Claim, Code, FailureClass, Machine, Status, Store, StoreError};
 
 use crate::exit::{Exit, Failure};
 use crate::protocol::{Event, Order};
@@ -98,6 +99,8 @@ fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool
         Ok(inputs) => inputs,
         Err((class, error)) => return give_up(claim, class, error),
     };
+    // Now: the program may be built anew while the stage runs.
+    let code = Code::collect(&order.checkout, store.hashes());
     let device = order.device;
     log.line(&format!("{} threads on {device}", order.threads));
     let nobody_listens = |_| stop.store(true, Ordering::Relaxed);
@@ -122,7 +125,7 @@ fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool
         Ok(Ok(finished)) => {
             let finished = recorded(finished);
             let machine = Machine::collect(&device.described(), order.threads);
-            match claim.commit(&finished, order.code.clone(), machine) {
+            match claim.commit(&finished, code, machine) {
                 Ok(record) => Event::Done { outcome: record.outcome },
                 Err(error) => Event::Failed { missing_input: false, error: error.to_string() },
             }
@@ -149,7 +152,7 @@ fn give_up(claim: Claim, class: FailureClass, error: String) -> Event {
     }
 }
 
-/// The input files by role, each found to be what its hash says.
+/// The input files and folders by role, each found to be what its hash says.
 fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (FailureClass, String)> {
     let mut files = BTreeMap::new();
     for (role, input) in &order.planned.inputs {
@@ -162,13 +165,10 @@ fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (Fa
                 store.open_artifact(*key, kind, file).map_err(|error| (FailureClass::of(&error), error.to_string()))?
             }
             Input::File { sha256, path } => {
-                if path.is_file() {
-                    let found = store.hashes().sha256(path);
-                    let found = found.map_err(|error| (FailureClass::MissingInput, error.to_string()))?;
-                    if found != *sha256 {
-                        let error = format!("{}: changed since this run was planned; start it again", path.display());
-                        return Err((FailureClass::MissingInput, error));
-                    }
+                let found = content::digest(path, &|file| Ok(store.hashes().sha256(file)?));
+                let missing = |error: String| (FailureClass::MissingInput, format!("{}: {error}", path.display()));
+                if found.map_err(|error| missing(error.to_string()))? != *sha256 {
+                    return Err(missing("changed since this run was planned; start it again".to_owned()));
                 }
                 path.clone()
             }
@@ -269,4 +269,54 @@ impl Log {
 fn write_line(file: &Mutex<File>, line: &str) {
     let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = file.write_all(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use manifest::digest::Digest;
+    use manifest::plan::PlannedStage;
+    use manifest::stage::{FeatureKind, Statistics};
+
+    use super::*;
+    use crate::device::Device;
+
+    #[test]
+    fn a_file_or_folder_that_changed_since_the_plan_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str| temporary.path().join(name);
+        std::fs::create_dir(at("folder")).unwrap();
+        std::fs::write(at("folder/a.png"), "one").unwrap();
+        std::fs::write(at("file"), "one").unwrap();
+        let planned = ["file", "folder"].map(|name| {
+            let sha256 = content::digest(&at(name), &Digest::of_file).unwrap();
+            (name.to_owned(), Input::File { sha256, path: at(name) })
+        });
+        let order = Order {
+            planned: PlannedStage::new(Stage::Statistics(Statistics { of: FeatureKind::Pooled }), planned.into())
+                .unwrap(),
+            stage_inputs: BTreeMap::new(),
+            results: at("results"),
+            checkout: store::Checkout::of(temporary.path(), &[]),
+            device: Device::Cpu,
+            threads: 1,
+            again: false,
+        };
+        let store = Store::open(&order.results).unwrap();
+        let found = || inputs(&order, &store).map_err(|(class, error)| (class == FailureClass::MissingInput, error));
+        assert_eq!(found().unwrap().len(), 2);
+        for (name, changed) in [("file", "file"), ("folder", "folder/b.png")] {
+            let before = std::fs::read(at(changed)).ok();
+            std::fs::write(at(changed), "another").unwrap();
+            let (missing_input, error) = found().unwrap_err();
+            assert!(missing_input && error.contains("changed since this run was planned"), "{error}");
+            assert!(error.starts_with(&at(name).display().to_string()), "{error}");
+            match before {
+                Some(before) => std::fs::write(at(changed), before).unwrap(),
+                None => std::fs::remove_file(at(changed)).unwrap(),
+            }
+        }
+        assert!(found().is_ok());
+        std::fs::remove_dir_all(at("folder")).unwrap();
+        assert!(found().unwrap_err().0);
+    }
 }

@@ -21,8 +21,8 @@ pub(crate) struct Order {
     pub(crate) stage_inputs: BTreeMap<String, PlannedStage>,
     /// The results tree.
     pub(crate) results: PathBuf,
-    /// The program that runs it, for the record's provenance.
-    pub(crate) code: store::Code,
+    /// The repository it is run from, for the record's provenance.
+    pub(crate) checkout: store::Checkout,
     /// Where tensors live.
     pub(crate) device: Device,
     /// Threads to use; the result does not depend on it.

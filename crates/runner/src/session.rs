@@ -7,7 +7,7 @@ use std::sync::Arc;
 use manifest::plan::Plan;
 use manifest::scale::{DeviceKind, Engine};
 use manifest::{Request, Workspace};
-use store::{Store, StoreError};
+use store::Store;
 
 use crate::cli::{EngineName, Mode, Options};
 use crate::device::Device;
@@ -53,12 +53,7 @@ impl Session {
         };
         let store = Arc::new(store);
         let hashed = Arc::clone(&store);
-        let hash = move |path: &Path| {
-            hashed.hashes().sha256(path).map_err(|error| match error {
-                StoreError::Io { source, .. } => source,
-                other => std::io::Error::other(other.to_string()),
-            })
-        };
+        let hash = move |path: &Path| Ok(hashed.hashes().sha256(path)?);
         let output = Output::new(options.json);
         Ok(Self { options, output, workspace: workspace.with_hash(Box::new(hash)), store, reports })
     }

@@ -57,7 +57,7 @@ impl<'a> Stages<'a> {
     pub(crate) fn tasks(
         &self,
         results: &Path,
-        code: &store::Code,
+        checkout: &store::Checkout,
         device: Device,
         seconds: &dyn Fn(&Stage) -> f64,
     ) -> Vec<Task> {
@@ -76,7 +76,7 @@ impl<'a> Stages<'a> {
                     planned: (*stage).clone(),
                     stage_inputs: stage_inputs.collect(),
                     results: results.to_owned(),
-                    code: code.clone(),
+                    checkout: checkout.clone(),
                     device,
                     threads: 1,
                     again: false,

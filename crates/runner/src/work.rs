@@ -38,6 +38,7 @@ impl Work {
             Stage::Train(s) => {
                 let passes = match s.method {
                     Method::Finetune(_) => 3.0,
+                    _ if s.method.from_scratch() => 3.0,
                     // The gradients of qkv and projection: 8 of a block's 24 products.
                     Method::Lora(_) => 2.0 + 8.0 / 24.0,
                     // Frozen weights need no gradient of their own: forward and backward cost the same.

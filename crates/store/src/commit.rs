@@ -196,14 +196,14 @@ fn rename(tree: &Tree, record: &Record) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use manifest::stage::{Metrics, Stage};
+    use manifest::stage::{FeatureKind, Metrics, Stage};
 
     use super::*;
     use crate::status::Status;
     use crate::verify::verify;
 
     fn planned() -> PlannedStage {
-        let stage = Stage::Metrics(Metrics { name: "fd_small".into(), subsets: 2, seed: 1 });
+        let stage = Stage::Metrics(Metrics { name: "fd_small".into(), subsets: 2, seed: 1, of: FeatureKind::Pooled });
         PlannedStage::new(stage, BTreeMap::new()).unwrap()
     }
 

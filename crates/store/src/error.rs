@@ -109,6 +109,16 @@ impl StoreError {
     }
 }
 
+impl From<StoreError> for io::Error {
+    /// The operating system's own error where it is one.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io { source, .. } => source,
+            other => Self::other(other),
+        }
+    }
+}
+
 /// What to do about an error of the operating system, where that is known.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {

@@ -1,4 +1,4 @@
-//! `index.parquet`: one row per finished stage. Made from the tree, never the truth.
+//! `index.parquet`: one row per finished stage, for people's own questions. Made from the tree, never the truth.
 
 use manifest::digest::Key;
 use polars::prelude::*;
@@ -11,11 +11,11 @@ use crate::tree::Tree;
 /// Name of the file.
 const FILE: &str = "index.parquet";
 
-/// Makes the index anew from all records, writes it and returns it. Columns `kind`, `key`, `outcome`
+/// Makes the index anew from all sound records, writes it and returns it. Columns `kind`, `key`, `outcome`
 /// (`completed`, `diverged`), `finished` (UTC), `wall_seconds`, `bytes` (of the artifacts).
 ///
 /// # Errors
-/// Those of [`Tree::records`]; [`StoreError::Io`] if it cannot be written.
+/// [`StoreError::Io`] if the tree cannot be read or the index not written.
 pub fn rebuild(tree: &Tree) -> Result<DataFrame, StoreError> {
     let records = tree.records()?;
     fn column<T>(records: &[Record], value: impl Fn(&Record) -> T) -> Vec<T> {

@@ -34,7 +34,7 @@ pub use error::StoreError;
 pub use frames::CurvePoint;
 pub use hashes::HashCache;
 pub use lock::Owner;
-pub use provenance::{Code, Cost, Machine, Provenance};
+pub use provenance::{Checkout, Code, Cost, Machine, Provenance};
 pub use record::{Artifact, Outcome, Record};
 pub use status::{Failure, FailureClass, Status};
 pub use store::Store;

@@ -29,11 +29,11 @@ pub struct Provenance {
 pub struct Code {
     /// Commit of the repository it ran in; `None` outside of one or without git.
     pub git_commit: Option<String>,
-    /// Hash of the difference between working tree and commit; `None` if there is none.
+    /// Hash of the difference between working tree and commit, new files among it; `None` if there is none.
     pub dirty_diff_sha256: Option<Digest>,
     /// Hash of the Cargo.lock it was built with.
     pub cargo_lock_sha256: Digest,
-    /// Hash of the running program.
+    /// Hash of the program that executed the stage.
     pub binary_sha256: Option<Digest>,
     /// The compiler that built it.
     pub rustc: String,
@@ -67,15 +67,42 @@ pub struct Cost {
     pub resumed_attempts: u32,
 }
 
-impl Code {
-    /// Asks git about `repository`, and hashes the running program.
-    pub fn collect(repository: &Path, hashes: &HashCache) -> Self {
-        let commit = git(repository, &["rev-parse", "HEAD"]).and_then(|out| String::from_utf8(out).ok());
-        let diff = git(repository, &["diff", "--binary", "--no-ext-diff", "--no-color", "HEAD"]);
-        let program = std::env::current_exe().ok();
+/// The state of the repository that stages are run from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkout {
+    git_commit: Option<String>,
+    dirty_diff_sha256: Option<Digest>,
+}
+
+impl Checkout {
+    /// Asks git about `repository`. New files that git does not ignore are local changes, too (by their names). What lies
+    /// in `outputs`, the folders of results and reports, decides no result and is left out.
+    pub fn of(repository: &Path, outputs: &[&Path]) -> Self {
+        let root = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
+        let inside = outputs.iter().filter_map(|folder| folder.strip_prefix(&root).ok());
+        let excluded = inside.filter(|folder| !folder.as_os_str().is_empty());
+        let excluded = excluded.map(|folder| format!(":(exclude){}", folder.display()));
+        let paths: Vec<String> = ["--", "."].map(str::to_owned).into_iter().chain(excluded).collect();
+        let ask = |words: &[&str]| git(repository, words.iter().copied().chain(paths.iter().map(String::as_str)));
+        let diff = ask(&["diff", "--binary", "--no-ext-diff", "--no-color", "HEAD"]).unwrap_or_default();
+        let status = ask(&["status", "--porcelain"]).unwrap_or_default();
+        let changes = [diff, status].concat();
+        let commit = git(repository, ["rev-parse", "HEAD"]).and_then(|out| String::from_utf8(out).ok());
+        let dirty = commit.is_some() && !changes.is_empty();
         Self {
             git_commit: commit.map(|commit| commit.trim().to_owned()),
-            dirty_diff_sha256: diff.filter(|diff| !diff.is_empty()).map(|diff| Digest::of(&diff)),
+            dirty_diff_sha256: dirty.then(|| Digest::of(&changes)),
+        }
+    }
+}
+
+impl Code {
+    /// The running program, in a repository of this state.
+    pub fn collect(checkout: &Checkout, hashes: &HashCache) -> Self {
+        let program = std::env::current_exe().ok();
+        Self {
+            git_commit: checkout.git_commit.clone(),
+            dirty_diff_sha256: checkout.dirty_diff_sha256,
             cargo_lock_sha256: Digest::of(include_bytes!("../../../Cargo.lock")),
             binary_sha256: program.and_then(|path| hashes.sha256(&path).ok()),
             rustc: env!("RUSTC_VERSION").to_owned(),
@@ -115,8 +142,11 @@ impl Stopwatch {
     }
 }
 
-fn git(repository: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
-    let output = Command::new("git").arg("-C").arg(repository).args(arguments).output().ok()?;
+fn git<'a>(repository: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Option<Vec<u8>> {
+    // Without locks: whoever works in the repository meanwhile is not disturbed.
+    let mut command = Command::new("git");
+    command.args(["--no-optional-locks", "-C"]).arg(repository).args(arguments);
+    let output = command.output().ok()?;
     output.status.success().then_some(output.stdout)
 }
 
@@ -144,25 +174,39 @@ mod tests {
     #[test]
     fn commit_and_local_changes_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let hashes = HashCache::read_only(&folder.path().join("none"));
-        let collect = || Code::collect(folder.path(), &hashes);
-        assert_eq!((collect().git_commit, collect().dirty_diff_sha256), (None, None));
+        let outputs = ["results", "reports"].map(|name| folder.path().join(name));
+        let checkout = || Checkout::of(folder.path(), &[&outputs[0], &outputs[1], Path::new("/elsewhere")]);
+        assert_eq!(checkout(), Checkout { git_commit: None, dirty_diff_sha256: None });
 
-        shell(folder.path(), "git init -q; echo one > file; git add file");
-        shell(folder.path(), "git -c user.name=a -c user.email=a@b commit -q -m first");
-        let clean = collect();
+        let commit = "git -c user.name=a -c user.email=a@b commit -q -m";
+        shell(
+            folder.path(),
+            &format!("git init -q; mkdir reports; echo one > file; echo one > reports/page; git add .; {commit} first"),
+        );
+        let clean = checkout();
         assert_eq!(clean.git_commit.as_ref().map(String::len), Some(40));
         assert_eq!(clean.dirty_diff_sha256, None);
 
+        // What runs leave behind is no change of the code.
+        shell(folder.path(), "echo two > reports/page; mkdir results; echo new > results/record");
+        assert_eq!(checkout(), clean);
+
+        // A new file is one, and so is a change of a known one.
+        fs::write(folder.path().join("new.rs"), "one\n").unwrap();
+        let new = checkout();
+        assert!(new.dirty_diff_sha256.is_some());
         fs::write(folder.path().join("file"), "two\n").unwrap();
-        let dirty = collect();
-        assert_eq!(dirty.git_commit, clean.git_commit);
-        assert!(dirty.dirty_diff_sha256.is_some());
+        let both = checkout();
+        assert_eq!(both.git_commit, clean.git_commit);
+        assert!(both.dirty_diff_sha256.is_some() && both != new);
+        shell(folder.path(), "rm new.rs; echo one > file; echo new.rs > .git/info/exclude; echo one > new.rs");
+        assert_eq!(checkout(), clean, "what git ignores is not looked at");
     }
 
     #[test]
     fn the_program_and_its_memory_are_measured() {
-        let code = Code::collect(Path::new("/"), &HashCache::read_only(Path::new("/none")));
+        let checkout = Checkout::of(Path::new("/"), &[]);
+        let code = Code::collect(&checkout, &HashCache::read_only(Path::new("/none")));
         assert!(code.binary_sha256.is_some());
         assert!(code.rustc.starts_with("rustc 1."), "{}", code.rustc);
         assert!(peak_memory_bytes().is_some_and(|bytes| bytes > 100_000));

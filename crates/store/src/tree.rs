@@ -123,17 +123,16 @@ impl Tree {
         Ok(record)
     }
 
-    /// All records, by kind and key.
+    /// All sound records, by kind and key; `verify` names the damaged ones.
     ///
     /// # Errors
-    /// Those of [`Tree::record`].
+    /// [`StoreError::Io`] if the tree cannot be read.
     pub fn records(&self) -> Result<Vec<Record>, StoreError> {
-        let entries = self.entries()?.into_iter();
-        let finished = entries.filter_map(|entry| match entry.what {
+        let finished = self.entries()?.into_iter().filter_map(|entry| match entry.what {
             What::Finished(key) => Some((key, entry.kind)),
             _ => None,
         });
-        finished.map(|(key, kind)| self.record(key, &kind)).collect()
+        Ok(finished.filter_map(|(key, kind)| self.record(key, &kind).ok()).collect())
     }
 
     /// A file of a finished stage, read now and found to be as recorded.

@@ -64,6 +64,21 @@ mod tests {
         assert_ne!(far, faces(SIDE, u64::from(u32::MAX) - 1, 1));
     }
 
+    #[test]
+    fn labels_tell_glasses_and_beards_apart() {
+        let images = faces(8, 0, 400);
+        let labels = images.labels.as_deref().unwrap();
+        let place = |name: &str| FACTORS.iter().position(|factor| *factor == name).unwrap();
+        for (i, &label) in labels.iter().enumerate() {
+            let has = |name| images.factors(i)[place(name)] > -1.0;
+            assert_eq!((label & 1 == 1, label & 2 == 2), (has("glasses"), has("beard")));
+        }
+        for class in 0..4 {
+            let share = labels.iter().filter(|label| **label == class).count() as f64 / labels.len() as f64;
+            assert!((share - 0.25).abs() < 0.08, "{class}: {share}");
+        }
+    }
+
     /// Pinned: records of other machines hold for these very faces. A change here is a new dataset.
     #[test]
     fn the_same_bytes_on_every_machine() {

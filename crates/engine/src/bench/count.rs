@@ -11,7 +11,7 @@ use crate::trunk::fast;
 pub struct Count {
     /// Operations.
     pub flops: f64,
-    /// Bytes of activations that a frozen step keeps for its backward pass.
+    /// Bytes of activations that a frozen step keeps for its backward pass, the whole batch at once.
     pub activation_bytes: Option<u64>,
 }
 
@@ -39,10 +39,10 @@ impl Count {
     }
 }
 
-/// `tr (F S F^T)^1/2` with a triangular factor `F`: the factor `d^3 / 3`, two triangular products of `d^3`, and the
-/// reduction to tridiagonal form `4 d^3 / 3` (Golub & Van Loan 2013, 4.2, 8.3).
+/// `tr (F S F^T)^1/2` with a triangular factor `F`: the factor `d^3 / 3`, a triangular product `d^3`, the lower half of
+/// another `2 d^3 / 3`, and the reduction to tridiagonal form `4 d^3 / 3` (Golub & Van Loan 2013, 4.2, 8.3).
 fn distance(dimensions: usize) -> f64 {
-    (dimensions as f64).powi(3) * (1.0 / 3.0 + 2.0 + 4.0 / 3.0)
+    (dimensions as f64).powi(3) * (1.0 / 3.0 + 1.0 + 2.0 / 3.0 + 4.0 / 3.0)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub struct Measurement {
     pub peak_bytes: Option<u64>,
     /// Most memory that the repetitions took, beyond the weights and the images: activations, gradients, moments, scratch.
     pub step_bytes: Option<u64>,
-    /// What a frozen step must keep for its backward pass: the floor of `step_bytes`.
+    /// What a frozen step of the whole batch at once keeps for its backward pass.
     pub activation_bytes: Option<u64>,
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use manifest::dit::DitConfig;
 use manifest::gate::{Architecture, BlockAwareness, Gate, GateInput, GateNoise, Selection, Soft};
 use manifest::method::{
-    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Position, Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Position, Prompts, Zero,
 };
 
 /// Two networks: one bound by everything around its matrix products, one by them.
@@ -130,13 +130,14 @@ impl Work {
 
     /// What learns, or is sampled with.
     pub(super) fn method(self) -> Method {
-        if let Self::Full(_) = self { Method::Finetune(Finetune {}) } else { Method::Dmp(released()) }
+        if let Self::Full(_) = self { Method::Finetune(Finetune::default()) } else { Method::Dmp(released()) }
     }
 }
 
 /// DMP with every switch as in the preset `official-code`: what PyTorch is compared on.
 fn released() -> Dmp {
     Dmp {
+        backbone: Backbone::Pretrained,
         prompts: Prompts { position: Position::Add(Add {}), depth: Depth::All, init: Init::Zero(Zero {}) },
         gate: Gate {
             architecture: Architecture::Linear,

@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use diffusion::{Denoiser, Kind, Process, Sampler, Schedule, Spacing, Variance};
-use goldens::{Array, Golden, distance};
+use goldens::{Array, Golden, relative_distance};
 use manifest::dit::DitConfig;
 use manifest::method::{Lora, Method};
 use manifest::scale::{self, Engine, GuidanceChannels, SamplerKind};
@@ -24,22 +24,19 @@ struct Case {
 
 impl Case {
     fn new(kind: &'static str, engine: Engine) -> Self {
+        Self::guided(kind, engine, 1.5, GuidanceChannels::FirstThree)
+    }
+
+    fn guided(kind: &'static str, engine: Engine, guidance: f64, guidance_channels: GuidanceChannels) -> Self {
         let golden = Golden::open("dmp_sampling");
         let conditional = kind == "cond";
-        let dit = DitConfig { classes: None, label_dropout: 0.0, ..released::dit(golden.config()) };
-        let classes = golden.config()["num_classes"].as_u64().unwrap() as usize;
-        let dit = if conditional { DitConfig { classes: Some(classes), label_dropout: 0.1, ..dit } } else { dit };
+        let dit = released::dit(golden.config());
+        let dit = if conditional { dit } else { DitConfig { classes: None, label_dropout: 0.0, ..dit } };
         let all = golden.group(&format!("{kind}.sd.")).into_iter();
         let tensor = |(name, array): (String, Array)| (name, Tensor { values: array.f32(), shape: array.shape });
         let is_patch = |name: &str| name.starts_with("gate.") || name == "w_noise" || name == patches::PROMPTS;
         let (patch, backbone): (Weights, Weights) = all.map(tensor).partition(|(name, _)| is_patch(name));
-        let sampler = scale::Sampler {
-            kind: SamplerKind::Ddpm,
-            steps: 1,
-            clip_x0: false,
-            guidance: 1.5,
-            guidance_channels: GuidanceChannels::FirstThree,
-        };
+        let sampler = scale::Sampler { kind: SamplerKind::Ddpm, steps: 1, clip_x0: false, guidance, guidance_channels };
         let method = released::method(golden.config());
         let mut network = Network::new(&dit, &method, &sampler, (&backbone, &patch), engine, &Device::Cpu).unwrap();
         let (mut start, mut labels) =
@@ -77,12 +74,8 @@ impl Case {
     }
 
     fn compare(&self, what: &str, ours: &[f32], theirs: &[f64]) {
-        // Relative to the largest value, as the tolerance is given.
         let ours: Vec<f64> = ours.iter().map(|&v| f64::from(v)).collect();
-        let theirs = &theirs[..ours.len()];
-        let largest = theirs.iter().fold(1e-9, |m: f64, v| m.max(v.abs()));
-        let scaled = |values: &[f64]| values.iter().map(|v| v / largest).collect::<Vec<f64>>();
-        let apart = distance(&scaled(&ours), &scaled(theirs));
+        let apart = relative_distance(&ours, &theirs[..ours.len()]);
         assert!(apart <= 1e-4, "{} {what}: {apart:.1e} apart", self.kind);
     }
 }
@@ -163,6 +156,55 @@ fn adapters_predict_as_the_reference_does() {
                 network.denoise(x, t[i], output).unwrap();
             }
             goldens::assert_close(&format!("alpha {alpha} {engine:?}"), &ours, &theirs, 1e-5);
+        }
+    }
+}
+
+/// Guidance of the first three of four channels, and of all, under every sampler: each call is the combination of the two
+/// predictions, and the last channel differs where it is guided too.
+#[test]
+fn guidance_of_three_channels_or_all_with_every_sampler() {
+    let steps = 5;
+    for (kind, spacing, clip) in [
+        (Kind::Ddpm, Spacing::Sections(vec![steps]), true),
+        (Kind::Ddim { eta: 0.0 }, Spacing::Strided(steps), true),
+        (Kind::Pndm, Spacing::Leading(steps), false),
+    ] {
+        let process = Process::new(Schedule::ScaledLinear, 1000).unwrap().respaced(&spacing).unwrap();
+        let sampler = Sampler::new(process, kind, Variance::LearnedRange, clip);
+        for engine in [Engine::Fast, Engine::Reference] {
+            let sample = |guidance: f64, guidance_channels: GuidanceChannels| {
+                let mut case = Case::guided("cond", engine, guidance, guidance_channels);
+                let mut x = case.start.clone();
+                let elements = case.elements;
+                sampler.sample(&mut case.network, &mut x, elements, 0, 4, |_| ()).unwrap();
+                assert!(x.iter().all(|value| value.is_finite()), "{kind:?} {engine:?}");
+                x
+            };
+            let (three, all) = (sample(1.5, GuidanceChannels::FirstThree), sample(1.5, GuidanceChannels::All));
+            let none = sample(1.0, GuidanceChannels::All);
+            assert_ne!(three, all);
+            assert_ne!(three, none);
+
+            let predict = |guidance: f64, channels: GuidanceChannels| {
+                let mut case = Case::guided("cond", engine, guidance, channels);
+                let mut out = vec![0.0; 2 * case.start.len()];
+                let start = case.start.clone();
+                case.network.denoise(&start, sampler.timestep(0), &mut out).unwrap();
+                (out, case.elements)
+            };
+            let ((three, elements), (all, _)) =
+                (predict(1.5, GuidanceChannels::FirstThree), predict(1.5, GuidanceChannels::All));
+            let (none, channel) = (predict(1.0, GuidanceChannels::All).0, elements / 4);
+            for (i, ((three, all), none)) in
+                three.chunks(channel).zip(all.chunks(channel)).zip(none.chunks(channel)).enumerate()
+            {
+                match i % 8 {
+                    0..3 => assert!(three == all && three != none, "guided by both"),
+                    3 => assert!(three == none && all != none, "guided by one"),
+                    _ => assert!(three == none && all == none, "the variance is not guided"),
+                }
+            }
         }
     }
 }

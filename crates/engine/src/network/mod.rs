@@ -17,6 +17,7 @@ use models::weights::{self, Weights};
 use patches::{Applied, PROMPTS};
 use random::{Draws, Stream};
 
+use crate::artifact;
 use crate::job::{EngineError, Job};
 
 /// Predicts noise for samples with labels.
@@ -41,7 +42,7 @@ impl Network {
     /// An input is missing or does not fit the network.
     pub fn for_sampling(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
         let device = job.tensor_device()?;
-        let backbone = weights::read(job.input("backbone")?).map_err(anyhow::Error::from)?;
+        let backbone = artifact::backbone(job, &stage.method)?;
         let mut trained = match stage.method {
             Method::Pretrained(_) => Weights::new(),
             _ => weights::read(job.input("trained")?).map_err(anyhow::Error::from)?,

@@ -100,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Batcher;
+    use crate::trainables::own_slots;
     use crate::trunk::released;
 
     fn weights(golden: &Golden, prefix: &str) -> Weights {
@@ -114,8 +115,7 @@ mod tests {
         let (dit, backbone) = (released::dit(base.config()), weights(&base, "sd."));
         for alpha in [4.0, 8.0] {
             let method = Method::Lora(Lora { rank: 4, alpha });
-            let tensors = patches::trainable(&method, &dit).into_iter();
-            let layout = Layout::new(tensors.map(|t| (t.name, t.shape, t.learning_rate_factor)));
+            let layout = Layout::new(own_slots(patches::trainable(&method, &dit)));
             let loss = TrainingLoss::new(Process::new(Schedule::Linear, 1000).unwrap(), MseWeight::Constant);
             let count = golden.get("in.t").values.len();
             let setting =

@@ -12,7 +12,6 @@ use models::weights::Weights;
 use patches::Mixture;
 
 use crate::batch::TrainingBatch;
-use crate::trainables::Layout;
 
 /// A DiT's shape.
 pub fn shape(dit: &DitConfig) -> Shape {
@@ -37,17 +36,19 @@ pub fn parameters(dit: &DitConfig, weights: &Weights) -> Result<Parameters> {
     Parameters::from_tensors(shape(dit), tensors).context("the weights do not fit the network of this scale")
 }
 
-/// Places of all weights of a DiT in one flat buffer, in the order of [`Parameters`]: all learn but the positions.
+/// Names, shapes and learning rate factors of all weights of a DiT, in the order of [`Parameters`]: all learn but the
+/// positions.
 ///
 /// # Errors
 /// The shape is unsound.
-pub fn full_layout(dit: &DitConfig) -> Result<Layout> {
+pub fn full_slots(dit: &DitConfig) -> Result<Vec<(String, Vec<usize>, f64)>> {
     let mut segments = Parameters::zeros(shape(dit))?.segments();
     segments.sort_by_key(|segment| segment.range.start);
-    Ok(Layout::new(segments.into_iter().map(|segment| {
+    let slot = |segment: kernels::Segment| {
         let learns = f64::from(segment.name != models::dit::POSITION_EMBEDDING);
         (segment.name, segment.dimensions, learns)
-    })))
+    };
+    Ok(segments.into_iter().map(slot).collect())
 }
 
 /// Timesteps `[B]` as the embedder reads them.
@@ -73,15 +74,15 @@ pub struct Mixed {
 enum Kind {
     /// Weights `[L', R, N]` and prompts `[L', N, D]`, added to the tokens or put in front of them.
     Prompts { weights: Vec<f32>, prompts: Arc<[f32]>, in_front: bool },
-    /// Vectors `[L', R, D]`.
-    Vectors(Vec<f32>),
+    /// Vectors `[L', R, D]`, added to every token or put in front of them at so many places.
+    Vectors { vectors: Vec<f32>, in_front: Option<usize> },
 }
 
 impl Mixed {
     /// Copies a mixture's tensors.
     ///
     /// # Errors
-    /// Those of candle; vectors cannot stand in front of the tokens.
+    /// Those of candle.
     pub fn new(mixture: &Mixture, in_front: bool) -> Result<Self> {
         let flat = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
         Ok(match mixture.contribution() {
@@ -89,12 +90,9 @@ impl Mixed {
                 let kind = Kind::Prompts { weights: flat(weights)?, prompts: flat(prompts)?.into(), in_front };
                 Self { kind, blocks: prompts.dim(0)? }
             }
-            patches::Contribution::Vectors { vectors, .. } => {
-                anyhow::ensure!(
-                    !in_front,
-                    "a literal attention gate cannot prepend with --engine fast; use --engine reference"
-                );
-                Self { kind: Kind::Vectors(flat(vectors)?), blocks: vectors.dim(0)? }
+            patches::Contribution::Vectors { vectors, prompts } => {
+                let kind = Kind::Vectors { vectors: flat(vectors)?, in_front: in_front.then_some(*prompts) };
+                Self { kind, blocks: vectors.dim(0)? }
             }
         })
     }
@@ -126,7 +124,13 @@ impl Mixed {
                     kernels::Contribution::Weighted { weights, prompts }
                 }
             }
-            Kind::Vectors(vectors) => kernels::Contribution::Broadcast { vectors: &vectors[part(vectors, block)] },
+            Kind::Vectors { vectors, in_front } => {
+                let vectors = &vectors[part(vectors, block)];
+                match *in_front {
+                    Some(places) => kernels::Contribution::PrependBroadcast { vectors, places },
+                    None => kernels::Contribution::Broadcast { vectors },
+                }
+            }
         };
         (0..depth).map(contribution).collect()
     }

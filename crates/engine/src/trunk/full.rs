@@ -9,7 +9,7 @@ use super::{Setting, TrainingTrunk, fast};
 use crate::batch::TrainingBatch;
 use crate::losses::Losses;
 
-/// The trunk with room for one batch. Its layout is that of [`fast::full_layout`].
+/// The trunk with room for one batch. Its layout is that of [`fast::full_slots`].
 pub struct FullTrunk {
     dit: DitConfig,
     pass: Pass,

@@ -24,7 +24,7 @@ use crate::losses::Losses;
 use crate::trainables::Layout;
 
 /// Losses and gradients of one batch.
-pub trait TrainingTrunk {
+pub trait TrainingTrunk: Send {
     /// Losses of `batch` at `values`, and the gradient of their total over `gradient`, both flat in the trunk's layout.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ pub trait TrainingTrunk {
 pub struct Setting<'a> {
     /// The network.
     pub dit: &'a DitConfig,
-    /// What learns; `Finetune` stands for pre-training too.
+    /// What learns; pre-training is `Finetune` from scratch.
     pub method: &'a Method,
     /// The frozen weights; unused where all learn.
     pub backbone: &'a Weights,

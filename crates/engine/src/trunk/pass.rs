@@ -18,8 +18,6 @@ pub struct Pass {
     workspace: Workspace,
     loss: TrainingLoss,
     rows: Vec<u32>,
-    output: Vec<f32>,
-    d_output: Vec<f32>,
 }
 
 impl Pass {
@@ -27,15 +25,12 @@ impl Pass {
     /// backward pass.
     pub fn new(parameters: Parameters, loss: TrainingLoss, batch: usize, learn: Learn, prepended: usize) -> Self {
         let shape = *parameters.shape();
-        let outputs = batch * shape.output();
         Self {
             parameters,
             condition: Condition::new(shape, batch),
             workspace: Workspace::new(Plan { shape, batch, learn, prepended, image_gradient: false }),
             loss,
             rows: (0..batch as u32).collect(),
-            output: vec![0.0; outputs],
-            d_output: vec![0.0; outputs],
         }
     }
 
@@ -46,29 +41,23 @@ impl Pass {
 
     /// The losses of a batch that has been embedded. Their gradients are those of [`Pass::gradients`] afterwards.
     pub fn run(&mut self, batch: &TrainingBatch, contributions: &[Contribution]) -> Losses {
-        self.forward(&batch.x_t, contributions);
-        let losses = loss::losses(&self.loss, batch, &self.output, &mut self.d_output);
-        self.backward(contributions);
-        losses
-    }
-
-    fn forward(&mut self, x_t: &[f32], contributions: &[Contribution]) {
-        let Self { parameters, condition, workspace, rows, output, .. } = self;
-        workspace.forward(&Inputs { parameters, condition, rows, contributions }, x_t, output);
-    }
-
-    fn backward(&mut self, contributions: &[Contribution]) {
-        let Self { parameters, condition, workspace, rows, d_output, .. } = self;
-        workspace.backward(&Inputs { parameters, condition, rows, contributions }, d_output);
+        let Self { parameters, condition, workspace, loss, rows } = self;
+        let inputs = Inputs { parameters, condition, rows, contributions };
+        let terms = workspace
+            .step(&inputs, &batch.x_t, |sample, output, d_output| loss::sample(loss, batch, sample, output, d_output));
+        loss::mean(&terms)
     }
 
     /// The output for `batch`, then a pass back from `d_output`.
     #[cfg(test)]
     pub fn run_from(&mut self, batch: &TrainingBatch, contributions: &[Contribution], d_output: &[f32]) -> Vec<f32> {
-        self.forward(&batch.x_t, contributions);
-        self.d_output.copy_from_slice(d_output);
-        self.backward(contributions);
-        self.output.clone()
+        let Self { parameters, condition, workspace, rows, .. } = self;
+        let inputs = Inputs { parameters, condition, rows, contributions };
+        let outputs = workspace.step(&inputs, &batch.x_t, |sample, output, d| {
+            d.copy_from_slice(&d_output[sample * d.len()..(sample + 1) * d.len()]);
+            output.to_vec()
+        });
+        outputs.concat()
     }
 
     /// Completes the gradients where everything learns; `outside` is what reaches the embeddings through a gate.

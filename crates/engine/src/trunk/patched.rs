@@ -1,24 +1,28 @@
-//! The fast engine where prompts learn on a frozen trunk: `kernels` runs the trunk, `patches` the gate.
+//! The fast engine where prompts learn, on a frozen trunk or together with it: `kernels` runs the trunk, `patches` the gate.
 
 use anyhow::{Context as _, Result};
-use candle_core::{DType, Device, Tensor};
-use kernels::Learn;
+use candle_core::{DType, Device, Tensor, Var};
+use kernels::{Learn, OutsideGradients, Parameters};
 use manifest::dit::DitConfig;
 use manifest::method::Method;
-use models::weights;
+use models::{Condition, weights};
 use patches::{ContributionGradient, Patch};
 
 use super::pass::Pass;
 use super::{Setting, TrainingTrunk, fast};
 use crate::batch::TrainingBatch;
 use crate::losses::Losses;
-use crate::trainables::Layout;
+use crate::trainables::{Layout, own_slots};
 
-/// A frozen trunk with room for one batch.
+/// A trunk with prompts, and room for one batch. Its layout is that of [`fast::full_slots`] where the trunk learns, then
+/// that of the patch.
 pub struct PatchedTrunk {
     dit: DitConfig,
     method: Method,
-    layout: Layout,
+    /// Places of the patch's tensors, behind the trunk's.
+    own: Layout,
+    /// Values of the trunk that learn: all or none.
+    learning: usize,
     pass: Pass,
 }
 
@@ -26,14 +30,19 @@ impl PatchedTrunk {
     /// # Errors
     /// The backbone's weights do not fit the network.
     pub fn new(setting: Setting) -> Result<Self> {
-        let initial = weights::constants(&setting.layout.zeros(), DType::F32, &Device::Cpu)?;
+        let own = Layout::new(own_slots(patches::trainable(setting.method, setting.dit)));
+        let initial = weights::constants(&own.zeros(), DType::F32, &Device::Cpu)?;
         let patch = Patch::build(setting.method, setting.dit, &initial)?.context("this method trains no patch")?;
-        let parameters = fast::parameters(setting.dit, setting.backbone)?;
-        let learn = Learn::Contributions { from: 0 };
+        let learning = setting.layout.len() - own.len();
+        let (parameters, learn) = match learning {
+            0 => (fast::parameters(setting.dit, setting.backbone)?, Learn::Contributions { from: 0 }),
+            _ => (Parameters::zeros(fast::shape(setting.dit))?, Learn::Everything),
+        };
         Ok(Self {
             dit: setting.dit.clone(),
             method: setting.method.clone(),
-            layout: setting.layout.clone(),
+            own,
+            learning,
             pass: Pass::new(parameters, setting.loss, setting.batch, learn, patch.prepended()),
         })
     }
@@ -41,20 +50,40 @@ impl PatchedTrunk {
 
 impl TrainingTrunk for PatchedTrunk {
     fn gradient(&mut self, batch: &TrainingBatch, values: &[f32], gradient: &mut [f32]) -> Result<Losses> {
+        let (trunk, own) = values.split_at(self.learning);
+        let (d_trunk, d_own) = gradient.split_at_mut(self.learning);
+        if self.learning > 0 {
+            self.pass.parameters.values_mut().copy_from_slice(trunk);
+        }
         self.pass.embed(batch);
-        let condition = fast::gate_condition(&self.pass.condition, self.dit.hidden)?;
-        let learned = weights::variables(&self.layout.unflatten(values), DType::F32, &Device::Cpu)?;
+        let mut condition = fast::gate_condition(&self.pass.condition, self.dit.hidden)?;
+        if self.learning > 0 {
+            let variable = |tensor: &Tensor| Var::from_tensor(tensor).map(Var::into_inner);
+            condition = Condition { t: variable(&condition.t)?, label: variable(&condition.label)? };
+        }
+        let learned = weights::variables(&self.own.unflatten(own), DType::F32, &Device::Cpu)?;
         let patch = Patch::build(&self.method, &self.dit, &learned)?.context("this method trains no patch")?;
         let mixture = patch.mix(&condition, batch.gate_noise(&patch, &Device::Cpu)?.as_ref())?;
         let mixed = fast::Mixed::new(&mixture, patch.prepended() > 0)?;
-        let mut losses = self.pass.run(batch, &mixed.contributions(self.dit.depth));
+        let contributions = mixed.contributions(self.dit.depth);
+        let mut losses = self.pass.run(batch, &contributions);
 
-        let trunk = contribution_gradient(&self.pass.gradients().contributions, mixture.contribution())?;
+        let entered = contribution_gradient(&self.pass.gradients().contributions, mixture.contribution())?;
         if let Some(balance) = mixture.balance()? {
             losses.add_balance(&balance)?;
         }
-        let gradients = weights::from_tensors(&mixture.backward_from(&trunk)?)?;
-        gradient.copy_from_slice(&self.layout.flatten(&gradients)?);
+        let d_patch = if self.learning > 0 {
+            let (d_patch, read) = mixture.backward_with(&entered, &condition)?;
+            let flat = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+            let (t_emb, label) = (flat(&read.t)?, flat(&read.label)?);
+            self.pass.finish(&contributions, OutsideGradients { t_emb: Some(&t_emb), label: Some(&label) });
+            let ours = self.pass.gradients().parameters.as_ref().expect("everything learns");
+            d_trunk.copy_from_slice(ours.values());
+            d_patch
+        } else {
+            mixture.backward_from(&entered)?
+        };
+        d_own.copy_from_slice(&self.own.flatten(&weights::from_tensors(&d_patch)?)?);
         Ok(losses)
     }
 }

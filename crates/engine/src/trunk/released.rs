@@ -5,8 +5,8 @@ use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
 };
 use manifest::method::{
-    Add, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Position, PromptTuning, Prompts,
-    Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Position, PromptTuning,
+    Prompts, Zero,
 };
 use serde_json::Value;
 
@@ -22,8 +22,8 @@ pub fn dit(config: &Value) -> DitConfig {
         depth: size("depth"),
         heads: size("heads"),
         classes: (!unconditional).then(|| size("num_classes")),
-        label_dropout: if unconditional { 0.0 } else { config["drop"].as_f64().expect("a share") },
-        learn_sigma: true,
+        label_dropout: if unconditional { 0.0 } else { config["drop"].as_f64().unwrap_or(0.1) },
+        learn_sigma: config["learn_sigma"] != false,
     }
 }
 
@@ -37,9 +37,10 @@ pub fn method(config: &Value) -> Method {
         Selection::Soft(Soft {})
     };
     match config["kind"].as_str() {
-        Some("FT") => Method::Finetune(Finetune {}),
+        Some("FT") => Method::Finetune(Finetune::default()),
         Some("PT") => Method::PromptTuning(PromptTuning { prompts }),
         _ => Method::Dmp(Dmp {
+            backbone: Backbone::Pretrained,
             prompts,
             gate: Gate {
                 architecture: Architecture::Linear,

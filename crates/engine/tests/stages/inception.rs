@@ -22,7 +22,7 @@ const SMALL: [&str; 7] = [
 
 #[test]
 fn the_baseline_is_judged_from_image_to_number() {
-    let stages = run::artifact("table2", &SMALL);
+    let stages = run::artifact("table2", &SMALL).stages;
     let folder = tempfile::tempdir().unwrap();
     let (mut made, mut numbers) = (BTreeMap::new(), BTreeMap::new());
     // Those of the baseline alone: no training is made, so what needs one is left out.

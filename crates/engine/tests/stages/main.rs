@@ -1,5 +1,7 @@
 //! Whole stages, cut down, on the shipped weights.
 
+mod conditional;
+mod default_cell;
 mod inception;
 mod methods;
 mod pinned;

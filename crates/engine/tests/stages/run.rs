@@ -6,20 +6,20 @@ use std::sync::atomic::AtomicBool;
 
 use engine::{Device, Finished, Job};
 use manifest::digest::Key;
-use manifest::plan::{Input, PlannedStage};
+use manifest::plan::{Input, Plan, PlannedStage};
 use manifest::stage::Stage;
 use manifest::{Request, Workspace};
 
 /// The stages of Table 4 at the smoke scale, one seed, with some values set.
 pub fn table4(overrides: &[&str]) -> Vec<PlannedStage> {
-    artifact("table4", overrides)
+    artifact("table4", overrides).stages
 }
 
-/// The stages of an artifact at the smoke scale, one seed, with some values set.
-pub fn artifact(name: &str, overrides: &[&str]) -> Vec<PlannedStage> {
+/// The plan of an artifact at the smoke scale, one seed, with some values set.
+pub fn artifact(name: &str, overrides: &[&str]) -> Plan {
     let overrides = overrides.iter().map(|&o| o.to_owned()).collect();
     let request = Request { scale: "smoke".to_owned(), overrides, seeds: Some(vec![0]) };
-    workspace().load_artifact(name, &request).unwrap().stages
+    workspace().load_artifact(name, &request).unwrap()
 }
 
 /// The stages of a recipe.

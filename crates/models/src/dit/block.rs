@@ -96,6 +96,11 @@ impl Mlp {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.narrow.forward(&gelu(&self.widen.forward(x)?)?)
     }
+
+    #[cfg(test)]
+    pub(crate) fn layers(&self) -> (&Linear, &Linear) {
+        (&self.widen, &self.narrow)
+    }
 }
 
 /// `Linear(modulate(LN(x)))`: tokens to patches.

@@ -8,6 +8,7 @@ mod goldens;
 mod guidance;
 mod init;
 mod shapes;
+mod text;
 
 use candle_core::{Result, Tensor};
 use manifest::dit::DitConfig;
@@ -21,6 +22,7 @@ use embed::{PatchEmbedder, TimestepEmbedder};
 pub use guidance::Guidance;
 pub use init::{initial_weights, xavier_uniform};
 pub use shapes::{MLP_RATIO, POSITION_EMBEDDING, TIMESTEP_FEATURES, elements, named_shapes};
+pub use text::{text_shapes, with_captions};
 
 /// What a prediction is conditioned on, as two vectors per sample.
 #[derive(Clone, Debug)]

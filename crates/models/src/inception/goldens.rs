@@ -67,7 +67,7 @@ fn formula_weights_tensor_by_tensor() {
 
 #[test]
 fn names_and_shapes_are_those_of_the_state_dict() {
-    let keys: Value = serde_json::from_str(include_str!("../../../goldens/files/model_keys.json")).unwrap();
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     let theirs = keys["fid-inception-v3"]["tensors"].as_object().unwrap();
     let shapes = named_shapes().unwrap();
     assert_eq!(shapes.len(), theirs.keys().filter(|name| !name.ends_with("num_batches_tracked")).count());

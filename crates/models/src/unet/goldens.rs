@@ -181,7 +181,7 @@ fn gradients_reach_the_input_of_every_block() {
 
 #[test]
 fn names_shapes_and_count_of_the_full_size() {
-    let keys: Value = serde_json::from_str(include_str!("../../../goldens/files/model_keys.json")).unwrap();
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     let theirs = &keys["sd-v1-5-unet"];
     let ours = named_shapes(&UnetConfig::stable_diffusion()).unwrap();
     let count: usize = ours.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();

@@ -76,7 +76,7 @@ fn variances_are_clamped() {
 }
 
 fn published() -> (Value, Vec<(String, Vec<usize>)>) {
-    let keys: Value = serde_json::from_str(include_str!("../../../goldens/files/model_keys.json")).unwrap();
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     (keys["sd-vae-ft-ema"].clone(), named_shapes(&VaeConfig::stable_diffusion()).unwrap())
 }
 

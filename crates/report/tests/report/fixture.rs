@@ -1,5 +1,6 @@
 //! A results tree for the plan of Table 4, written through the store as the engine writes it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub(crate) fn metric(plan: &Plan) -> String {
     }
 }
 
-/// The plan of Table 4 at the tiny scale.
+/// The plan of Table 4 at the tiny scale, as if these seeds were its own: its report is no trial.
 pub(crate) fn plan(seeds: &[u64], overrides: &[&str]) -> Plan {
     plan_of("table4", seeds, overrides)
 }
@@ -33,13 +34,17 @@ pub(crate) fn plan_of(artifact: &str, seeds: &[u64], overrides: &[&str]) -> Plan
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
         seeds: Some(seeds.to_vec()),
     };
-    Workspace::open(root).unwrap().load_artifact(artifact, &request).unwrap()
+    let mut plan = Workspace::open(root).unwrap().load_artifact(artifact, &request).unwrap();
+    plan.tables.iter_mut().for_each(|table| table.scale.seeds = seeds.to_vec());
+    plan
 }
 
 /// A plan and its results.
 pub(crate) struct Bench {
     pub(crate) plan: Plan,
     pub(crate) store: Store,
+    /// Whether what is committed comes from a working tree with local changes.
+    pub(crate) dirty: Cell<bool>,
     folder: tempfile::TempDir,
 }
 
@@ -47,7 +52,7 @@ impl Bench {
     pub(crate) fn new(plan: Plan) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("results")).unwrap();
-        Self { plan, store, folder }
+        Self { plan, store, dirty: Cell::new(false), folder }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -184,7 +189,7 @@ impl Bench {
         let artifacts = files.iter().map(|(name, _)| (*name).to_owned()).collect();
         let code = Code {
             git_commit: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),
-            dirty_diff_sha256: None,
+            dirty_diff_sha256: self.dirty.get().then(|| Digest::of(b"local changes")),
             cargo_lock_sha256: Digest::of(b"lock"),
             binary_sha256: None,
             rustc: "rustc 1.95.0".to_owned(),

@@ -78,7 +78,7 @@ fn every_verdict_is_given_where_it_is_due() {
     assert!(line(&page, "b/soft").contains("same run as `a/linear`"));
     assert!(page.contains("**Positive control**") && page.contains("it shows"));
     assert!(page.contains("times their root mean square, must make it worse"));
-    assert!(page.contains("`runner run experiments/table4.yaml --cell b/hard --scale tiny`"));
+    assert!(page.contains("`runner run experiments/table4.yaml --cell b/hard --mode force --scale tiny`"));
     // The paper's b/hard and b/soft lie 1.5% apart.
     assert!(page.contains("borderline"));
     // The load loss has no gradient, and yet the paper prints two values.
@@ -188,12 +188,65 @@ fn missing_seeds_are_said_and_pairs_are_those_that_both_have() {
 }
 
 #[test]
-fn an_empty_tree_gives_a_report_in_which_nothing_was_run() {
-    let bench = Bench::new(plan(&[0], &[]));
-    let (report, page) = bench.page();
-    assert!(report.rows.iter().all(|row| row.state == "not run" && row.mean.is_none()));
-    assert!(page.contains("nothing has been compared yet"));
-    assert!(!page.contains("## Figures") && !page.contains("## Provenance"));
+fn an_empty_tree_leaves_an_earlier_report_alone() {
+    let bench = full(&[0, 1, 2]);
+    bench.build().unwrap();
+    let before = files(&bench.reports());
+    let empty = Bench::new(plan(&[0, 1, 2], &[]));
+    let error = report::build(&empty.plan, &empty.store, &bench.reports()).unwrap_err();
+    assert!(matches!(&error, Error::NothingRun { .. }), "{error}");
+    assert!(error.to_string().contains("`runner reproduce table4 --scale tiny`"), "{error}");
+    assert!(files(&bench.reports()) == before, "the published report was touched");
+    assert!(matches!(empty.build(), Err(Error::NothingRun { .. })));
+    assert!(!empty.reports().exists());
+
+    // A divergence is a result.
+    empty.train("d/prepend", 0, 70, Outcome::Diverged { iteration: 73 }, |_| 0.1);
+    let (_, page) = empty.page();
+    assert!(page.contains("nothing has been compared yet"), "{page}");
+}
+
+#[test]
+fn records_of_uncommitted_code_are_named_at_the_top() {
+    let top = |page: &str| page.split("## Results").next().unwrap().to_owned();
+    let bench = Bench::new(plan(&[0, 1], &[]));
+    bench.measure("baseline", &[6.0, 6.1]);
+    bench.measure("b/hard", &[5.9, 5.8]);
+    assert!(!top(&bench.page().1).contains("uncommitted"));
+    bench.dirty.set(true);
+    bench.measure("a/linear", &[5.7, 5.8]);
+    let page = top(&bench.page().1);
+    let line = page.lines().find(|line| line.starts_with("**Records of uncommitted code.**")).unwrap();
+    assert!(line.contains("`a/linear`, `b/soft`, ") && line.contains("`reference/dmp`"), "{line}");
+    assert!(!line.contains("`baseline`") && !line.contains("`b/hard`") && !line.contains("share"), "{line}");
+    bench.floor(0.4);
+    assert!(top(&bench.page().1).contains("`reference/dmp`, what all cells share."));
+}
+
+#[test]
+fn the_papers_gaps_are_those_of_its_experiments() {
+    let (_, page) = full(&[0, 1]).page();
+    let section = page.split("## The paper's own gaps").nth(1).unwrap().split("\n## ").next().unwrap();
+    let row = |line: &str| {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let id = |cell: &str| Some(cell.strip_prefix('`')?.strip_suffix('`')?.to_owned());
+        Some((id(cells.next()?)?, id(cells.next()?)?))
+    };
+    let gaps: Vec<(String, String)> = section.lines().filter_map(row).collect();
+    let has = |cell: &str, against: &str| gaps.iter().any(|(a, b)| (a.as_str(), b.as_str()) == (cell, against));
+    // Different experiments that print the same number against the same one: 5.96, 5.97 and 5.95 twice each.
+    for cell in ["b/hard", "e/ib0_lb1", "c/uniform", "e/ib1_lb0", "e/ib1_lb2", "e/ib2_lb1"] {
+        assert!(has(cell, "baseline"), "{cell}: {gaps:?}");
+    }
+    for cell in ["e/ib0_lb0", "e/ib0_lb1", "e/ib1_lb0", "e/ib1_lb2", "e/ib2_lb1"] {
+        assert!(has(cell, "e/ib1_lb1"), "{cell}: {gaps:?}");
+    }
+    // One experiment under several names: linear = soft = distinct = add = (1, 1) = all blocks.
+    assert!(has("a/linear", "baseline"));
+    for cell in ["b/soft", "c/distinct", "d/add", "e/ib1_lb1"] {
+        assert!(!has(cell, "baseline"), "{cell}: {gaps:?}");
+    }
+    assert_eq!(gaps.iter().collect::<BTreeSet<_>>().len(), gaps.len());
 }
 
 #[test]
@@ -304,6 +357,7 @@ fn samples_of_an_unknown_shape_are_refused() {
         bench.sample(cell, 0, 8);
     }
     bench.sample("a/linear", 0, 10);
+    bench.measure("baseline", &[6.0]);
     let error = bench.build().unwrap_err();
     assert!(matches!(&error, Error::Artifact { reason, .. } if reason.contains("one size")), "{error}");
 }
@@ -326,6 +380,9 @@ fn trials_do_not_replace_reproductions() {
     assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports/tiny+train.iterations=50"));
     let table = plan(&[0], &[]).tables.remove(0);
     assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports"));
+    let mut table = plan(&[0, 5], &[]).tables.remove(0);
+    table.scale.seeds = vec![0, 1, 2];
+    assert_eq!(report::folder(&table, Path::new("reports")), Path::new("reports/tiny+seeds=0-5"));
 }
 
 #[test]

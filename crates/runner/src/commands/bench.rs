@@ -80,7 +80,7 @@ fn text(measured: &[Measurement]) -> String {
 /// What the columns mean.
 const NOTE: &str = "peak: the machine's matrix products, measured beside each repetition;\n\
     floor: ms of the counted operations at that peak; memory: most of the process, most of a step beyond weights and\n\
-    images, and what a frozen step must keep.";
+    images, and the activations of a frozen step's batch.";
 
 fn row(m: &Measurement) -> Vec<String> {
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());

@@ -86,14 +86,21 @@ pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Fa
         engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{error:#}")))?;
     }
     let store = session.store();
-    let code = store::Code::collect(session.root(), store.hashes());
+    let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);
     let history = History::of(store);
     let seconds =
         |stage: &Stage| STARTING_SECONDS + Work::of(stage).flops / history.rate(stage.kind()).unwrap_or(USUAL_RATE);
-    let tasks = stages.tasks(session.results(), &code, session.device(), &seconds);
+    let tasks = stages.tasks(session.results(), &checkout, session.device(), &seconds);
     let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
     let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop);
     let exit = executor::exit(&endings, stop.count() > 0);
+    let ran = |ending: &Ending| matches!(ending, Ending::Done | Ending::Diverged { .. });
+    if endings.iter().flatten().any(ran)
+        && let Err(error) = store::index::rebuild(store.tree())
+    {
+        // It can be made at any time and nothing depends on it.
+        session.say(format_args!("the index of the results is not up to date: {error}"));
+    }
     tell(session, &tasks, &endings, started.elapsed().as_secs_f64())?;
     if exit == Exit::Interrupted {
         session.say("interrupted; what is done is kept. Type the same command again to go on");

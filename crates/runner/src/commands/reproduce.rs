@@ -47,12 +47,15 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
         entries.push(reporting::write_count(session, name)?);
     }
     for plan in asked.plans.iter().filter(|plan| !plan.is_recipe()) {
-        let report = reporting::write(session, plan)?;
-        entries.push(Entry {
-            name: plan.artifact.clone(),
-            title: plan.title.clone(),
-            outcome: Outcome::Report(report),
-        });
+        let outcome = match reporting::write(session, plan) {
+            // Why nothing ran has been said, and has its own exit code.
+            Err(Failure::Other(error)) if exit != Exit::Done && is_empty_report(&error) => {
+                session.say(&error);
+                Outcome::NotRun(error.to_string())
+            }
+            written => Outcome::Report(written?),
+        };
+        entries.push(Entry { name: plan.artifact.clone(), title: plan.title.clone(), outcome });
     }
     if names.iter().any(|name| name == "all") {
         let left_out = asked.left_out.into_iter();
@@ -67,6 +70,10 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
         }
     }
     Ok(exit)
+}
+
+fn is_empty_report(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(report::Error::NothingRun { .. }))
 }
 
 fn everything(session: &Session, asked: &mut Asked) -> Result<(), Failure> {

@@ -106,6 +106,55 @@ fn force_runs_everything_again_to_the_same_bits() {
 }
 
 #[test]
+fn the_command_of_a_report_runs_its_cell_again() {
+    let repository = Repository::new();
+    repository.exits(0, &["reproduce", "nano"]);
+    let page = std::fs::read_to_string(repository.path("reports/nano.md")).unwrap();
+    let command = page.split("`runner ").map(|rest| rest.split('`').next().unwrap()).find(|c| c.contains("b/hard"));
+    let arguments: Vec<&str> = command.expect("a command").split(' ').chain(["--json"]).collect();
+    let tally = repository.exits(0, &arguments).json();
+    assert!(tally["done"].as_u64().unwrap() > 0 && tally["done"] == tally["stages"], "{arguments:?}: {tally}");
+}
+
+#[test]
+fn a_report_is_not_replaced_by_an_empty_one_or_by_other_seeds() {
+    let repository = Repository::new();
+    repository.exits(0, &["reproduce", "nano"]);
+    let content = || {
+        let of = |path: std::path::PathBuf| (path.clone(), std::fs::read(&path).unwrap());
+        files(&repository.path("reports")).into_iter().map(of).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = content();
+    let said = repository.exits(1, &["report", "nano", "--results", "elsewhere"]);
+    for part in ["elsewhere", "no report was written", "`runner reproduce nano --scale tiny`"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    let said = repository.exits(1, &["reproduce", "nano", "--mode", "read-only", "--results", "elsewhere"]);
+    assert!(said.out.contains("missing") && said.err.contains("no report was written"), "{said:#?}");
+    assert_eq!(content(), before);
+
+    repository.exits(0, &["reproduce", "nano", "--seeds", "1"]);
+    assert!(repository.path("reports/tiny+seeds=1/nano.md").is_file());
+    let mut after = content();
+    after.retain(|path, _| !path.starts_with(repository.path("reports/tiny+seeds=1")));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn records_name_the_program_that_made_them_and_are_listed_in_the_index() {
+    let repository = Repository::new();
+    repository.exits(0, &["run", "nano-backbone"]);
+    let program = manifest::digest::Digest::of_file(env!("CARGO_BIN_EXE_runner").as_ref()).unwrap();
+    let code = repository.record("results", "pretrain")["provenance"]["code"].clone();
+    assert_eq!(code["binary_sha256"], program.to_string());
+    let index = || store::frames::read_parquet(&repository.path("results/index.parquet")).unwrap().height();
+    assert_eq!(index(), 1);
+    repository.exits(0, &["run", "nano-extractor"]);
+    assert_eq!(index(), 2);
+    repository.exits(0, &["verify"]);
+}
+
+#[test]
 fn a_damaged_artifact_is_found_and_made_again() {
     let repository = Repository::new();
     repository.exits(0, &["run", "nano-backbone"]);
@@ -187,19 +236,50 @@ fn a_failing_stage_stops_its_dependents_and_nothing_else() {
     repository.exits(0, &["sweep", "nano"]);
 }
 
+/// IDX files of eight images of 12 x 12 and of their labels, whose headers say `count`.
+fn idx(count: u32) -> (Vec<u8>, Vec<u8>) {
+    let header = |dims: &[u32]| {
+        let sizes = dims.iter().flat_map(|dim| dim.to_be_bytes());
+        [0, 0, 8, dims.len() as u8].into_iter().chain(sizes).collect::<Vec<u8>>()
+    };
+    let images = [header(&[count, 12, 12]), (0..8 * 144).map(|i| (i % 251) as u8).collect()].concat();
+    (images, [header(&[count]), (0..8).collect()].concat())
+}
+
+/// The same under gzip, in a stored block, up to where the checksum would follow.
+fn truncated_gzip(bytes: &[u8]) -> Vec<u8> {
+    let length = (bytes.len() as u16).to_le_bytes();
+    let head = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1][..], &length, &length.map(|byte| !byte)].concat();
+    [&head[..], bytes].concat()
+}
+
 #[test]
-fn a_truncated_dataset_fails_its_stage_with_its_name_and_stands_until_retried() {
+fn a_broken_dataset_fails_its_stage_with_its_name_and_stands_until_retried() {
     let repository = Repository::new();
     let faces = "data: {kind: faces, image_size: 12, first: 0, count: 64}";
-    let idx = "data: {kind: idx, images: images.gz, labels: labels.gz, image_size: 12, first: 0, count: 8}";
-    repository.edit("experiments/nano-backbone.yaml", faces, idx);
+    let data = "data: {kind: idx, images: images-idx3, labels: labels-idx1, image_size: 12, first: 0, count: 8}";
+    repository.edit("experiments/nano-backbone.yaml", faces, data);
     repository.edit("experiments/nano-backbone.yaml", "channels: 3", "channels: 1");
-    // The head of a gzip stream, and no more.
-    std::fs::write(repository.path("images.gz"), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
-    std::fs::write(repository.path("labels.gz"), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+    let put = |images: &[u8], labels: &[u8]| {
+        std::fs::write(repository.path("images-idx3"), images).unwrap();
+        std::fs::write(repository.path("labels-idx1"), labels).unwrap();
+    };
+    let (images, labels) = idx(8);
+    let broken = [
+        ("only 1152 follow", idx(9000)),
+        ("holds 7 images", idx(7)),
+        ("truncated", (truncated_gzip(&images), labels.clone())),
+        ("truncated", (truncated_gzip(&images)[..40].to_vec(), labels.clone())),
+    ];
+    for (reason, (images, labels)) in &broken {
+        put(images, labels);
+        let said = repository.exits(1, &["run", "nano-backbone"]);
+        for part in ["images-idx3", reason, "runner logs"] {
+            assert!(said.err.contains(part), "{part}: {}", said.err);
+        }
+        repository.exits(0, &["verify"]);
+    }
 
-    let said = repository.exits(1, &["run", "nano-backbone"]);
-    assert!(said.err.contains("images.gz") && said.err.contains("runner logs"), "{}", said.err);
     let said = repository.exits(1, &["run", "nano-backbone"]);
     assert!(said.err.contains("failed before") && said.err.contains("--mode retry"), "{}", said.err);
     let plan = repository.exits(0, &["plan", "nano-backbone", "--explain"]);
@@ -207,9 +287,9 @@ fn a_truncated_dataset_fails_its_stage_with_its_name_and_stands_until_retried() 
     let plan = repository.exits(0, &["plan", "nano-backbone", "--explain", "--mode", "retry"]);
     assert!(plan.out.contains("will run: failed before"), "{}", plan.out);
 
-    repository.edit("experiments/nano-backbone.yaml", idx, faces);
-    repository.edit("experiments/nano-backbone.yaml", "channels: 1", "channels: 3");
+    put(&images, &labels);
     repository.exits(0, &["run", "nano-backbone", "--mode", "retry"]);
+    repository.exits(0, &["verify"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Processes that are stopped, killed or short of disk space in the middle, and runners beside each other.
 
-use crate::repository::{Repository, files, wait};
+use crate::repository::{Repository, files, signal, wait};
 
 /// Long enough to be stopped in the middle.
 const LONG: &str = "optimisation.iterations=1200";
@@ -72,7 +72,7 @@ fn a_child_that_is_killed_is_a_failed_stage_and_its_state_is_kept() {
     let status = repository.exits(0, &["status", "--json"]).json_lines();
     let owner = status[1]["why"].as_str().unwrap().to_owned();
     let pid = owner.split_whitespace().nth(1).unwrap();
-    assert!(std::process::Command::new("kill").args(["-s", "KILL", pid]).status().unwrap().success());
+    signal(pid, "KILL");
     let said = runner.finish();
     assert_eq!(said.code, Some(1), "{said:#?}");
     assert!(said.err.contains("signal 9"), "{}", said.err);
@@ -84,15 +84,53 @@ fn a_child_that_is_killed_is_a_failed_stage_and_its_state_is_kept() {
 #[test]
 fn ctrl_c_twice_stops_at_once_and_leaves_a_sound_tree() {
     let repository = Repository::new();
-    let runner = repository.start(&["sweep", "nano", "--set", "train.iterations=100000"]);
-    repository.wait_for_log("results", "train", "iterations");
+    let endless = "optimisation.iterations=1000000";
+    let mut runner = repository.start(&["run", "nano-backbone", "--set", endless]);
+    repository.wait_for_log("results", "pretrain", "iterations");
+    let status = || repository.exits(0, &["status", "--json"]).json_lines();
+    let owner = status()[1]["why"].as_str().unwrap().to_owned();
+    // A child that cannot save its state: after the first Ctrl-C the runner would wait for it for ever.
+    signal(owner.split_whitespace().nth(1).unwrap(), "STOP");
     runner.signal("INT");
-    runner.signal("TERM");
+    runner.wait_for("once more stops at once");
+    runner.signal("INT");
     let said = runner.finish();
     assert_eq!(said.code, Some(130), "{said:#?}");
     repository.exits(0, &["verify"]);
-    let status = repository.exits(0, &["status", "--json"]).json_lines();
-    assert_eq!((&status[0]["train"]["running"], &status[0]["train"]["failed"]), (&0.into(), &0.into()), "{status:?}");
+    let status = status();
+    let counts = ["running", "failed", "interrupted"].map(|state| status[0]["pretrain"][state].as_u64().unwrap());
+    assert_eq!(counts, [0, 0, 1], "{status:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_damaged_checkpoint_is_refused_by_its_hash_and_the_stage_can_begin_anew() {
+    let repository = Repository::new();
+    repository.exits(0, &["run", "nano-backbone", "--set", LONG, "--results", "undisturbed"]);
+    let runner = repository.start(&["run", "nano-backbone", "--set", LONG]);
+    repository.wait_for_log("results", "pretrain", "iterations");
+    runner.signal("INT");
+    assert_eq!(runner.finish().code, Some(130));
+    let mut checkpoints = files(&repository.path("results"));
+    checkpoints.retain(|path| path.ends_with("checkpoint.safetensors"));
+    let [path] = checkpoints.as_slice() else { panic!("one checkpoint: {checkpoints:?}") };
+    let genuine = std::fs::read(path).unwrap();
+    let mut flipped = genuine.clone();
+    flipped[genuine.len() / 2] ^= 1;
+    let retry = ["run", "nano-backbone", "--set", LONG, "--mode", "retry"];
+    for damaged in [&flipped[..], &genuine[..genuine.len() - 5], &[]] {
+        std::fs::write(path, damaged).unwrap();
+        let said = repository.exits(1, &retry);
+        for part in ["checkpoint.safetensors", "damaged", "delete it"] {
+            assert!(said.err.contains(part), "{part}: {}", said.err);
+        }
+        repository.exits(0, &["verify"]);
+    }
+    std::fs::remove_file(path).unwrap();
+    repository.exits(0, &retry);
+    let artifacts = |results| repository.record(results, "pretrain")["artifacts"].clone();
+    assert_eq!(artifacts("results"), artifacts("undisturbed"));
+    repository.exits(0, &["verify"]);
 }
 
 #[cfg(unix)]

@@ -1,7 +1,9 @@
 //! A repository in a temporary folder whose every stage takes milliseconds, and the runner in it.
 
+use std::fmt::Display;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nothing in these tests takes longer than this.
@@ -145,8 +147,9 @@ impl Repository {
 
     /// Starts the runner; it goes on by itself.
     pub(crate) fn start(&self, arguments: &[&str]) -> Started {
-        let child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Started(child)
+        let mut child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        Started { child, errors, said: String::new() }
     }
 
     /// Waits until a stage of `kind` is being worked on and has got so far that its log says `text`.
@@ -167,21 +170,39 @@ impl Repository {
     }
 }
 
-/// A runner that goes on by itself.
-pub(crate) struct Started(Child);
+/// A runner that goes on by itself, and what it has said on its error output so far.
+pub(crate) struct Started {
+    child: Child,
+    errors: BufReader<ChildStderr>,
+    said: String,
+}
 
 impl Started {
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(self.child.id(), name);
+    }
+
+    /// Waits until it says something on its error output.
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        while !self.said.contains(text) {
+            let read = self.errors.read_line(&mut self.said).unwrap();
+            assert!(read > 0, "it ended without `{text}`: {}", self.said);
+        }
     }
 
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> Said {
-        wait("the runner's end", || self.0.try_wait().unwrap().is_some());
-        self.0.wait_with_output().unwrap().into()
+        wait("the runner's end", || self.child.try_wait().unwrap().is_some());
+        self.errors.read_to_string(&mut self.said).unwrap();
+        Said { err: self.said, ..self.child.wait_with_output().unwrap().into() }
     }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(process: impl Display, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap();
+    assert!(status.success());
 }
 
 impl From<Output> for Said {

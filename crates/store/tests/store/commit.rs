@@ -166,6 +166,9 @@ fn metrics_curves_and_index_come_from_the_records() {
     let index = index::rebuild(store.tree()).unwrap();
     assert_eq!(index.height(), 2);
     assert_eq!(frames::read_parquet(&folder.path().join("index.parquet")).unwrap(), index);
+    assert!(verify(store.tree()).unwrap().is_sound());
+    fs::write(store.tree().dir(keys[0], KIND).join("record.json"), "{}").unwrap();
+    assert_eq!(index::rebuild(store.tree()).unwrap().height(), 1, "a damaged record is no row");
 }
 
 #[test]

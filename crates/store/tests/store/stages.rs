@@ -5,7 +5,7 @@ use std::fs;
 
 use manifest::digest::{Digest, Key};
 use manifest::plan::{Input, PlannedStage};
-use manifest::stage::{Metrics, Stage};
+use manifest::stage::{FeatureKind, Metrics, Stage};
 use store::{Claim, Code, CurvePoint, Finished, Machine, Outcome, Record, Store, StoreError};
 
 /// Kind of all stages here.
@@ -13,7 +13,7 @@ pub(crate) const KIND: &str = "metrics";
 
 /// A stage of its own for every seed.
 pub(crate) fn planned(seed: u64) -> PlannedStage {
-    let stage = Stage::Metrics(Metrics { name: "fd_small".into(), subsets: 4, seed });
+    let stage = Stage::Metrics(Metrics { name: "fd_small".into(), subsets: 4, seed, of: FeatureKind::Pooled });
     let file = Input::File { sha256: Digest::of(b"data"), path: "/data/of/this/machine".into() };
     let inputs = BTreeMap::from([("data".to_owned(), file), ("features".to_owned(), Input::Stage(key_of_nothing()))]);
     PlannedStage::new(stage, inputs).unwrap()
