@@ -80,7 +80,11 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the number of samples", sample.count.to_string());
             add("the sampler", json(&sample.sampler));
             add("the diffusion process", json(&sample.diffusion));
-            add("the backbone", input("backbone"));
+            add("the network", json(&sample.dit));
+            // From scratch there is none, which is what Table 6 compares.
+            if !sample.method.from_scratch() {
+                add("the backbone", input("backbone"));
+            }
             add(&format!("the sampling seed beside training seed {training_seed}"), sample.seed.to_string());
         }
         Stage::Train(train) => {
