@@ -277,12 +277,13 @@ impl Page<'_, '_> {
         format!("{value:.*}", self.decimals())
     }
 
-    /// Decimals that give the median interval two significant digits.
+    /// Decimals that give the median interval two significant digits; without intervals, 2 of a distance and 4 of all else.
     fn decimals(&self) -> usize {
         let mut widths: Vec<f64> =
             differences(self.judged).map(|d| d.half_width(crate::judged::CONFIDENCE)).filter(|w| *w > 0.0).collect();
         widths.sort_by(f64::total_cmp);
-        widths.get(widths.len() / 2).map_or(2, |median| (1.0 - median.log10().floor()).clamp(1.0, 6.0) as usize)
+        let without = if self.judged.metric.is_some() { 4 } else { 2 };
+        widths.get(widths.len() / 2).map_or(without, |median| (1.0 - median.log10().floor()).clamp(1.0, 6.0) as usize)
     }
 }
 

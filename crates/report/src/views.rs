@@ -2,6 +2,7 @@
 
 use manifest::claim::{ALMOST, Direction, Metric};
 use manifest::plan::{Plan, Table};
+use metrics::Outcome;
 use polars::prelude::DataFrame;
 use store::Store;
 
@@ -64,6 +65,10 @@ pub(crate) fn all<'p>(plan: &'p Plan, tables: &'p [(Metric, Table)], store: &Sto
     tables.iter().map(view).collect()
 }
 
+/// What is said where there is one training seed.
+const ONCE: &str =
+    "With one training seed nothing tells how far these numbers scatter, so nothing is concluded from them.\n\n";
+
 /// The section's heading.
 fn title(metric: Metric) -> &'static str {
     match metric {
@@ -118,7 +123,9 @@ impl Page<'_, '_> {
                 metric: view.metric.name(),
                 ..*self
             };
-            format!("## {}\n\n{}{}", title(view.metric), reading(view.metric), page.results_table())
+            let once = view.judged.comparisons().any(|comparison| comparison.outcome == Outcome::Once);
+            let once = if once { ONCE } else { "" };
+            format!("## {}\n\n{}{once}{}", title(view.metric), reading(view.metric), page.results_table())
         });
         sections.collect::<Vec<_>>().join("\n")
     }
