@@ -29,7 +29,7 @@ pub fn faces(side: usize, first: u64, count: usize) -> Images {
         row.copy_from_slice(&factors.known);
         Face::new(&factors).draw(side, image);
     });
-    Images { channels: 3, side, pixels, labels: None, factors: Some(values) }
+    Images { factors: Some(values), ..Images::new(3, side, pixels) }
 }
 
 #[cfg(test)]

@@ -2,4 +2,5 @@
 
 mod pinned;
 mod run;
+mod sources;
 mod table4;
