@@ -15,6 +15,7 @@ pub mod method;
 pub mod plan;
 pub mod preset;
 pub mod problem;
+pub mod published;
 pub mod recipe;
 pub mod scale;
 pub mod schema;

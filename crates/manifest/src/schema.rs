@@ -8,6 +8,7 @@ use crate::claim::Claims;
 use crate::manifest::Manifest;
 use crate::method::Method;
 use crate::preset::Preset;
+use crate::published::Published;
 use crate::recipe::Recipe;
 use crate::scale::Scale;
 
@@ -17,6 +18,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("claims", of::<Claims>()),
         ("manifest", of::<Manifest>()),
         ("preset", of::<Preset>()),
+        ("published", of::<Published>()),
         ("recipe", of::<Recipe>()),
         ("scale", scale_file()),
     ]

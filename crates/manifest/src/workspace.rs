@@ -14,6 +14,7 @@ use crate::networks::Networks;
 use crate::overrides::Override;
 use crate::plan::{Plan, Table};
 use crate::problem::{Error, Place, Problems};
+use crate::published::Published;
 use crate::recipe::Recipe;
 use crate::scale::Scale;
 use crate::{schema, table};
@@ -45,8 +46,7 @@ impl Workspace {
             let place = Place::Option(root.display().to_string().into());
             return Err(Error::at(&place, message));
         }
-        let data = env::var_os("DMP_DATA").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let data_folders = data.into_iter().chain([root.join("../shared/datasets"), root.clone()]).collect();
+        let data_folders = data_folder().into_iter().chain([root.join("../shared/datasets"), root.clone()]).collect();
         Ok(Self { files: Files { root }, data_folders, hash: Box::new(Digest::of_file) })
     }
 
@@ -69,6 +69,21 @@ impl Workspace {
     /// The repository's root.
     pub fn root(&self) -> &Path {
         &self.files.root
+    }
+
+    /// Folders in which data and weights are looked for, in this order.
+    pub fn data_folders(&self) -> &[PathBuf] {
+        &self.data_folders
+    }
+
+    /// Where fetched files belong: `$DMP_DATA`, or the root.
+    pub fn download_folder(&self) -> PathBuf {
+        data_folder().unwrap_or_else(|| self.files.root.clone())
+    }
+
+    /// What others publish: `experiments/published.yaml`.
+    pub fn published(&self) -> Result<Published, Error> {
+        self.files.published()
     }
 
     /// Names of all artifacts.
@@ -183,6 +198,11 @@ impl Workspace {
         let value = typed(&node, &schema::scale(), "")?;
         Ok(Loaded { file: name.to_owned(), node, value })
     }
+}
+
+/// `$DMP_DATA`.
+fn data_folder() -> Option<PathBuf> {
+    env::var_os("DMP_DATA").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 /// A name typed on the command line is its own place.

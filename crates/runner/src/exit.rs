@@ -45,6 +45,9 @@ pub(crate) enum Failure {
     /// The device is missing.
     #[error("{0}")]
     NoDevice(String),
+    /// A file is missing.
+    #[error("{0}")]
+    MissingInput(String),
     /// A manifest, scale or override is wrong.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
@@ -64,7 +67,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
-            Self::NoDevice(_) => Exit::MissingInput,
+            Self::NoDevice(_) | Self::MissingInput(_) => Exit::MissingInput,
             Self::Manifest(manifest::Error::Invalid(_)) => Exit::Usage,
             Self::Manifest(manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }) => Exit::MissingInput,
             Self::Store(_) | Self::Other(_) => Exit::Failed,

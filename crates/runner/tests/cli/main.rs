@@ -2,6 +2,7 @@
 
 mod bench;
 mod execution;
+mod files;
 mod interruption;
 mod repository;
 mod usage;
