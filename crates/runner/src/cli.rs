@@ -247,7 +247,7 @@ pub(crate) enum DataCommand {
         after_help = "Examples:\n  runner data check fashion-mnist\n  runner data check photographs\n  runner data check imagenet/train --as class_folders\n  runner data check coco/train2017 --captions captions_train2017.json\n  runner data check laion --as web_dataset"
     )]
     Check {
-        /// Name of a dataset, or a folder of images (or shards).
+        /// Name of a dataset, or a folder of images (or shards); `./name` where both are called the same.
         #[arg(value_name = "NAME|PATH")]
         what: String,
         /// How the folder is laid out.

@@ -38,13 +38,18 @@ struct Broken {
 /// Those of the files and of the line.
 pub(crate) fn run(options: &Options, command: &DataCommand) -> Result<Exit, Failure> {
     let output = Output::new(options.json);
+    let workspace = workspace(options);
     if let DataCommand::Check { what, kind, captions, image_size } = command {
-        let path = Path::new(what);
-        if path.exists() {
-            return check(output, path, *kind, captions.as_deref(), *image_size);
+        // A name goes before a folder that is called so, as the one that `fetch` makes; `./name` is the folder.
+        let is_name = match &workspace {
+            Ok(workspace) => published::read(workspace, output, "data")?.has(what),
+            Err(_) => false,
+        };
+        if !is_name && Path::new(what).exists() {
+            return check(output, Path::new(what), *kind, captions.as_deref(), *image_size);
         }
     }
-    let workspace = workspace(options)?;
+    let workspace = workspace?;
     let publications = published::read(&workspace, output, "data")?;
     match command {
         DataCommand::List => publications.list(),

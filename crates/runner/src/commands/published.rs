@@ -1,5 +1,5 @@
-//! What `runner data` and `runner weights` have in common: the files of `experiments/published.yaml`, listed, fetched and
-//! checked.
+//! What `runner data` and `runner weights` have in common: the files of `experiments/published.yaml`, listed, fetched
+//! and checked.
 
 use std::path::PathBuf;
 
@@ -176,9 +176,8 @@ impl Publications<'_> {
                 };
                 let remote = Remote { url: file.url.clone(), bytes: content.bytes, sha256: content.sha256 };
                 let bar = ProgressBar::new(content.bytes).with_message(file.file.clone());
-                if let Ok(style) =
-                    ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left")
-                {
+                let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+                if let Ok(style) = ProgressStyle::with_template(template) {
                     bar.set_style(style);
                 }
                 let fetched = fetcher.fetch(&remote, &path, |bytes| {

@@ -35,10 +35,12 @@ pub(crate) fn run(options: &Options, command: &WeightsCommand) -> Result<Exit, F
     let publications = published::read(&workspace, output, "weights")?;
     match command {
         WeightsCommand::Fetch { names } => publications.fetch(names),
-        WeightsCommand::Check { what, .. } if Path::new(what).exists() => Err(Failure::Usage(format!(
-            "{what} is held against a network: say which with `--as`, e.g. `--as {}`",
-            Architecture::DitB2
-        ))),
+        WeightsCommand::Check { what, .. } if !publications.has(what) && Path::new(what).exists() => {
+            Err(Failure::Usage(format!(
+                "{what} is held against a network: say which with `--as`, e.g. `--as {}`",
+                Architecture::DitB2
+            )))
+        }
         WeightsCommand::Check { what, .. } => publications.check(what),
         _ => publications.list(),
     }

@@ -1,4 +1,4 @@
-//! `runner data` and `runner weights`: what is published, from a server on this machine; folders of images; conversions.
+//! `runner data` and `runner weights`: what is published, from a server on this machine; folders; conversions.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
