@@ -121,7 +121,7 @@ mod tests {
 
     fn images(n: usize) -> Images {
         let pixels = (0..n * 4).map(|v| v as u8).collect();
-        Images { channels: 1, side: 2, pixels, labels: Some((0..n as u32).collect()), factors: None }
+        Images { labels: Some((0..n as u32).collect()), ..Images::new(1, 2, pixels) }
     }
 
     fn batch_at(images: &Images, seed: u64, iteration: u64) -> Batch {

@@ -53,6 +53,19 @@ pub enum Error {
         /// What was asked for, what is there, and what to change.
         reason: String,
     },
+    /// More images than memory.
+    #[error(
+        "{images} images of {side} x {side} take {:.1} GB, more than the memory: take a smaller image_size or fewer images",
+        *bytes as f64 / 1e9
+    )]
+    Memory {
+        /// Number of images.
+        images: usize,
+        /// Side in pixels.
+        side: usize,
+        /// Bytes in all.
+        bytes: usize,
+    },
     /// An image that cannot be decoded.
     #[error("{path}: cannot decode the image: {source}; repair or remove the file")]
     Decode {

@@ -1,97 +1,92 @@
 //! A folder of photographs, read in the order of their paths.
 
+use std::ffi::{OsStr, OsString};
+use std::fs::DirEntry;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use image::{ImageReader, Limits};
 use manifest::content;
-use rayon::prelude::*;
 
-use crate::crop::{Photo, centre_crop};
-use crate::{Error, Images, Result};
+use crate::photographs::{Photographs, Place};
+use crate::{Error, Result};
 
 /// Extensions taken for images, in any case.
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
-/// Largest width or height that is decoded, in pixels.
-const MAX_SIDE: u32 = 1 << 14;
-
-/// Largest allocation of a decoder, in bytes.
-const MAX_BYTES: u64 = 1 << 29;
-
-/// Largest ratio of the sides: a narrower strip would have to be enlarged beyond measure.
-const MAX_RATIO: usize = 64;
-
-/// A folder in memory.
-#[derive(Clone, Debug)]
-pub struct Folder {
-    /// The images, RGB, in the order of `names`.
-    pub images: Images,
-    /// Path of each image, relative to the folder.
-    pub names: Vec<PathBuf>,
-    /// Number of files passed over: those whose extension is not an image's. Hidden files are not counted.
-    pub ignored: usize,
+/// Whether a name has the extension of an image.
+pub(crate) fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
+    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
-/// Reads all images below `folder`, sorted by path, resized and centre-cropped to `side`; hidden files and folders
-/// (`.DS_Store`) are skipped. Grey images become RGB, transparency is dropped.
+/// All images below `folder`, sorted by path; hidden files and folders (`.DS_Store`) are skipped.
 ///
 /// # Errors
-/// A folder that is missing, unreadable or without images; the first image (in order) that cannot be decoded, is
-/// larger than 16,384 pixels a side, or is narrower than 1:64.
-pub fn load(folder: &Path, side: usize) -> Result<Folder> {
+/// A folder that is missing, unreadable or without images.
+pub fn open(folder: &Path, side: usize) -> Result<Photographs> {
     let (names, ignored) = list(folder)?;
-    if names.is_empty() {
-        return Err(Error::NoImages { path: folder.to_owned(), ignored });
-    }
-    let size = 3 * side * side;
-    let mut pixels = vec![0; names.len() * size];
-    let failed = names
-        .par_iter()
-        .zip(pixels.par_chunks_exact_mut(size))
-        .find_map_first(|(name, out)| decode(&folder.join(name)).map(|photo| centre_crop(photo, side, out)).err());
-    match failed {
-        Some(error) => Err(error),
-        None => {
-            Ok(Folder { images: Images { channels: 3, side, pixels, labels: None, factors: None }, names, ignored })
-        }
-    }
+    Ok(Photographs::plain(side, places(folder, &names), ignored))
 }
 
-/// Relative paths of the images below `folder`, sorted, and the number of other files.
+/// The same with a folder for each class (ImageNet): the label of an image is the place of its folder among all folders,
+/// sorted by name.
+///
+/// # Errors
+/// As [`open`]; an image beside the folders; a folder without images, which would shift the labels behind it if it were
+/// passed over.
+pub fn open_classes(folder: &Path, side: usize) -> Result<Photographs> {
+    let (names, ignored) = list(folder)?;
+    let entries = folder.read_dir().and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = entries.map_err(|e| Error::io(folder, e))?;
+    let folders = entries.iter().filter(|entry| entry.path().is_dir());
+    let mut classes: Vec<OsString> = folders.map(DirEntry::file_name).filter(|name| !is_hidden(name)).collect();
+    classes.sort();
+    let mut used = vec![false; classes.len()];
+    let mut labels = Vec::with_capacity(names.len());
+    for name in &names {
+        let top = name.iter().next().unwrap_or_default();
+        let Ok(label) = classes.binary_search_by(|class| class.as_os_str().cmp(top)) else {
+            let reason = "lies beside the folders of the classes; move it into one, or read it all as `image_folder`";
+            return Err(Error::request(&folder.join(name), reason));
+        };
+        used[label] = true;
+        labels.push(label as u32);
+    }
+    if let Some(empty) = used.iter().position(|used| !used) {
+        let reason = "is a class without an image; remove the folder, or put its images there";
+        return Err(Error::request(&folder.join(&classes[empty]), reason));
+    }
+    let classes = classes.iter().map(|class| class.to_string_lossy().into_owned()).collect();
+    Ok(Photographs { labels: Some(labels), classes, ..Photographs::plain(side, places(folder, &names), ignored) })
+}
+
+fn places(folder: &Path, names: &[PathBuf]) -> Vec<Place> {
+    names.iter().map(|name| Place::File(folder.join(name))).collect()
+}
+
+/// Relative paths of the images below `folder`, sorted, and the number of other files: those that the
+/// dataset's hash is over.
 fn list(folder: &Path) -> Result<(Vec<PathBuf>, usize)> {
     if !folder.metadata().map_err(|e| Error::io(folder, e))?.is_dir() {
         return Err(Error::NotAFolder { path: folder.to_owned() });
     }
     let files = content::files(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-    let is_image = |path: &PathBuf| {
-        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
-        extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
-    };
-    let (names, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_image);
+    let (names, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|name| is_image(name));
+    if names.is_empty() {
+        return Err(Error::NoImages { path: folder.to_owned(), ignored: others.len() });
+    }
     Ok((names, others.len()))
 }
 
-/// Decodes one file, whatever its extension says it is, within the limits.
-fn decode(path: &Path) -> Result<Photo> {
-    let mut reader =
-        ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| Error::io(path, e))?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
-    reader.limits(limits);
-    let rgb = reader.decode().map_err(|source| Error::Decode { path: path.to_owned(), source })?.into_rgb8();
-    let (width, height) = (rgb.width() as usize, rgb.height() as usize);
-    if width.max(height) > MAX_RATIO * width.min(height) {
-        let reason = format!("is {width} x {height} pixels: too narrow to crop a square from");
-        return Err(Error::format(path, reason));
-    }
-    Ok(Photo { width, height, rgb: rgb.into_raw() })
+/// Whether a file or folder is hidden.
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Images;
     use image::{DynamicImage, Luma, Rgb, RgbImage, Rgba};
     use std::fs;
 
@@ -106,8 +101,12 @@ mod tests {
         std::array::from_fn(|c| images.image(i)[c * plane + plane / 2])
     }
 
+    fn load(folder: &Path) -> Result<Images> {
+        open(folder, 4)?.load()
+    }
+
     fn message(folder: &Path) -> String {
-        load(folder, 4).unwrap_err().to_string()
+        load(folder).unwrap_err().to_string()
     }
 
     #[test]
@@ -123,17 +122,18 @@ mod tests {
         }
         let with_threads = |n| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-            pool.install(|| load(folder.path(), 4).unwrap())
+            pool.install(|| load(folder.path()).unwrap())
         };
-        let found = with_threads(4);
-        assert_eq!(found.images, with_threads(1).images);
-        assert!(found.names.iter().map(|n| n.to_str().unwrap()).eq(names));
+        let images = with_threads(4);
+        assert_eq!(images, with_threads(1));
+        let found = open(folder.path(), 4).unwrap();
+        assert!((0..found.len()).map(|i| found.path(i)).eq(names.map(|name| folder.path().join(name))));
         assert_eq!(found.ignored, 3);
-        assert_eq!((found.images.len(), found.images.channels, found.images.side), (6, 3, 4));
+        assert_eq!((images.len(), images.channels, images.side), (6, 3, 4));
         for (i, name) in names.iter().enumerate() {
             let v = 10 * (i as u8 + 1);
-            let close = middle(&found.images, i).iter().zip([v, 2 * v, 3 * v]).all(|(a, b)| a.abs_diff(b) <= 3);
-            assert!(close, "{name}: {:?}", middle(&found.images, i));
+            let close = middle(&images, i).iter().zip([v, 2 * v, 3 * v]).all(|(a, b)| a.abs_diff(b) <= 3);
+            assert!(close, "{name}: {:?}", middle(&images, i));
         }
     }
 
@@ -145,10 +145,10 @@ mod tests {
         square(20).save(elsewhere.path().join("1.png")).unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("b")).unwrap();
         let hash = || content::digest(folder.path(), &manifest::digest::Digest::of_file).unwrap();
-        let (images, before) = (load(folder.path(), 4).unwrap().images, hash());
-        assert_eq!(images.len(), 2);
+        let (pixels, before) = (load(folder.path()).unwrap().pixels, hash());
+        assert_eq!(pixels.len(), 2 * 3 * 16);
         square(30).save(elsewhere.path().join("1.png")).unwrap();
-        assert_ne!(load(folder.path(), 4).unwrap().images, images);
+        assert_ne!(load(folder.path()).unwrap().pixels, pixels);
         assert_ne!(hash(), before);
     }
 
@@ -159,7 +159,7 @@ mod tests {
         save("a.png", image::GrayImage::from_pixel(5, 9, Luma([77])).into());
         save("b.png", image::RgbaImage::from_pixel(5, 5, Rgba([9, 8, 7, 100])).into());
         save("c.png", DynamicImage::ImageRgb16(image::ImageBuffer::from_pixel(1, 1, Rgb([65535, 257 * 5, 0]))));
-        let images = load(folder.path(), 4).unwrap().images;
+        let images = load(folder.path()).unwrap();
         assert_eq!([middle(&images, 0), middle(&images, 1), middle(&images, 2)], [[77; 3], [9, 8, 7], [255, 5, 0]]);
     }
 
@@ -167,7 +167,7 @@ mod tests {
     fn the_extension_does_not_decide_the_format() {
         let folder = tempfile::tempdir().unwrap();
         square(40).save_with_format(folder.path().join("a.jpg"), image::ImageFormat::Png).unwrap();
-        assert_eq!(middle(&load(folder.path(), 4).unwrap().images, 0), [40, 80, 120]);
+        assert_eq!(middle(&load(folder.path()).unwrap(), 0), [40, 80, 120]);
     }
 
     #[test]
@@ -198,20 +198,51 @@ mod tests {
             assert!(message.contains(name) && message.contains("cannot decode"), "{message}");
             fs::remove_file(folder.path().join(name)).unwrap();
         }
-        assert_eq!(load(folder.path(), 4).unwrap().images.len(), 1);
+        assert_eq!(load(folder.path()).unwrap().len(), 1);
     }
 
     #[test]
-    fn a_header_that_promises_a_huge_image_is_refused() {
+    fn classes_are_the_sorted_folders() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("huge.bmp");
-        square(1).save(&path).unwrap();
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[18..22].copy_from_slice(&20_000_u32.to_le_bytes());
-        bytes[22..26].copy_from_slice(&20_000_u32.to_le_bytes());
-        fs::write(&path, bytes).unwrap();
-        let message = message(folder.path());
-        assert!(message.contains("huge.bmp") && message.to_lowercase().contains("limit"), "{message}");
+        for (class, image, value) in
+            [("n02", "a.png", 1), ("n01", "z.png", 2), ("n10", "deep/b.png", 3), ("n01", "c.png", 4)]
+        {
+            let path = folder.path().join(class).join(image);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            square(value).save(path).unwrap();
+        }
+        fs::write(folder.path().join(".DS_Store"), "stray").unwrap();
+        fs::write(folder.path().join("synsets.txt"), "stray").unwrap();
+        fs::create_dir(folder.path().join(".cache")).unwrap();
+        let found = open_classes(folder.path(), 4).unwrap();
+        assert_eq!((found.classes.as_slice(), found.ignored), (&["n01", "n02", "n10"].map(str::to_owned)[..], 1));
+        let images = found.load().unwrap();
+        assert_eq!(images.labels.as_deref(), Some(&[0, 0, 1, 2][..]));
+        assert_eq!([0, 1, 2, 3].map(|i| middle(&images, i)[0]), [4, 2, 1, 3]);
+
+        fs::create_dir(folder.path().join("n03")).unwrap();
+        let message = open_classes(folder.path(), 4).unwrap_err().to_string();
+        assert!(message.contains("n03") && message.contains("without an image"), "{message}");
+        fs::remove_dir(folder.path().join("n03")).unwrap();
+        square(5).save(folder.path().join("loose.png")).unwrap();
+        let message = open_classes(folder.path(), 4).unwrap_err().to_string();
+        assert!(message.contains("loose.png") && message.contains("beside the folders"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_bad_ones_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(folder.path().join(to), folder.path().join(name));
+        square(1).save(folder.path().join("a.png")).unwrap();
+        link("a.png", "b.png").unwrap();
+        assert_eq!(open(folder.path(), 4).unwrap().len(), 2);
+        for (to, bad) in [(".", "again"), ("missing.png", "c.png")] {
+            link(to, bad).unwrap();
+            let message = message(folder.path());
+            assert!(message.contains(bad), "{message}");
+            fs::remove_file(folder.path().join(bad)).unwrap();
+        }
     }
 
     #[test]

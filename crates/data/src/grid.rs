@@ -79,7 +79,7 @@ mod tests {
     fn pixels_are_where_they_belong() {
         // Three 2x2 colour images: image i has red = 10 i + position, green = 100, blue = 200.
         let pixels = (0..3).flat_map(|i| (0..12).map(move |p| [10 * i + p, 100, 200][p as usize / 4])).collect();
-        let images = Images { channels: 3, side: 2, pixels, labels: None, factors: None };
+        let images = Images::new(3, 2, pixels);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("grid.png");
         grid_png(&images, 2, 3, &path).unwrap();
@@ -101,14 +101,14 @@ mod tests {
 
     #[test]
     fn a_grey_image_is_grey_and_few_images_make_a_narrow_grid() {
-        let images = Images { channels: 1, side: 1, pixels: vec![7, 9], labels: None, factors: None };
+        let images = Images::new(1, 1, vec![7, 9]);
         assert_eq!(grid(&images, 8, 1), (3, 1, vec![7, 7, 7, 255, 255, 255, 9, 9, 9]));
     }
 
     #[test]
     fn impossible_grids_and_places_are_errors() {
         let folder = tempfile::tempdir().unwrap();
-        let images = Images { channels: 1, side: 1, pixels: vec![7], labels: None, factors: None };
+        let images = Images::new(1, 1, vec![7]);
         let path = folder.path().join("grid.png");
         assert!(grid_png(&images, 0, 1, &path).is_err());
         assert!(grid_png(&images, 1, 0, &path).is_err());

@@ -4,12 +4,10 @@
 //! and the values. Nothing is allocated on the header's word: values are taken as they come, and both too few and too
 //! many are errors. A gzip file is read to its end, so that its checksum is verified.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
-
+use crate::gzip::{self, broken};
 use crate::{Error, Images, Result};
 
 /// The only type in use: unsigned bytes.
@@ -44,13 +42,8 @@ pub fn load(images: &Path, labels: &Path, side: usize, first: u64, count: usize)
     let size = height * width; // both at most `side`
     let raw = file.values(first * size, count as u64 * size)?;
     let classes = label_file.values(first, count as u64)?;
-    Ok(Images {
-        channels: 1,
-        side,
-        pixels: padded(&raw, height as usize, width as usize, side),
-        labels: Some(classes.into_iter().map(u32::from).collect()),
-        factors: None,
-    })
+    let pixels = padded(&raw, height as usize, width as usize, side);
+    Ok(Images { labels: Some(classes.into_iter().map(u32::from).collect()), ..Images::new(1, side, pixels) })
 }
 
 /// Centres each `height` x `width` image on zeros; an odd margin is larger at the right and the bottom.
@@ -76,12 +69,7 @@ struct IdxFile<'a, const N: usize> {
 
 impl<'a, const N: usize> IdxFile<'a, N> {
     fn open(path: &'a Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        let mut plain = BufReader::new(file);
-        let gzip = plain.fill_buf().map_err(|e| Error::io(path, e))?.starts_with(&[0x1f, 0x8b]);
-        let mut values: Box<dyn Read> =
-            if gzip { Box::new(BufReader::new(MultiGzDecoder::new(plain))) } else { Box::new(plain) };
-
+        let mut values = gzip::open(path)?;
         let mut magic = [0; 4];
         read_exact(path, &mut values, &mut magic)?;
         if magic != [0, 0, UNSIGNED_BYTE, N as u8] {
@@ -123,17 +111,6 @@ fn read_exact(path: &Path, values: &mut dyn Read, out: &mut [u8]) -> Result<()> 
         io::ErrorKind::UnexpectedEof => Error::format(path, "ends within the header"),
         _ => broken(path, e),
     })
-}
-
-/// An error while reading values: gzip's own complaints are about the format.
-fn broken(path: &Path, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::format(path, "the gzip data is truncated"),
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-            Error::format(path, format!("the gzip data is damaged ({error})"))
-        }
-        _ => Error::io(path, error),
-    }
 }
 
 #[cfg(test)]

@@ -15,13 +15,20 @@ pub struct Images {
     pub labels: Option<Vec<u32>>,
     /// Factors of each image, `[n, F]` with `F` the same for all, each within [-1, 1].
     pub factors: Option<Vec<f32>>,
+    /// Caption of each image, `[n]`.
+    pub captions: Option<Vec<String>>,
 }
 
 impl Images {
+    /// Images of which nothing more is known; `pixels` is `[n, channels, side, side]`.
+    pub fn new(channels: usize, side: usize, pixels: Vec<u8>) -> Self {
+        Self { channels, side, pixels, labels: None, factors: None, captions: None }
+    }
+
     /// Quantises images from [-1, 1]: `round((x + 1) * 127.5)`, clamped to 0..=255 (NaN becomes 0).
     pub fn from_normalised(channels: usize, side: usize, values: &[f32]) -> Self {
         let pixels = values.iter().map(|&x| ((x + 1.0) * 127.5).round() as u8).collect();
-        Self { channels, side, pixels, labels: None, factors: None }
+        Self::new(channels, side, pixels)
     }
 
     /// Number of images.
@@ -74,6 +81,7 @@ impl Images {
             pixels: self.pixels[range.start * n..range.end * n].to_vec(),
             labels: self.labels.as_ref().map(|all| all[range.clone()].to_vec()),
             factors: self.factors.as_ref().map(|all| all[range.start * f..range.end * f].to_vec()),
+            captions: self.captions.as_ref().map(|all| all[range].to_vec()),
         }
     }
 
@@ -90,13 +98,21 @@ mod tests {
     fn sample() -> Images {
         let pixels = (0..3 * 2 * 3 * 3).map(|v| (v * 4) as u8).collect();
         let factors = vec![0.0, 0.5, 1.0, -0.5, -1.0, 0.25];
-        Images { channels: 2, side: 3, pixels, labels: Some(vec![5, 6, 7]), factors: Some(factors) }
+        let captions = ["a", "b", "c"].map(str::to_owned).to_vec();
+        Images {
+            channels: 2,
+            side: 3,
+            pixels,
+            labels: Some(vec![5, 6, 7]),
+            factors: Some(factors),
+            captions: Some(captions),
+        }
     }
 
     #[test]
     fn every_byte_survives_normalisation_and_quantisation() {
         let pixels: Vec<u8> = (0..=255).collect();
-        let images = Images { channels: 1, side: 16, pixels, labels: None, factors: None };
+        let images = Images::new(1, 16, pixels);
         let mut values = vec![0.0; 256];
         images.normalised(0, false, &mut values);
         assert_eq!((values[0], values[255]), (-1.0, 1.0));
@@ -131,6 +147,7 @@ mod tests {
         assert_eq!(tail.image(0), images.image(1));
         assert_eq!(tail.labels.as_deref(), Some(&[6, 7][..]));
         assert_eq!(tail.factors(1), images.factors(2));
+        assert_eq!(tail.captions.as_deref(), Some(&["b".to_owned(), "c".to_owned()][..]));
         assert_eq!(images.take(9), images);
         assert!(images.take(0).is_empty());
     }

@@ -88,7 +88,7 @@ impl Card {
         let limit = (1.0 - 2.0 * share) as f32;
         let kept: Vec<usize> = (0..all.len()).filter(|&i| all.factors(i)[0] < limit).take(COUNT).collect();
         let pixels = kept.iter().flat_map(|&i| all.image(i)).copied().collect();
-        Images { pixels, labels: None, factors: None, ..all }
+        Images::new(all.channels, all.side, pixels)
     }
 
     fn samples(&self, plan: &manifest::plan::Plan, backbone: &str) -> Result<Images> {

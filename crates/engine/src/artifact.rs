@@ -79,7 +79,7 @@ pub fn read_images(path: &Path) -> Result<Images> {
         anyhow::bail!("{}: samples have shape {shape:?}", path.display())
     };
     ensure!(side == width, "{}: samples are {side} x {width}, not square", path.display());
-    Ok(Images { channels, side, pixels, labels: None, factors: None })
+    Ok(Images::new(channels, side, pixels))
 }
 
 /// Writes features of `n` images; without spatial ones their values are empty.

@@ -1,6 +1,6 @@
 //! Training a denoiser: the stages `pretrain` (from scratch) and `train` (a method on top of a backbone).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use data::Images;
 use manifest::dataset::Source;
@@ -94,6 +94,7 @@ pub(crate) struct Task<'a> {
 impl Task<'_> {
     fn run(&self, job: &Job, data: &Source, backbone: &Weights) -> Result<Finished, EngineError> {
         let images = images::open(job, data)?;
+        self.labels_fit(&images)?;
         let (layout, initial) = self.start(backbone)?;
         let mut objective = self.objective(&images, backbone, &layout, &job.tensor_device()?)?;
         let half_life = self.ema_halflife_iterations;
@@ -106,6 +107,16 @@ impl Task<'_> {
             }
             Trained::Diverged(iteration, curve) => Ok(Finished::diverged(iteration, curve)),
         }
+    }
+
+    /// Every label is a class of the network.
+    fn labels_fit(&self, images: &Images) -> Result<()> {
+        let (Some(classes), Some(labels)) = (self.dit.classes, &images.labels) else { return Ok(()) };
+        let beyond = labels.iter().position(|&label| label as usize >= classes);
+        beyond.map_or(Ok(()), |i| {
+            let label = labels[i];
+            bail!("image {i} has label {label}, but the network has {classes} classes: set its `classes`, or take other data")
+        })
     }
 
     /// The loss of this task on random batches of `images`.

@@ -228,7 +228,7 @@ mod tests {
     /// One image of 4 x 4 per label, all of the label's brightness.
     fn images(labels: &[u32]) -> Images {
         let pixels = labels.iter().flat_map(|&label| [60 * label as u8; 16]).collect();
-        Images { channels: 1, side: 4, pixels, labels: Some(labels.to_vec()), factors: None }
+        Images { labels: Some(labels.to_vec()), ..Images::new(1, 4, pixels) }
     }
 
     /// Rows are as wide as the network's head, also where the unseen images lack the last labels.

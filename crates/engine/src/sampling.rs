@@ -43,7 +43,7 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
         (job.progress)(Progress { done, total, unit: "images", note: String::new() });
     }
     let (channels, side) = (stage.dit.channels, stage.dit.image_size);
-    let images = Images { channels, side, pixels, labels: None, factors: None };
+    let images = Images::new(channels, side, pixels);
     artifact::write_images(&job.directory.join(artifact::SAMPLES), &images)?;
     for first in (0..stage.count).step_by(BATCH) {
         std::fs::remove_file(batch_file(job.directory, first)).context("cannot remove a finished batch")?;

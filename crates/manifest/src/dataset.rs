@@ -13,6 +13,12 @@ pub enum Dataset {
     Idx(Idx),
     /// A folder of images, read in the order of their names.
     ImageFolder(ImageFolder),
+    /// A folder of images for each class (ImageNet); labels count the folders, sorted by name.
+    ClassFolders(ImageFolder),
+    /// A file of captions as COCO publishes it, plain or gzip, and the folder of its images.
+    Captions(Captions),
+    /// Tar shards of images and captions that share a name (WebDataset; LAION).
+    WebDataset(WebDataset),
 }
 
 impl Dataset {
@@ -21,15 +27,19 @@ impl Dataset {
         match self {
             Self::Faces(faces) => faces.image_size,
             Self::Idx(idx) => idx.image_size,
-            Self::ImageFolder(folder) => folder.image_size,
+            Self::ImageFolder(folder) | Self::ClassFolders(folder) => folder.image_size,
+            Self::Captions(captions) => captions.image_size,
+            Self::WebDataset(shards) => shards.image_size,
         }
     }
 
     /// Channels of an image.
     pub fn channels(&self) -> usize {
         match self {
-            Self::Faces(_) | Self::ImageFolder(_) => 3,
             Self::Idx(_) => 1,
+            Self::Faces(_) | Self::ImageFolder(_) | Self::ClassFolders(_) | Self::Captions(_) | Self::WebDataset(_) => {
+                3
+            }
         }
     }
 
@@ -38,7 +48,7 @@ impl Dataset {
         match self {
             Self::Faces(faces) => Some(faces.count),
             Self::Idx(idx) => Some(idx.count),
-            Self::ImageFolder(_) => None,
+            Self::ImageFolder(_) | Self::ClassFolders(_) | Self::Captions(_) | Self::WebDataset(_) => None,
         }
     }
 
@@ -47,7 +57,7 @@ impl Dataset {
         match self {
             Self::Faces(faces) => Self::Faces(Faces { count, ..faces.clone() }),
             Self::Idx(idx) => Self::Idx(Idx { count, ..idx.clone() }),
-            Self::ImageFolder(folder) => Self::ImageFolder(folder.clone()),
+            Self::ImageFolder(_) | Self::ClassFolders(_) | Self::Captions(_) | Self::WebDataset(_) => self.clone(),
         }
     }
 
@@ -64,7 +74,7 @@ impl Dataset {
 
     /// Whether images have class labels.
     pub fn has_labels(&self) -> bool {
-        matches!(self, Self::Faces(_) | Self::Idx(_))
+        matches!(self, Self::Faces(_) | Self::Idx(_) | Self::ClassFolders(_))
     }
 
     /// What enters a key, and the files or folders to be looked up: name of the input, key in the manifest, path as written.
@@ -77,6 +87,15 @@ impl Dataset {
             ),
             Self::ImageFolder(ImageFolder { folder, image_size }) => {
                 (Source::ImageFolder { image_size: *image_size }, vec![("folder", folder)])
+            }
+            Self::ClassFolders(ImageFolder { folder, image_size }) => {
+                (Source::ClassFolders { image_size: *image_size }, vec![("folder", folder)])
+            }
+            Self::Captions(Captions { captions, folder, image_size }) => {
+                (Source::Captions { image_size: *image_size }, vec![("captions", captions), ("folder", folder)])
+            }
+            Self::WebDataset(WebDataset { shards, image_size }) => {
+                (Source::WebDataset { image_size: *image_size }, vec![("shards", shards)])
             }
         }
     }
@@ -125,7 +144,31 @@ pub struct ImageFolder {
     pub image_size: usize,
 }
 
-/// A dataset as it enters a key: its files are inputs by content hash (`images`, `labels`, `folder`).
+/// Images with captions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Captions {
+    /// File of captions (`captions_train2017.json`); each image has its first.
+    pub captions: String,
+    /// The folder that holds every image the file names.
+    pub folder: String,
+    /// Side in pixels after resizing and centre crop.
+    #[schemars(range(min = 1, max = 16384))]
+    pub image_size: usize,
+}
+
+/// Tar shards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebDataset {
+    /// One shard, or the folder of all.
+    pub shards: String,
+    /// Side in pixels after resizing and centre crop.
+    #[schemars(range(min = 1, max = 16384))]
+    pub image_size: usize,
+}
+
+/// A dataset as it enters a key: its files are inputs by content hash (`images`, `labels`, `folder`, `captions`, `shards`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Source {
@@ -142,6 +185,21 @@ pub enum Source {
     },
     /// Input `folder`.
     ImageFolder {
+        /// Side in pixels.
+        image_size: usize,
+    },
+    /// Input `folder`.
+    ClassFolders {
+        /// Side in pixels.
+        image_size: usize,
+    },
+    /// Inputs `captions` and `folder`.
+    Captions {
+        /// Side in pixels.
+        image_size: usize,
+    },
+    /// Input `shards`.
+    WebDataset {
         /// Side in pixels.
         image_size: usize,
     },

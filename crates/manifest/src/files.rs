@@ -12,6 +12,7 @@ use crate::claim::{Claim, Claims};
 use crate::overrides::Override;
 use crate::preset::Preset;
 use crate::problem::{Error, Place, Problems, allowed};
+use crate::published::Published;
 use crate::recipe::Recipe;
 use crate::tree::{KindDefaults, Node};
 use crate::validate::{self, Checked};
@@ -120,6 +121,18 @@ impl Files {
 
     pub(crate) fn preset(&self, name: &str, asked_at: &Place) -> Result<Loaded<Preset>, Error> {
         self.load(&self.path(name, "presets", &self.names("presets"), asked_at)?)
+    }
+
+    /// What others publish; nothing where the repository has no such file.
+    pub(crate) fn published(&self) -> Result<Published, Error> {
+        let path = self.folder("published.yaml");
+        if !path.exists() {
+            return Ok(Published::default());
+        }
+        let Loaded { node, value, .. } = self.load::<Published>(&path)?;
+        let mut problems = Problems::default();
+        value.check(&node, &mut problems);
+        problems.finish(value)
     }
 
     /// A scale's tree, merged over the scales that it extends, and under one of its settings; `None` where it has no

@@ -18,6 +18,7 @@ pub mod method;
 pub mod plan;
 pub mod preset;
 pub mod problem;
+pub mod published;
 pub mod recipe;
 pub mod scale;
 pub mod schema;

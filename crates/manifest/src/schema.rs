@@ -9,6 +9,7 @@ use crate::count::Count;
 use crate::manifest::Manifest;
 use crate::method::Method;
 use crate::preset::Preset;
+use crate::published::Published;
 use crate::recipe::Recipe;
 use crate::scale::Scale;
 
@@ -19,6 +20,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("count", of::<Count>()),
         ("manifest", of::<Manifest>()),
         ("preset", of::<Preset>()),
+        ("published", of::<Published>()),
         ("recipe", of::<Recipe>()),
         ("scale", scale_file()),
     ]

@@ -181,7 +181,8 @@ impl Checked<'_> {
                 format!("must be at least the number of samples ({samples}), found `{count}`")
             }),
             None => self.require(false, "evaluation.floor", || {
-                "must say how many images it has, so that as many as samples are taken: not `image_folder`".to_owned()
+                "must say how many images it has, so that as many as samples are taken: not a folder of images"
+                    .to_owned()
             }),
         }
         let judged = floor.head(samples);

@@ -10,6 +10,7 @@ use crate::gather::{Gather, Training};
 use crate::lookup::{HashFile, Lookup};
 use crate::plan::Plan;
 use crate::problem::{Error, Place, Problems};
+use crate::published::Published;
 use crate::recipe::Recipe;
 
 /// A repository with its folder `experiments`, and where data is looked for.
@@ -39,8 +40,7 @@ impl Workspace {
             let place = Place::Option(root.display().to_string().into());
             return Err(Error::at(&place, message));
         }
-        let data = env::var_os("DMP_DATA").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let data_folders = data.into_iter().chain([root.join("../shared/datasets"), root.clone()]).collect();
+        let data_folders = data_folder().into_iter().chain([root.join("../shared/datasets"), root.clone()]).collect();
         Ok(Self { files: Files { root }, data_folders, hash: Box::new(Digest::of_file) })
     }
 
@@ -63,6 +63,21 @@ impl Workspace {
     /// The repository's root.
     pub fn root(&self) -> &Path {
         &self.files.root
+    }
+
+    /// Folders in which data and weights are looked for, in this order.
+    pub fn data_folders(&self) -> &[PathBuf] {
+        &self.data_folders
+    }
+
+    /// Where fetched files belong: `$DMP_DATA`, or the root.
+    pub fn download_folder(&self) -> PathBuf {
+        data_folder().unwrap_or_else(|| self.files.root.clone())
+    }
+
+    /// What others publish: `experiments/published.yaml`.
+    pub fn published(&self) -> Result<Published, Error> {
+        self.files.published()
     }
 
     /// Names of all artifacts.
@@ -119,6 +134,11 @@ impl Workspace {
     pub(crate) fn gather(&self) -> Gather<'_> {
         Gather { lookup: Lookup { folders: &self.data_folders, hash: &*self.hash }, missing: Vec::new() }
     }
+}
+
+/// `$DMP_DATA`.
+fn data_folder() -> Option<PathBuf> {
+    env::var_os("DMP_DATA").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 /// A name typed on the command line is its own place.

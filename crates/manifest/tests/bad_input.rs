@@ -268,7 +268,7 @@ fn mistakes_in_a_scale() {
         (
             "{kind: faces, image_size: 8, first: 400, count: 32}",
             "«{kind: image_folder, folder: photos, image_size: 8}",
-            "@: `evaluation.floor` must say how many images it has, so that as many as samples are taken: not `image_folder`",
+            "@: `evaluation.floor` must say how many images it has, so that as many as samples are taken: not a folder of images",
         ),
         (
             "first: 400, count: 32",
@@ -606,4 +606,30 @@ fn the_number_of_added_prompts_cannot_be_another_than_that_of_the_tokens() {
         }
     }
     assert!(added > 0);
+}
+
+#[test]
+fn published_files_lie_below_the_data_and_are_fetched_over_http() {
+    let file = |file: &str, url: &str| {
+        format!(
+            "data:\n  v1.5:\n    title: t\n    licence: l\n    files:\n      - file: {file}\n        url: {url}\n        \
+             content: null\nweights: {{}}\n"
+        )
+    };
+    let read = |text: &str| {
+        let fixture = Fixture::new();
+        fs::write(fixture.path("published.yaml"), text).unwrap();
+        Workspace::open(fixture.0.path()).unwrap().published().map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&file("a/b.gz", "http://x/b.gz")).unwrap().data["v1.5"].files[0].file, "a/b.gz");
+    for outside in ["../b.gz", "/etc/b.gz", "a/../../b.gz", "''"] {
+        let message = read(&file(outside, "http://x/b.gz")).unwrap_err();
+        assert!(message.starts_with("experiments/published.yaml:6:15: `file` must be a path below"), "{message}");
+    }
+    let message = read(&file("b.gz", "file:///etc/passwd")).unwrap_err();
+    assert!(message.starts_with("experiments/published.yaml:7:14: `url` must begin with"), "{message}");
+    let message = read(&file("b.gz", "http://x/b.gz").replace("null", "{bytes: 0, sha256: abc}")).unwrap_err();
+    assert!(message.contains("bytes") && message.contains("SHA-256"), "{message}");
+    let none = Workspace::open(Fixture::new().0.path()).unwrap().published().unwrap();
+    assert!(none.data.is_empty() && none.weights.is_empty());
 }

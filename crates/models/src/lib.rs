@@ -5,6 +5,7 @@
 //!
 //! Letters of all shapes: `B` batch, `T` image tokens, `N` prompts, `D` width, `H` heads, `L` blocks, `C` channels.
 
+pub mod architecture;
 pub mod builder;
 pub mod clip;
 pub mod count;

@@ -185,6 +185,13 @@ fn dataset(dataset: &Dataset) -> String {
             let last = idx.first + idx.count as u64 - 1;
             format!("{} {} to {last} at {s} x {s}", escape(&idx.images), idx.first, s = idx.image_size)
         }
-        Dataset::ImageFolder(folder) => format!("{} at {s} x {s}", escape(&folder.folder), s = folder.image_size),
+        Dataset::ImageFolder(folder) | Dataset::ClassFolders(folder) => {
+            format!("{} at {s} x {s}", escape(&folder.folder), s = folder.image_size)
+        }
+        Dataset::Captions(captions) => {
+            let (file, folder, s) = (escape(&captions.captions), escape(&captions.folder), captions.image_size);
+            format!("{folder} with {file} at {s} x {s}")
+        }
+        Dataset::WebDataset(shards) => format!("{} at {s} x {s}", escape(&shards.shards), s = shards.image_size),
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::bench::Work;
+use models::architecture::Architecture;
 
 use crate::device::Device;
 use crate::seeds::Seeds;
@@ -187,6 +188,20 @@ pub(crate) enum Command {
         #[arg(long)]
         write: bool,
     },
+    /// Datasets: which there are, fetch them, look through them.
+    #[command(arg_required_else_help = true)]
+    Data {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: DataCommand,
+    },
+    /// Files of weights: which there are, fetch them, hold them against a network, convert them.
+    #[command(arg_required_else_help = true)]
+    Weights {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: WeightsCommand,
+    },
     /// Check this machine: cores, memory, SIMD, data, results folder, disk space, device.
     #[command(after_help = "Example:\n  runner doctor --device cuda:0")]
     Doctor,
@@ -212,6 +227,131 @@ pub(crate) enum Command {
     /// Execute one stage, described by a JSON line on standard input. The runner starts itself this way.
     #[command(hide = true)]
     Stage,
+}
+
+/// What to do with datasets.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// List the datasets of `experiments/published.yaml`: what is there, and where.
+    #[command(after_help = "Example:\n  runner data list")]
+    List,
+    /// Fetch datasets to `$DMP_DATA`, or to the root. A call that was cut short goes on where it ended.
+    #[command(after_help = "Example:\n  runner data fetch fashion-mnist")]
+    Fetch {
+        /// Names of datasets, as `runner data list` shows them.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Hold a dataset against its pinned hashes, or decode every image of a folder as training would.
+    #[command(
+        after_help = "Examples:\n  runner data check fashion-mnist\n  runner data check photographs\n  runner data check imagenet/train --as class_folders\n  runner data check coco/train2017 --captions captions_train2017.json\n  runner data check laion --as web_dataset"
+    )]
+    Check {
+        /// Name of a dataset, or a folder of images (or shards); `./name` where both are called the same.
+        #[arg(value_name = "NAME|PATH")]
+        what: String,
+        /// How the folder is laid out.
+        #[arg(long = "as", value_name = "KIND", value_enum, default_value_t = ImagesKind::ImageFolder)]
+        kind: ImagesKind,
+        /// The folder's images are those that this file of captions names.
+        #[arg(long, value_name = "FILE")]
+        captions: Option<PathBuf>,
+        /// Side in pixels after resizing and centre crop.
+        #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = side())]
+        image_size: usize,
+    },
+}
+
+/// How a folder of images is laid out; the names are those of manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum ImagesKind {
+    /// Images, in any folders.
+    ImageFolder,
+    /// A folder for each class.
+    ClassFolders,
+    /// Tar shards of images and captions.
+    WebDataset,
+}
+
+/// What to do with weights.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WeightsCommand {
+    /// List the weights of `experiments/published.yaml`, or the tensors of a file.
+    #[command(after_help = "Examples:\n  runner weights list\n  runner weights list weights/DiT-XL-2-256x256.pt")]
+    List {
+        /// A file in any format that is read: safetensors, or PyTorch's.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Which state dict of a checkpoint that holds several.
+        #[arg(long, value_name = "PART", requires = "file")]
+        part: Option<String>,
+    },
+    /// Fetch weights to `$DMP_DATA`, or to the root. A call that was cut short goes on where it ended.
+    #[command(after_help = "Example:\n  runner weights fetch inception")]
+    Fetch {
+        /// Names of weights, as `runner weights list` shows them.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Hold weights against their pinned hash, or a file against a network: which tensors are missing, unexpected, mis-shaped.
+    #[command(
+        after_help = "Examples:\n  runner weights check inception\n  runner weights check weights/DiT-XL-2-256x256.pt --as dit-xl2-imagenet\n  runner weights check checkpoint.pt --as dit-b2 --part ema"
+    )]
+    Check {
+        /// Name of weights, or a file.
+        #[arg(value_name = "NAME|FILE")]
+        what: String,
+        /// The network.
+        #[arg(long = "as", value_name = "NETWORK", value_parser = architectures())]
+        architecture: Option<Architecture>,
+        /// Which state dict of a checkpoint that holds several.
+        #[arg(long, value_name = "PART", requires = "architecture")]
+        part: Option<String>,
+    },
+    /// Write weights in another format, under other names, as 32-bit floats.
+    #[command(
+        after_help = "Examples:\n  runner weights convert DiT-XL-2-256x256.pt dit-xl2.safetensors\n  runner weights convert v1-5-pruned-emaonly.safetensors vae.safetensors --as sd-vae\n  runner weights convert vae.safetensors vae.ckpt --as sd-vae --names original --into-part state_dict"
+    )]
+    Convert {
+        /// The file to read.
+        #[arg(value_name = "FROM")]
+        input: PathBuf,
+        /// The file to write: .safetensors, or .pt, .pth, .th, .ckpt, .bin.
+        #[arg(value_name = "TO")]
+        to: PathBuf,
+        /// The network: its tensors are taken out of a checkpoint of several, and must be all there.
+        #[arg(long = "as", value_name = "NETWORK", value_parser = architectures())]
+        architecture: Option<Architecture>,
+        /// Under which names the tensors are written.
+        #[arg(long, value_enum, default_value_t = Names::Own, requires_if("original", "architecture"))]
+        names: Names,
+        /// Which state dict of a checkpoint that holds several.
+        #[arg(long, value_name = "PART")]
+        part: Option<String>,
+        /// The key under which a PyTorch file keeps the tensors, e.g. `ema`.
+        #[arg(long, value_name = "PART")]
+        into_part: Option<String>,
+    },
+}
+
+/// Names of tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Names {
+    /// Those that are used here: DiT's, diffusers', pytorch-fid's; without `--as` those of the file.
+    Own,
+    /// Those of the original Stable Diffusion checkpoints.
+    Original,
+}
+
+/// Names of networks, all of which `--help` lists.
+fn architectures() -> impl TypedValueParser<Value = Architecture> {
+    PossibleValuesParser::new(Architecture::ALL.map(Architecture::name)).try_map(|name| name.parse::<Architecture>())
+}
+
+/// A side in pixels.
+fn side() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u16).range(1..=16384).map(usize::from)
 }
 
 /// Names of works, all of which `--help` lists.

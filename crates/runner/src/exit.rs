@@ -48,6 +48,9 @@ pub(crate) enum Failure {
     /// A weight file is there, but cannot be used.
     #[error("{0}")]
     BadWeights(String),
+    /// A file is missing.
+    #[error("{0}")]
+    MissingInput(String),
     /// A manifest, scale or override is wrong.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
@@ -67,7 +70,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
-            Self::NoDevice(_) | Self::BadWeights(_) => Exit::MissingInput,
+            Self::NoDevice(_) | Self::BadWeights(_) | Self::MissingInput(_) => Exit::MissingInput,
             Self::Manifest(manifest::Error::Invalid(_)) => Exit::Usage,
             Self::Manifest(manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }) => Exit::MissingInput,
             Self::Store(_) | Self::Other(_) => Exit::Failed,

@@ -33,7 +33,7 @@ pub fn faces(side: usize, first: u64, count: usize) -> Images {
     let has = |factors: &[f32], i: usize| u32::from(factors[i] > -1.0);
     let label = |factors: &[f32]| has(factors, factors::GLASSES) + 2 * has(factors, factors::BEARD);
     let labels = values.chunks_exact(FACTORS.len()).map(label).collect();
-    Images { channels: 3, side, pixels, labels: Some(labels), factors: Some(values) }
+    Images { labels: Some(labels), factors: Some(values), ..Images::new(3, side, pixels) }
 }
 
 #[cfg(test)]

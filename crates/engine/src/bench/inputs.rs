@@ -61,13 +61,8 @@ fn images(network: Network) -> Images {
     let draws = Draws::new(0, Stream::Factors, 0);
     let pixels = IMAGES * dit.channels * dit.image_size * dit.image_size;
     let labels = dit.classes.map(|classes| (0..IMAGES).map(|i| (i % classes) as u32).collect());
-    Images {
-        channels: dit.channels,
-        side: dit.image_size,
-        pixels: (0..pixels as u64).map(|i| draws.bits(i) as u8).collect(),
-        labels,
-        factors: None,
-    }
+    let pixels = (0..pixels as u64).map(|i| draws.bits(i) as u8).collect();
+    Images { labels, ..Images::new(dit.channels, dit.image_size, pixels) }
 }
 
 /// Engine, precision and device as a stage has them.

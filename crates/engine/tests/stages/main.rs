@@ -6,4 +6,5 @@ mod inception;
 mod methods;
 mod pinned;
 mod run;
+mod sources;
 mod table4;

@@ -7,6 +7,7 @@ mod element;
 mod error;
 mod file;
 pub mod names;
+mod original;
 mod pickle;
 mod safetensors;
 mod source;

@@ -148,13 +148,13 @@ fn resnet(name: &str) -> String {
 }
 
 /// The number behind `prefix`, and what stands behind the dot behind it.
-fn numbered<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
+pub(super) fn numbered<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     let (number, rest) = name.strip_prefix(prefix)?.split_once('.')?;
     Some((number.parse::<u16>().ok()?.into(), rest))
 }
 
 /// `name` with the first of the beginnings that it has replaced.
-fn replace_first(name: &str, beginnings: &[(&str, &str)]) -> String {
+pub(super) fn replace_first(name: &str, beginnings: &[(&str, &str)]) -> String {
     let found = beginnings.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| format!("{to}{rest}")));
     found.unwrap_or_else(|| name.to_owned())
 }

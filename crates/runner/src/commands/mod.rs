@@ -2,17 +2,20 @@
 
 mod bench;
 mod compare;
+mod data;
 mod doctor;
 mod execute;
 mod gc;
 mod logs;
 mod plan;
+mod published;
 mod report;
 mod reproduce;
 mod schema;
 mod show;
 mod status;
 mod verify;
+mod weights;
 
 use clap::CommandFactory;
 use manifest::plan::{Plan, PlannedCell};
@@ -44,6 +47,8 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Gc { delete } => gc::run(&reading(options)?, delete),
         Command::Schema { write } => schema::run(&options, write),
         Command::Bench { work, seconds } => bench::run(&options, &work, seconds),
+        Command::Data { command } => data::run(&options, &command),
+        Command::Weights { command } => weights::run(&options, &command),
         Command::Doctor => doctor::run(options),
         Command::Completions { shell } => {
             let mut script = Vec::new();

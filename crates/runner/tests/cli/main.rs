@@ -3,6 +3,7 @@
 mod bench;
 mod everything;
 mod execution;
+mod files;
 mod interruption;
 mod repository;
 mod usage;

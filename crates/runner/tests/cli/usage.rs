@@ -15,6 +15,18 @@ fn help_and_version_exit_with_0_and_teach_by_example() {
         let help = repository.exits(0, &[command, "--help"]);
         assert!(help.out.contains(&format!("runner {command}")), "{command} has no example: {}", help.out);
     }
+    for words in [
+        ["data", "list"],
+        ["data", "fetch"],
+        ["data", "check"],
+        ["weights", "list"],
+        ["weights", "fetch"],
+        ["weights", "check"],
+        ["weights", "convert"],
+    ] {
+        let help = repository.exits(0, &[words[0], words[1], "--help"]);
+        assert!(help.out.contains(&format!("runner {} {}", words[0], words[1])), "{words:?} has no example");
+    }
     repository.exits(0, &["--version"]);
     assert!(repository.exits(0, &["completions", "bash"]).out.contains("reproduce"));
 }
@@ -35,6 +47,12 @@ fn a_wrong_command_line_exits_with_2() {
         &["plan", "nano", "--mode", "maybe"],
         &["bench", "--seconds", "-1"],
         &["bench", "--seconds", "nan"],
+        &["data", "fetch"],
+        &["data", "check", ".", "--as", "zip"],
+        &["data", "check", ".", "--image-size", "0"],
+        &["weights", "check", "x.pt", "--as", "dit-b3"],
+        &["weights", "convert", "x.pt"],
+        &["weights", "convert", "x.pt", "y.pt", "--names", "original"],
     ] {
         let said = repository.exits(2, arguments);
         assert!(said.err.starts_with("error: "), "{arguments:?}: {}", said.err);

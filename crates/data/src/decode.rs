@@ -1,0 +1,161 @@
+//! Image files as people have them to RGB bytes, within limits.
+//!
+//! Grey becomes RGB, CMYK is converted without a colour profile, 16 bits are rounded to 8, transparency is dropped, of
+//! an animation the first frame counts, rotations of EXIF are not applied: as Pillow's `convert("RGB")`.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use image::{ImageFormat, ImageReader, Limits};
+
+use crate::resample::Raster;
+use crate::{Error, Result};
+
+/// Largest width or height that is decoded, in pixels.
+const MAX_SIDE: u32 = 1 << 14;
+
+/// Largest allocation of a decoder, in bytes.
+const MAX_BYTES: u64 = 1 << 29;
+
+/// Largest file, in bytes.
+pub(crate) const MAX_FILE: u64 = 1 << 28;
+
+/// Largest ratio of the sides: a narrower strip would have to be enlarged beyond measure.
+const MAX_RATIO: usize = 64;
+
+/// Reads a file.
+///
+/// # Errors
+/// It is missing, or larger than [`MAX_FILE`].
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::format(path, format!("is larger than {} MB: no photograph", MAX_FILE >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// Decodes the file that `path` calls, whatever its extension says it is.
+///
+/// # Errors
+/// The file is damaged, cut short or of a format that is not read; larger than 16,384 pixels a side (said by its header,
+/// before anything is allocated); narrower than 1:64.
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Raster<u8>> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
+    // The decoder fills what is missing of a JPEG with grey.
+    if reader.format() == Some(ImageFormat::Jpeg) && !ends(bytes) {
+        return Err(Error::format(path, "the JPEG is truncated: it has no end marker"));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_BYTES);
+    reader.limits(limits);
+    let rgb = reader.decode().map_err(|source| Error::Decode { path: path.to_owned(), source })?.into_rgb8();
+    let (width, height) = (rgb.width() as usize, rgb.height() as usize);
+    if width.min(height) == 0 || width.max(height) > MAX_RATIO * width.min(height) {
+        let reason = format!("is {width} x {height} pixels: too narrow to crop a square from");
+        return Err(Error::format(path, reason));
+    }
+    Ok(Raster { width, height, channels: 3, values: rgb.into_raw() })
+}
+
+/// Whether the segments of a JPEG lead to its end marker.
+fn ends(bytes: &[u8]) -> bool {
+    const END: u8 = 0xd9;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    loop {
+        // Within coded data, 0xff is followed by 0 or by a restart marker; before a marker it may be repeated.
+        let marker = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7));
+        let Some(at) = marker else { return false };
+        if rest[at + 1] == END {
+            return true;
+        }
+        let length = rest.get(at + 2..at + 4).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
+        match rest.get(at + 2 + length.max(2)..) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLOURS: [[u8; 3]; 4] = [[200, 30, 40], [20, 180, 60], [30, 60, 220], [240, 240, 30]];
+
+    fn file(name: &str) -> Vec<u8> {
+        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(name)).unwrap()
+    }
+
+    /// Colours in the middle of the quadrants.
+    fn quadrants(name: &str, bytes: &[u8]) -> [[u8; 3]; 4] {
+        let photo = decode(Path::new(name), bytes).unwrap();
+        assert_eq!((photo.width, photo.height, photo.channels), (32, 32, 3), "{name}");
+        std::array::from_fn(|i| {
+            let at = ((8 + i / 2 * 16) * 32 + 8 + i % 2 * 16) * 3;
+            photo.values[at..at + 3].try_into().unwrap()
+        })
+    }
+
+    /// What Pillow decodes (`tests/images/make.py` prints it), up to the rounding of the decoders.
+    #[test]
+    fn every_kind_of_image_has_the_colours_that_pillow_sees() {
+        let grey = |values: [u8; 4]| values.map(|v| [v; 3]);
+        let cmyk = [[225, 49, 66], [27, 195, 80], [41, 88, 235], [245, 245, 34]];
+        for (name, expected, tolerance) in [
+            ("plain.jpg", COLOURS, 2),
+            ("progressive.jpg", COLOURS, 2),
+            ("cmyk.jpg", cmyk, 3),
+            ("grey.jpg", grey([82, 118, 69, 216]), 1),
+            ("lossy.webp", COLOURS, 3),
+            ("alpha.webp", COLOURS, 0),
+            ("animated.webp", COLOURS, 0),
+            ("animated.png", COLOURS, 0),
+            ("palette.png", COLOURS, 0),
+            ("grey-alpha.png", grey([10, 90, 170, 250]), 0),
+            ("grey-16.png", grey([10, 90, 170, 250]), 0),
+            ("plain.bmp", COLOURS, 0),
+        ] {
+            let found = quadrants(name, &file(name));
+            let close =
+                found.as_flattened().iter().zip(expected.as_flattened()).all(|(a, b)| a.abs_diff(*b) <= tolerance);
+            assert!(close, "{name}: {found:?} for {expected:?}");
+        }
+    }
+
+    #[test]
+    fn truncated_images_are_errors_and_no_cut_is_a_panic() {
+        for name in ["plain.jpg", "progressive.jpg", "cmyk.jpg", "lossy.webp", "alpha.webp", "palette.png", "plain.bmp"]
+        {
+            let bytes = file(name);
+            for cut in 0..bytes.len() {
+                let found = decode(Path::new(name), &bytes[..cut]);
+                // The last bytes of a PNG and of a lossy WebP carry no pixels.
+                let spared = if name.ends_with("jpg") { 0 } else { 16 };
+                assert!(found.is_err() || cut + spared >= bytes.len(), "{name} cut at {cut} of {}", bytes.len());
+            }
+            let message = decode(Path::new(name), &bytes[..bytes.len() / 2]).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_is_a_panic() {
+        for name in ["plain.jpg", "lossy.webp", "animated.webp", "animated.png", "palette.png", "grey-16.png"] {
+            let bytes = file(name);
+            for place in 0..bytes.len() {
+                for flip in [0x01, 0x80, 0xff] {
+                    let mut changed = bytes.clone();
+                    changed[place] ^= flip;
+                    // Any answer is right but a panic.
+                    decode(Path::new(name), &changed).ok();
+                }
+            }
+        }
+    }
+}

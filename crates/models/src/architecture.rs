@@ -1,0 +1,132 @@
+//! The networks of the paper by name, for those who bring weights: which tensors each has.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::Result;
+use manifest::dit::DitConfig;
+
+use crate::weights::names::Family;
+use crate::{dit, inception, unet, vae};
+
+/// Classes of ImageNet.
+const IMAGENET: usize = 1000;
+
+/// A network of the paper. DiTs are those of 256 x 256 images: latents of 32 x 32 x 4, patches of 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "`about` says it")]
+pub enum Architecture {
+    DitB2,
+    DitL2,
+    DitXl2,
+    DitB2Imagenet,
+    DitL2Imagenet,
+    DitXl2Imagenet,
+    SdVae,
+    SdUnet,
+    Inception,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::DitB2,
+        Self::DitL2,
+        Self::DitXl2,
+        Self::DitB2Imagenet,
+        Self::DitL2Imagenet,
+        Self::DitXl2Imagenet,
+        Self::SdVae,
+        Self::SdUnet,
+        Self::Inception,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DitB2 => "dit-b2",
+            Self::DitL2 => "dit-l2",
+            Self::DitXl2 => "dit-xl2",
+            Self::DitB2Imagenet => "dit-b2-imagenet",
+            Self::DitL2Imagenet => "dit-l2-imagenet",
+            Self::DitXl2Imagenet => "dit-xl2-imagenet",
+            Self::SdVae => "sd-vae",
+            Self::SdUnet => "sd-unet",
+            Self::Inception => "inception",
+        }
+    }
+
+    /// What it is, in a few words.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::DitB2 => "DiT-B/2 without classes",
+            Self::DitL2 => "DiT-L/2 without classes",
+            Self::DitXl2 => "DiT-XL/2 without classes",
+            Self::DitB2Imagenet => "DiT-B/2 of ImageNet",
+            Self::DitL2Imagenet => "DiT-L/2 of ImageNet",
+            Self::DitXl2Imagenet => "DiT-XL/2 of ImageNet",
+            Self::SdVae => "autoencoder of Stable Diffusion 1",
+            Self::SdUnet => "UNet of Stable Diffusion 1.5",
+            Self::Inception => "Inception v3 of the FID",
+        }
+    }
+
+    /// How its checkpoints name its tensors.
+    pub fn family(self) -> Family {
+        match self {
+            Self::SdVae => Family::Vae,
+            Self::SdUnet => Family::Unet,
+            Self::Inception => Family::Inception,
+            _ => Family::Dit,
+        }
+    }
+
+    /// Names and shapes of its tensors.
+    ///
+    /// # Errors
+    /// Those of building it.
+    pub fn shapes(self) -> Result<Vec<(String, Vec<usize>)>> {
+        let dit = |hidden, depth, heads, classes| {
+            let config = DitConfig {
+                image_size: 32,
+                channels: 4,
+                patch: 2,
+                hidden,
+                depth,
+                heads,
+                classes,
+                // Where there are classes there is a null label.
+                label_dropout: if classes.is_some() { 0.1 } else { 0.0 },
+                learn_sigma: true,
+            };
+            Ok(dit::named_shapes(&config))
+        };
+        match self {
+            Self::DitB2 => dit(768, 12, 12, None),
+            Self::DitL2 => dit(1024, 24, 16, None),
+            Self::DitXl2 => dit(1152, 28, 16, None),
+            Self::DitB2Imagenet => dit(768, 12, 12, Some(IMAGENET)),
+            Self::DitL2Imagenet => dit(1024, 24, 16, Some(IMAGENET)),
+            Self::DitXl2Imagenet => dit(1152, 28, 16, Some(IMAGENET)),
+            Self::SdVae => vae::named_shapes(&vae::VaeConfig::stable_diffusion()),
+            Self::SdUnet => unet::named_shapes(&unet::UnetConfig::stable_diffusion()),
+            Self::Inception => inception::named_shapes(),
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Architecture {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|architecture| architecture.name() == name);
+        found
+            .ok_or_else(|| format!("no network is called `{name}`; there are {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
