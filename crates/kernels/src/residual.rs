@@ -324,7 +324,7 @@ impl Leave<'_> {
                     }
                 }
                 Contribution::PrependBroadcast { places, .. } => {
-                    let sum = &mut l.d_prompts[(l.chunk.offset + s) * d..][..d];
+                    let sum = &mut l.d_prompts[(l.place + s) * d..][..d];
                     for dx in dx[..places * d].chunks_exact_mut(d) {
                         add(sum, dx);
                         dx.fill(0.0);

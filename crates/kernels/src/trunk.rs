@@ -200,7 +200,7 @@ impl Workspace {
         terms.into_iter().flatten().collect()
     }
 
-    /// Adds the weights of the embedders and of adaLN to the gradients, after [`Workspace::backward`]. `outside` is
+    /// Adds the weights of the embedders and of adaLN to the gradients, after [`Workspace::step`]. `outside` is
     /// what reaches the embeddings by other ways, such as a gate that reads them.
     ///
     /// # Panics

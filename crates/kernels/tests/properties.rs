@@ -254,6 +254,48 @@ fn a_sample_does_not_depend_on_the_batch() {
     }
 }
 
+/// Of what is learned per sample: each sample's gradient in a batch of many chunks is that of the sample alone.
+#[test]
+fn a_samples_gradients_are_its_own_in_every_batch() {
+    let count = 301;
+    let problem = Problem::new(count);
+    let of = |plan: Plan, inputs: &Inputs, images: &[f32], d_output: &[f32]| {
+        let mut workspace = Workspace::new(plan);
+        let each = SHAPE.output();
+        workspace.step(inputs, images, |sample, _, d| d.copy_from_slice(&d_output[sample * each..(sample + 1) * each]));
+        match &workspace.gradients().contributions[1] {
+            ContributionGradient::Vectors(gradient) => gradient.clone(),
+            ContributionGradient::Prompts { weights, .. } => weights.clone(),
+            ContributionGradient::None => panic!("block 1 is prompted"),
+        }
+    };
+    for (what, contribution) in [
+        ("broadcast", broadcast(&problem.vectors, false)),
+        ("broadcast in front", broadcast(&problem.vectors, true)),
+        ("weighted", problem.weighted()),
+        ("prepended", problem.prepend()),
+    ] {
+        let learn = Learn::Contributions { from: 0 };
+        let plan = Plan { learn, ..Plan::sampling(SHAPE, count, FRONT) };
+        let contributions = [contribution; 3];
+        let inputs = problem.inputs(&contributions);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let together = pool.install(|| of(plan, &inputs, &problem.images, &problem.d_output));
+        let width = together.len() / count;
+        for i in 0..count {
+            let rows = [i as u32];
+            let (image, output) = (SHAPE.image(), SHAPE.output());
+            let alone = of(
+                Plan { batch: 1, ..plan },
+                &Inputs { rows: &rows, ..inputs },
+                &problem.images[i * image..(i + 1) * image],
+                &problem.d_output[i * output..(i + 1) * output],
+            );
+            assert!(alone[..width] == together[i * width..(i + 1) * width], "{what}: sample {i}");
+        }
+    }
+}
+
 #[test]
 fn samples_that_share_a_row_equal_samples_with_their_own() {
     let mut problem = Problem::new(6);
