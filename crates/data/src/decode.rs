@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Largest width or height that is decoded, in pixels.
 const MAX_SIDE: u32 = 1 << 14;
 
-/// Largest allocation of a decoder, in bytes.
+/// Largest allocation of a decoder, and largest image in RGB, in bytes.
 const MAX_BYTES: u64 = 1 << 29;
 
 /// Largest file, in bytes.
@@ -48,6 +48,15 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Raster<u8>> {
     // The decoder fills what is missing of a JPEG with grey.
     if reader.format() == Some(ImageFormat::Jpeg) && !ends(bytes) {
         return Err(Error::format(path, "the JPEG is truncated: it has no end marker"));
+    }
+    // The decoder's limits do not know the copy in RGB that follows.
+    let header = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
+    if let Ok((width, height)) = header.into_dimensions()
+        && width.max(height) <= MAX_SIDE
+        && 3 * u64::from(width) * u64::from(height) > MAX_BYTES
+    {
+        let reason = format!("is {width} x {height} pixels: more than {} MB", MAX_BYTES >> 20);
+        return Err(Error::format(path, reason));
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);

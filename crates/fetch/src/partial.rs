@@ -34,6 +34,10 @@ impl Partial {
             Err(TryLockError::WouldBlock) => return Err(FetchError::Busy { path }),
             Err(TryLockError::Error(error)) => return Err(FetchError::io("lock", &path)(error)),
         }
+        if !is_at(&file, &path)? {
+            // Whoever held the lock has finished the file or thrown it away: this is no longer the unfinished one.
+            return Err(FetchError::Busy { path });
+        }
         let mut hash = Sha256::new();
         let mut len = 0;
         let mut buffer = vec![0; 1 << 20];
@@ -96,5 +100,36 @@ impl Partial {
         fs::rename(&self.path, &self.target).map_err(FetchError::io("name", &self.target))?;
         let folder = self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(FetchError::io("write", folder))
+    }
+}
+
+/// Whether a path still leads to an open file.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> Result<bool, FetchError> {
+    use std::os::unix::fs::MetadataExt;
+    let open = file.metadata().map_err(FetchError::io("read", path))?;
+    Ok(path.metadata().is_ok_and(|found| (found.dev(), found.ino()) == (open.dev(), open.ino())))
+}
+
+/// Elsewhere an open file can be neither renamed nor removed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> Result<bool, FetchError> {
+    Ok(true)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_got_its_name_is_no_longer_the_unfinished_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, target) = (folder.path().join(".a.partial"), folder.path().join("a"));
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        fs::rename(&path, &target).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        fs::write(&path, "another's").unwrap();
+        assert!(!is_at(&file, &path).unwrap());
     }
 }

@@ -86,6 +86,7 @@ impl Artifact<'_> {
     fn plan(&self) -> Result<Plan, Error> {
         let (mut tables, mut not_run, mut stages) = (Vec::new(), Vec::new(), Vec::new());
         let (mut seen, mut first_error) = (BTreeSet::new(), None);
+        let mut missing = None;
         for block in blocks(&self.manifest.value) {
             match self.block(block) {
                 Ok(Ok(planned)) => {
@@ -95,7 +96,11 @@ impl Artifact<'_> {
                 }
                 Ok(Err(reason)) => not_run.extend(self.left_out(block, &reason)),
                 Err(error @ (Error::Missing(_) | Error::Unsupported { .. })) => {
-                    not_run.extend(self.left_out(block, &error.to_string()));
+                    let text = error.to_string();
+                    not_run.extend(self.left_out(block, &text));
+                    if matches!(error, Error::Missing(_)) {
+                        missing.get_or_insert(text);
+                    }
                     first_error.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -103,10 +108,9 @@ impl Artifact<'_> {
         }
         match first_error {
             Some(error) if tables.is_empty() => Err(error),
-            error => {
+            _ => {
                 let Manifest { artifact, title, .. } = self.manifest.value.clone();
                 let (file, scale_name) = (self.manifest.file.clone().into(), stem(&self.request.scale));
-                let missing = error.filter(|error| matches!(error, Error::Missing(_))).map(|error| error.to_string());
                 Ok(Plan { artifact, title, file, scale_name, tables, not_run, missing, stages })
             }
         }

@@ -31,6 +31,8 @@ enum State {
     Sound,
     /// It is there; its content was not looked at.
     There,
+    /// It is there, but no hash is pinned against which it could be held.
+    Unpinned,
     /// It is there and has the pinned length no more, or another content.
     Damaged,
     /// It is nowhere.
@@ -82,6 +84,7 @@ impl Publications<'_> {
         let path = self.find(file);
         let state = match (&path, &file.content) {
             (None, _) => State::Missing,
+            (Some(_), None) if hashed => State::Unpinned,
             (Some(_), None) => State::There,
             (Some(path), Some(content)) => {
                 let length = path.metadata().map_err(anyhow::Error::from)?.len();
@@ -114,6 +117,7 @@ impl Publications<'_> {
                 let state = match row.state {
                     State::Sound => "sound",
                     State::There => "there",
+                    State::Unpinned => "there, no hash is pinned",
                     State::Damaged => "DAMAGED",
                     State::Missing => "missing",
                 };
@@ -125,7 +129,7 @@ impl Publications<'_> {
         }
         let any = |state| rows.iter().any(|row| row.state == state);
         Ok(match () {
-            () if any(State::Damaged) => Exit::Failed,
+            () if any(State::Damaged) || any(State::Unpinned) => Exit::Failed,
             () if any(State::Missing) => Exit::MissingInput,
             () => Exit::Done,
         })
@@ -194,6 +198,9 @@ impl Publications<'_> {
                     Err(FetchError::Interrupted) => {
                         self.output.line(format!("{}: {}", file.file, FetchError::Interrupted))?;
                         return Ok(Exit::Interrupted);
+                    }
+                    Err(error @ (FetchError::Connection { .. } | FetchError::Status { .. })) => {
+                        return Err(Failure::MissingInput(error.to_string()));
                     }
                     Err(error) => return Err(anyhow::Error::from(error).into()),
                 };

@@ -95,13 +95,16 @@ fn published_data_is_listed_fetched_once_and_checked() {
 #[test]
 fn what_cannot_be_fetched_says_why_and_what_next() {
     let repository = repository();
-    let said = repository.exits(1, &["data", "fetch", "gone"]);
+    let said = repository.exits(3, &["data", "fetch", "gone"]);
     assert!(said.err.contains("gone.gz: the server answers 404"), "{}", said.err);
     assert!(!repository.path("set/gone.gz").exists());
     let said = repository.exits(2, &["data", "fetch", "sett"]);
     assert!(said.err.contains("did you mean `set`?") && said.err.contains("runner data list"), "{}", said.err);
     let said = repository.exits(3, &["weights", "fetch", "net"]);
     assert!(said.err.contains("not pinned") && said.err.contains("/net.pt to "), "{}", said.err);
+    // What no hash tells is not called sound.
+    repository.write("w/net.pt", "any bytes");
+    assert!(repository.exits(1, &["weights", "check", "net"]).out.contains("no hash is pinned"));
     repository.exits(3, &["data", "check", "nowhere"]);
     repository.write("experiments/published.yaml", "data: {}\nweight: {}\n");
     let said = repository.exits(2, &["data", "list"]);
