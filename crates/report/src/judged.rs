@@ -253,6 +253,21 @@ fn almost_equal(difference: &Difference, other: f64) -> Verdict {
     }
 }
 
+/// What a cell's own seeds say about the claim that its training diverges. A short training that stays finite says little
+/// about the paper's long one.
+fn divergence(cell: &Cell, paper_scale: bool) -> Verdict {
+    let (diverged, finite) = (cell.diverged().count(), cell.measured().count());
+    if diverged == cell.runs.len() {
+        Verdict::DirectionHolds
+    } else if paper_scale && finite == cell.runs.len() {
+        Verdict::DirectionContradicted
+    } else if diverged + finite == 0 {
+        Verdict::NotRun
+    } else {
+        Verdict::Inconclusive
+    }
+}
+
 struct Judge<'a, 'p> {
     table: &'a Table,
     cells: &'a [Cell<'p>],
@@ -302,7 +317,9 @@ impl Judge<'_, '_> {
         let over_seeds = matches!(outcome, Outcome::Measured(difference) if difference.spread == Spread::TrainingSeeds);
         let sized = self.paper_scale && gap.is_some() && over_seeds;
         let verdict = match outcome {
-            Outcome::Diverged if self.is_said_to_diverge(cell) => Some(Verdict::DirectionHolds),
+            Outcome::Measured(_) | Outcome::Once | Outcome::Diverged if self.is_said_to_diverge(cell) => {
+                self.cell(cell).map(|cell| divergence(cell, self.paper_scale))
+            }
             Outcome::Measured(difference) if expected == Some(Direction::Equal) => {
                 self.cell(against).and_then(mean).map(|mean| almost_equal(&difference, mean))
             }
