@@ -65,7 +65,15 @@ fn a_claimed_divergence_holds_where_it_diverges() {
     assert_eq!(verdict(&report.rows, "initialisation/random"), "direction holds");
     assert_eq!(row(&report.rows, "initialisation/random").state, "diverged at iteration 23");
     assert_eq!(verdict(&report.rows, "position/prepend_256"), "inconclusive", "worse is not diverged");
-    assert!(page.contains("The paper says that `position/prepend_256` diverges; being worse is no divergence"), "{page}");
+    assert!(
+        page.contains("The paper says that `position/prepend_256` diverges; being worse is no divergence"),
+        "{page}"
+    );
+    // Without a gate there is a zero only where something was sampled.
+    assert_eq!(said(&page, "## Prompts used at high t", "initialisation/zero"), "not run");
+    bench.sample("baseline", 0, 8);
+    bench.sample("baseline", 1, 8);
+    let (_, page) = bench.page();
     // The fixture's gate is broad at high t; both seeds have the same one.
     assert!(page.contains("## Prompts used at high t beside low t"), "{page}");
     assert_eq!(said(&page, "## Prompts used at high t", "initialisation/zero"), "direction holds");
