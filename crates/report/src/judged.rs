@@ -3,6 +3,7 @@
 use manifest::claim::{ALMOST, Direction, Metric};
 use manifest::dataset::Dataset;
 use manifest::dit::DitConfig;
+use manifest::method::Method;
 use manifest::plan::{Contrast, Table};
 use manifest::scale::{Extractor, SamplerKind};
 use metrics::{Difference, Outcome, Spread, Summary, Verdict};
@@ -120,8 +121,10 @@ impl Comparison {
 /// What became of the positive control, a change that is known to hurt.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Control {
-    /// The table's method has no prompts to disturb.
+    /// The table's method has no prompts to disturb, or the distance is not what is judged.
     Absent,
+    /// There are prompts, but no cell trains the method as the manifest names it, undisturbed.
+    Missing,
     /// No record of it, or of the cell it disturbs.
     NotRun,
     /// Worse than the undisturbed cell, and the interval excludes zero.
@@ -151,6 +154,7 @@ pub(crate) fn judge<'p>(
 ) -> Result<Judged<'p>, Error> {
     let outcome = |a: &Cell, b: &Cell| outcome(a, b, metric);
     let control = match &table.positive_control {
+        None if metric.is_none() && lacks_control(table) => Control::Missing,
         None => Control::Absent,
         Some(_) => {
             let disturbed = cells.pop().expect("the control is the last cell");
@@ -181,6 +185,12 @@ pub(crate) fn judge<'p>(
         JudgedCell { summary: Summary::of(&values), to_baseline: to_baseline.next().flatten(), cell }
     });
     Ok(Judged { metric, cells: cells.collect(), contrasts, control, paper_scale })
+}
+
+/// Whether some cell has prompts and none is the one that a control would disturb.
+fn lacks_control(table: &Table) -> bool {
+    let prompted = |method: &Method| matches!(method, Method::PromptTuning(_) | Method::Dmp(_));
+    table.default_cell.is_none() && table.cells.iter().any(|cell| prompted(&cell.method))
 }
 
 /// Samples behind each of the paper's distances (the released configuration).

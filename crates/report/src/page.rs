@@ -137,6 +137,11 @@ impl Page<'_, '_> {
             Control::Absent => {
                 "**Positive control:** none, since the table's method has no prompts to disturb.".to_owned()
             }
+            Control::Missing => {
+                "**Positive control: none: no cell of this table trains the method as the manifest names it; all \
+                                 verdicts are withheld.**"
+                    .to_owned()
+            }
             Control::Shows(difference) => format!("**Positive control** ({what}): it shows, {}.", shown(difference)),
             Control::Silent(difference) => format!(
                 "**Positive control ({what}): IT DOES NOT SHOW, {}. This protocol cannot see a change that is known to hurt; all \
