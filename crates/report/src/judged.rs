@@ -3,6 +3,7 @@
 use manifest::claim::{ALMOST, Direction, Metric};
 use manifest::dataset::Dataset;
 use manifest::dit::DitConfig;
+use manifest::method::Method;
 use manifest::plan::{Contrast, Table};
 use manifest::scale::{Extractor, SamplerKind};
 use metrics::{Difference, Outcome, Spread, Summary, Verdict};
@@ -120,8 +121,10 @@ impl Comparison {
 /// What became of the positive control, a change that is known to hurt.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Control {
-    /// The table's method has no prompts to disturb.
+    /// The table's method has no prompts to disturb, or the distance is not what is judged.
     Absent,
+    /// There are prompts, but no cell trains the method as the manifest names it, undisturbed.
+    Missing,
     /// No record of it, or of the cell it disturbs.
     NotRun,
     /// Worse than the undisturbed cell, and the interval excludes zero.
@@ -151,6 +154,7 @@ pub(crate) fn judge<'p>(
 ) -> Result<Judged<'p>, Error> {
     let outcome = |a: &Cell, b: &Cell| outcome(a, b, metric);
     let control = match &table.positive_control {
+        None if metric.is_none() && lacks_control(table) => Control::Missing,
         None => Control::Absent,
         Some(_) => {
             let disturbed = cells.pop().expect("the control is the last cell");
@@ -181,6 +185,12 @@ pub(crate) fn judge<'p>(
         JudgedCell { summary: Summary::of(&values), to_baseline: to_baseline.next().flatten(), cell }
     });
     Ok(Judged { metric, cells: cells.collect(), contrasts, control, paper_scale })
+}
+
+/// Whether some cell has prompts and none is the one that a control would disturb.
+fn lacks_control(table: &Table) -> bool {
+    let prompted = |method: &Method| matches!(method, Method::PromptTuning(_) | Method::Dmp(_));
+    table.default_cell.is_none() && table.cells.iter().any(|cell| prompted(&cell.method))
 }
 
 /// Samples behind each of the paper's distances (the released configuration).
@@ -253,6 +263,21 @@ fn almost_equal(difference: &Difference, other: f64) -> Verdict {
     }
 }
 
+/// What a cell's own seeds say about the claim that its training diverges. A short training that stays finite says little
+/// about the paper's long one.
+fn divergence(cell: &Cell, paper_scale: bool) -> Verdict {
+    let (diverged, finite) = (cell.diverged().count(), cell.measured().count());
+    if diverged == cell.runs.len() {
+        Verdict::DirectionHolds
+    } else if paper_scale && finite == cell.runs.len() {
+        Verdict::DirectionContradicted
+    } else if diverged + finite == 0 {
+        Verdict::NotRun
+    } else {
+        Verdict::Inconclusive
+    }
+}
+
 struct Judge<'a, 'p> {
     table: &'a Table,
     cells: &'a [Cell<'p>],
@@ -302,7 +327,9 @@ impl Judge<'_, '_> {
         let over_seeds = matches!(outcome, Outcome::Measured(difference) if difference.spread == Spread::TrainingSeeds);
         let sized = self.paper_scale && gap.is_some() && over_seeds;
         let verdict = match outcome {
-            Outcome::Diverged if self.is_said_to_diverge(cell) => Some(Verdict::DirectionHolds),
+            Outcome::Measured(_) | Outcome::Once | Outcome::Diverged if self.is_said_to_diverge(cell) => {
+                self.cell(cell).map(|cell| divergence(cell, self.paper_scale))
+            }
             Outcome::Measured(difference) if expected == Some(Direction::Equal) => {
                 self.cell(against).and_then(mean).map(|mean| almost_equal(&difference, mean))
             }

@@ -226,7 +226,7 @@ fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Res
         control_shows: match judged.control {
             Control::Shows(_) => Some(true),
             Control::Silent(_) | Control::Diverged => Some(false),
-            Control::Absent | Control::NotRun => None,
+            Control::Absent | Control::Missing | Control::NotRun => None,
         },
         has_run,
     })

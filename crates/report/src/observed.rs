@@ -142,8 +142,8 @@ fn value(plan: &Plan, method: &Method, keys: &CellRun, store: &Store, metric: Me
                 Ok(Some(gate::read(store, key)?.gain()))
             }
             (Method::Dmp(_), _) => Ok(None),
-            // Without a gate nothing changes with t.
-            _ => Ok(Some(0.0)),
+            // Without a gate nothing changes with t, once there is something that was sampled.
+            _ => Ok(record(store.tree(), keys.sample, "sample")?.map(|_| 0.0)),
         },
         _ => Ok(further(plan, keys, store.tree())?.into_iter().find(|(name, _)| name == metric.name()).map(|(_, v)| v)),
     }

@@ -13,7 +13,7 @@ use store::{Record, Tree};
 use crate::drawn::{self, Drawn};
 use crate::figures::signed;
 use crate::gate::Gates;
-use crate::judged::{Comparison, Control, Judged, needs_control};
+use crate::judged::{Comparison, Control, Judged, JudgedCell, needs_control};
 use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
 use crate::provenance;
@@ -137,6 +137,11 @@ impl Page<'_, '_> {
             Control::Absent => {
                 "**Positive control:** none, since the table's method has no prompts to disturb.".to_owned()
             }
+            Control::Missing => {
+                "**Positive control: none: no cell of this table trains the method as the manifest names it; all \
+                                 verdicts are withheld.**"
+                    .to_owned()
+            }
             Control::Shows(difference) => format!("**Positive control** ({what}): it shows, {}.", shown(difference)),
             Control::Silent(difference) => format!(
                 "**Positive control ({what}): IT DOES NOT SHOW, {}. This protocol cannot see a change that is known to hurt; all \
@@ -178,7 +183,24 @@ impl Page<'_, '_> {
             "**Verdicts** compare a difference with {interval}{marked}. *direction holds*: the paper's sign, zero outside the interval; \
              *direction contradicted*: the other sign, zero outside; *inconclusive*: zero inside; *identical by construction*: the \
              two cells are written differently but cannot train differently; {size}. Lower is better. The {count} verdicts on different runs are not \
-             corrected for their number: about one in twenty would show by chance where nothing differs."
+             corrected for their number: about one in twenty would show by chance where nothing differs.{}",
+            self.finite()
+        )
+    }
+
+    /// How finite runs are judged that the paper says diverge; empty where there is none.
+    fn finite(&self) -> String {
+        let said = |cell: &JudgedCell| cell.cell.planned.claim.as_ref().is_some_and(|claim| claim.diverges);
+        let cells = self.judged.cells.iter().filter(|cell| said(cell) && cell.cell.measured().next().is_some());
+        let cells: Vec<String> = cells.map(|cell| code(&cell.cell.planned.id)).collect();
+        if cells.is_empty() {
+            return String::new();
+        }
+        format!(
+            " The paper says that {} diverges; being worse is no divergence: *direction holds* needs every seed to diverge, \
+             and seeds that stay finite contradict it at the paper's own scale only and are *inconclusive* elsewhere, since a \
+             shorter training says little about the paper's.",
+            cells.join(", ")
         )
     }
 

@@ -64,10 +64,34 @@ fn a_claimed_divergence_holds_where_it_diverges() {
     let (report, page) = bench.page();
     assert_eq!(verdict(&report.rows, "initialisation/random"), "direction holds");
     assert_eq!(row(&report.rows, "initialisation/random").state, "diverged at iteration 23");
-    assert_eq!(verdict(&report.rows, "position/prepend_256"), "direction holds", "worse, if not beyond all numbers");
+    assert_eq!(verdict(&report.rows, "position/prepend_256"), "inconclusive", "worse is not diverged");
+    assert!(
+        page.contains("The paper says that `position/prepend_256` diverges; being worse is no divergence"),
+        "{page}"
+    );
+    // Without a gate there is a zero only where something was sampled.
+    assert_eq!(said(&page, "## Prompts used at high t", "initialisation/zero"), "not run");
+    bench.sample("baseline", 0, 8);
+    bench.sample("baseline", 1, 8);
+    let (_, page) = bench.page();
     // The fixture's gate is broad at high t; both seeds have the same one.
     assert!(page.contains("## Prompts used at high t beside low t"), "{page}");
     assert_eq!(said(&page, "## Prompts used at high t", "initialisation/zero"), "direction holds");
+}
+
+#[test]
+fn a_claimed_divergence_is_judged_by_its_own_seeds() {
+    let bench = Bench::new(plan_of("words", &[0, 1], &[]));
+    bench.measure("initialisation/zero", &[1.9, 2.0]);
+    bench.measure("position/prepend_256", &[2.5, 2.61]);
+    bench.measure("positive_control", &[9.0, 9.1]);
+    for seed in [0, 1] {
+        bench.train("baseline", seed, 20, Outcome::Diverged { iteration: 9 }, |i| i);
+    }
+    bench.train("initialisation/random", 0, 20, Outcome::Diverged { iteration: 23 }, |i| i);
+    let report = bench.page().0;
+    assert_eq!(verdict(&report.rows, "position/prepend_256"), "inconclusive", "the baseline diverged, not the cell");
+    assert_eq!(verdict(&report.rows, "initialisation/random"), "inconclusive", "one seed of two");
 }
 
 #[test]

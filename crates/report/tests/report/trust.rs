@@ -188,3 +188,15 @@ fn sizes_are_judged_at_the_papers_scale_only() {
     let (report, _) = measured(&[0], |_| {});
     assert_eq!(verdict(&report.rows, "a/linear"), "direction holds");
 }
+
+#[test]
+fn verdicts_are_withheld_where_no_cell_is_there_to_disturb() {
+    let mut bench = Bench::new(plan(&[0, 1], &[]));
+    bench.table_mut().default_cell = None;
+    bench.table_mut().positive_control = None;
+    bench.measure("baseline", &[6.0, 6.1]);
+    bench.measure("b/hard", &[7.0, 7.11]);
+    let (report, page) = bench.page();
+    assert!(page.contains("none: no cell of this table trains the method as the manifest names it"), "{page}");
+    assert_eq!(verdict(&report.rows, "b/hard"), "withheld");
+}
