@@ -85,12 +85,10 @@ fn a_claimed_divergence_is_judged_by_its_own_seeds() {
     bench.measure("initialisation/zero", &[1.9, 2.0]);
     bench.measure("position/prepend_256", &[2.5, 2.61]);
     bench.measure("positive_control", &[9.0, 9.1]);
-    for seed in [0, 1] {
-        bench.train("baseline", seed, 20, Outcome::Diverged { iteration: 9 }, |i| i);
-    }
+    bench.measure("baseline", &[2.0, 2.1]);
     bench.train("initialisation/random", 0, 20, Outcome::Diverged { iteration: 23 }, |i| i);
     let report = bench.page().0;
-    assert_eq!(verdict(&report.rows, "position/prepend_256"), "inconclusive", "the baseline diverged, not the cell");
+    assert_eq!(verdict(&report.rows, "position/prepend_256"), "inconclusive", "worse, but finite");
     assert_eq!(verdict(&report.rows, "initialisation/random"), "inconclusive", "one seed of two");
 }
 
