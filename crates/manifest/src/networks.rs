@@ -7,6 +7,7 @@ use crate::gather::{Gather, Network, Training};
 use crate::problem::{Error, Problems};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe, Space};
 use crate::scale::{Extractor, Scale};
+use crate::tree::Node;
 use crate::validate::Checked;
 
 /// The recipes that a scale names, checked together with it.
@@ -57,14 +58,8 @@ impl Networks {
     /// The extractor's network and what its numbers are called. An error if the scale asks for what no stage can do yet,
     /// before anyone fetches files for it.
     pub(crate) fn supported(&self, scale: &Loaded<Scale>) -> Result<Judge, Error> {
-        match self.backbone.value.space {
-            Space::Pixels(_) => Ok(self.judge(scale)),
-            Space::Latents(_) => Err(Error::Unsupported {
-                place: self.backbone.node.place_of("space"),
-                what: "a backbone in latent space".to_owned(),
-                instead: "use `space: {kind: pixels}`".to_owned(),
-            }),
-        }
+        in_pixels(&self.backbone.value.space, &self.backbone.node)?;
+        Ok(self.judge(scale))
     }
 
     fn judge(&self, scale: &Loaded<Scale>) -> Judge {
@@ -111,5 +106,17 @@ fn extractor(files: &Files, scale: &Loaded<Scale>, name: &str) -> Result<Loaded<
     match value {
         Recipe::Extractor(value) => Ok(Loaded { file, node, value }),
         Recipe::Backbone(_) => Err(Error::at(&place, format!("`{file}` is the recipe of a backbone, no extractor"))),
+    }
+}
+
+/// An error where a backbone works on what no stage can read yet.
+pub(crate) fn in_pixels(space: &Space, recipe: &Node) -> Result<(), Error> {
+    match space {
+        Space::Pixels(_) => Ok(()),
+        Space::Latents(_) => Err(Error::Unsupported {
+            place: recipe.place_of("space"),
+            what: "a backbone in latent space".to_owned(),
+            instead: "use `space: {kind: pixels}`".to_owned(),
+        }),
     }
 }

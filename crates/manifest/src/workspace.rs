@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::files::Files;
 use crate::gather::{Gather, Training};
 use crate::lookup::{HashFile, Lookup};
+use crate::networks::in_pixels;
 use crate::plan::Plan;
 use crate::problem::{Error, Place, Problems};
 use crate::published::Published;
@@ -118,6 +119,7 @@ impl Workspace {
         let mut gather = self.gather();
         let (title, training) = match &loaded.value {
             Recipe::Backbone(recipe) => {
+                in_pixels(&recipe.space, &loaded.node)?;
                 (&recipe.title, Training::backbone(recipe, &loaded.node, &recipe.numerics, &mut gather))
             }
             Recipe::Extractor(recipe) => {

@@ -406,6 +406,10 @@ fn the_paper_scale_says_what_is_not_implemented_before_what_is_missing() {
         other => panic!("{other:?}"),
     };
     assert_eq!(unsupported(&[]), "a backbone in latent space");
+    let Err(Error::Unsupported { what, .. }) = workspace().load_recipe("paper-backbone", &[]) else {
+        panic!("its recipe alone is accepted")
+    };
+    assert_eq!(what, "a backbone in latent space");
     let cnn = file("cnn.yaml", "tiny-extractor.yaml", &[("image_size: 24", "image_size: 256")]);
     let cnn = format!("extractor={{kind: cnn, recipe: {cnn}}}");
     assert_eq!(unsupported(std::slice::from_ref(&cnn)), "a backbone in latent space");

@@ -77,3 +77,17 @@ fn cell<'a>(plan: &'a Plan, id: &str) -> Result<&'a PlannedCell, Failure> {
         Failure::Usage(format!("{artifact} has no cell `{id}`{hint}\n  cells: {}", ids.join(", ")))
     })
 }
+
+/// Says once per reason what of a plan cannot be run.
+pub(crate) fn say_not_run(session: &Session, plan: &Plan) {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for cell in &plan.not_run {
+        match reasons.iter_mut().find(|(reason, _)| *reason == cell.reason) {
+            Some((_, cells)) => cells.push(&cell.cell),
+            None => reasons.push((&cell.reason, vec![&cell.cell])),
+        }
+    }
+    for (reason, cells) in reasons {
+        session.say(format_args!("{} of {} is not run: {reason}", cells.join(", "), plan.artifact));
+    }
+}

@@ -43,6 +43,9 @@ struct OfKind {
 /// When there is no plan, or the results tree cannot be read.
 pub(crate) fn run(session: &Session, artifact: &str, why: bool) -> Result<Exit, Failure> {
     let plans = session.plans(&[artifact.to_owned()])?;
+    for plan in &plans {
+        super::say_not_run(session, plan);
+    }
     let stages = Stages::of(&plans);
     let history = History::of(session.store());
     let explained = explain(&stages, session.store(), session.mode(), &history)?;

@@ -33,7 +33,7 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
         }
     }
     for plan in &asked.plans {
-        say_not_run(session, plan);
+        super::say_not_run(session, plan);
     }
     for (name, why) in &asked.left_out {
         session.say(format_args!("{name} is not run: {why}"));
@@ -88,18 +88,4 @@ fn everything(session: &Session, asked: &mut Asked) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Says once per reason what of a plan cannot be run.
-fn say_not_run(session: &Session, plan: &Plan) {
-    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-    for cell in &plan.not_run {
-        match reasons.iter_mut().find(|(reason, _)| *reason == cell.reason) {
-            Some((_, cells)) => cells.push(&cell.cell),
-            None => reasons.push((&cell.reason, vec![&cell.cell])),
-        }
-    }
-    for (reason, cells) in reasons {
-        session.say(format_args!("{} of {} is not run: {reason}", cells.join(", "), plan.artifact));
-    }
 }
