@@ -86,28 +86,17 @@ impl Architecture {
     /// # Errors
     /// Those of building it.
     pub fn shapes(self) -> Result<Vec<(String, Vec<usize>)>> {
-        let dit = |hidden, depth, heads, classes| {
-            let config = DitConfig {
-                image_size: 32,
-                channels: 4,
-                patch: 2,
-                hidden,
-                depth,
-                heads,
-                classes,
-                // Where there are classes there is a null label.
-                label_dropout: if classes.is_some() { 0.1 } else { 0.0 },
-                learn_sigma: true,
-            };
+        let dit = |name, classes| {
+            let config = DitConfig::published(name, classes).expect("a published name");
             Ok(dit::named_shapes(&config))
         };
         match self {
-            Self::DitB2 => dit(768, 12, 12, None),
-            Self::DitL2 => dit(1024, 24, 16, None),
-            Self::DitXl2 => dit(1152, 28, 16, None),
-            Self::DitB2Imagenet => dit(768, 12, 12, Some(IMAGENET)),
-            Self::DitL2Imagenet => dit(1024, 24, 16, Some(IMAGENET)),
-            Self::DitXl2Imagenet => dit(1152, 28, 16, Some(IMAGENET)),
+            Self::DitB2 => dit("DiT-B/2", None),
+            Self::DitL2 => dit("DiT-L/2", None),
+            Self::DitXl2 => dit("DiT-XL/2", None),
+            Self::DitB2Imagenet => dit("DiT-B/2", Some(IMAGENET)),
+            Self::DitL2Imagenet => dit("DiT-L/2", Some(IMAGENET)),
+            Self::DitXl2Imagenet => dit("DiT-XL/2", Some(IMAGENET)),
             Self::SdVae => vae::named_shapes(&vae::VaeConfig::stable_diffusion()),
             Self::SdUnet => unet::named_shapes(&unet::UnetConfig::stable_diffusion()),
             Self::Inception => inception::named_shapes(),

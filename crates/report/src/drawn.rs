@@ -1,6 +1,7 @@
 //! The figures of a report, from its records and artifacts.
 
 use manifest::digest::Key;
+use manifest::dit::DitConfig;
 use manifest::method::{Depth, Method};
 use manifest::plan::{CellRun, Plan, PlannedCell, Table};
 use metrics::Verdict;
@@ -187,7 +188,8 @@ impl Sources<'_, '_> {
     /// The cells that differ from the default in nothing but their depth.
     fn depth(&self) -> Result<Option<Drawn>, Error> {
         let Some(Method::Dmp(base)) = self.default_cell().map(|cell| &cell.written) else { return Ok(None) };
-        let (blocks, papers) = (self.table.dit.depth, paper_blocks(&self.table.paper.backbone));
+        let (blocks, papers) =
+            (self.table.dit.depth, DitConfig::published(&self.table.paper.backbone, None).map(|dit| dit.depth));
         let mut points = Vec::new();
         for (depth, name) in [(Depth::First, "first"), (Depth::Half, "half"), (Depth::All, "all")] {
             let prompted = |blocks: usize| depth.blocks(blocks);
@@ -435,16 +437,6 @@ impl Sources<'_, '_> {
 
     fn has(&self, key: Key, kind: &str) -> bool {
         matches!(record(self.store.tree(), key, kind), Ok(Some(_))) && self.plan.stage(key).is_some()
-    }
-}
-
-/// Number of blocks of a published DiT by its name (`DiT-B/2`; Peebles & Xie 2023, Table 1).
-fn paper_blocks(backbone: &str) -> Option<usize> {
-    match backbone.split('/').next()? {
-        "DiT-S" | "DiT-B" => Some(12),
-        "DiT-L" => Some(24),
-        "DiT-XL" => Some(28),
-        _ => None,
     }
 }
 

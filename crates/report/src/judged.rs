@@ -223,16 +223,11 @@ fn is_paper_scale(table: &Table) -> bool {
 /// Whether a network has the shape of the paper's name for it, on the latents of 256 x 256 images (DiT, Peebles & Xie
 /// 2023, Table 1): `DiT-B/2` is 12 blocks of width 768 with 12 heads, in patches of 2 x 2.
 fn is_shaped(dit: &DitConfig, name: &str) -> bool {
-    let Some((family, patch)) = name.split_once('/') else { return false };
-    let trunk = match family {
-        "DiT-S" => (12, 384, 6),
-        "DiT-B" => (12, 768, 12),
-        "DiT-L" => (24, 1024, 16),
-        "DiT-XL" => (28, 1152, 16),
-        _ => return false,
+    let shape = |dit: &DitConfig| {
+        let trunk = (dit.depth, dit.hidden, dit.heads, dit.patch);
+        (trunk, dit.image_size, dit.channels, dit.learn_sigma)
     };
-    let latents = (dit.image_size, dit.channels, dit.learn_sigma) == (32, 4, true);
-    (dit.depth, dit.hidden, dit.heads) == trunk && patch.parse() == Ok(dit.patch) && latents
+    DitConfig::published(name, dit.classes).is_some_and(|published| shape(&published) == shape(dit))
 }
 
 /// Whether a folder of images bears the name that the paper gives its images (`FFHQ 256`: `ffhq256`, in 256 x 256).
