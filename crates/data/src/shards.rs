@@ -58,6 +58,53 @@ pub fn open(shards: &Path, side: usize) -> Result<Photographs> {
     Ok(Photographs { captions: Some(captions), ..Photographs::plain(side, places, ignored) })
 }
 
+/// The images of one archive, whatever lies beside them, sorted by name.
+///
+/// # Errors
+/// As [`open`], but for captions, of which none is read.
+pub(crate) fn open_images(archive: &Path, side: usize) -> Result<Photographs> {
+    let mut members = members(archive)?;
+    members.retain(|member| !member.is_hidden());
+    let all = members.len();
+    members.retain(|member| is_image(&member.name));
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let ignored = all - members.len();
+    if let Some(twice) = members.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(Error::format(archive, format!("{} has the name of another file", twice[0].called())));
+    }
+    let shard: Arc<Path> = archive.into();
+    let places = members.into_iter().map(|member| member.image(&shard)).collect::<Result<Vec<_>>>()?;
+    match places.is_empty() {
+        true => Err(Error::NoImages { path: archive.to_owned(), ignored }),
+        false => Ok(Photographs::plain(side, places, ignored)),
+    }
+}
+
+/// Whether a file has the name of a tar archive.
+pub(crate) fn is_tar(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar"))
+}
+
+impl Member {
+    fn is_hidden(&self) -> bool {
+        self.name.components().any(|part| is_hidden(part.as_os_str()))
+    }
+
+    /// What messages call it.
+    fn called(&self) -> String {
+        format!("{} ({} bytes)", self.name.display(), self.bytes)
+    }
+
+    /// Its place, as an image.
+    fn image(&self, shard: &Arc<Path>) -> Result<Place> {
+        if self.bytes > MAX_FILE {
+            return Err(Error::format(shard, format!("{} is larger than any photograph", self.called())));
+        }
+        let (name, start, bytes) = (self.name.display().to_string(), self.start, self.bytes);
+        Ok(Place::Member { shard: Arc::clone(shard), name, start, bytes })
+    }
+}
+
 /// The shard itself, or those of a folder, sorted.
 fn list(shards: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(shards, e);
@@ -67,7 +114,7 @@ fn list(shards: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in shards.read_dir().map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar")) && !path.file_name().is_some_and(is_hidden) {
+        if is_tar(&path) && !path.file_name().is_some_and(is_hidden) {
             found.push(path);
         }
     }
@@ -82,26 +129,22 @@ fn list(shards: &Path) -> Result<Vec<PathBuf>> {
 fn pairs(shard: &Path, ignored: &mut usize) -> Result<BTreeMap<PathBuf, Pair>> {
     let place: Arc<Path> = shard.into();
     let mut pairs = BTreeMap::<PathBuf, Pair>::new();
-    for Member { name, start, bytes } in members(shard)? {
-        if name.components().any(|part| is_hidden(part.as_os_str())) {
+    for member in members(shard)? {
+        if member.is_hidden() {
             continue;
         }
-        let called = || format!("{} ({bytes} bytes)", name.display());
+        let Member { name, start, bytes } = &member;
+        let called = || member.called();
         // The name up to the first dot: `12.cropped.jpg` would belong to `12`.
         let file = name.file_name().unwrap_or_default().to_string_lossy();
         let key = name.with_file_name(file.split('.').next().unwrap_or_default());
-        let twice = if is_image(&name) {
-            if bytes > MAX_FILE {
-                return Err(Error::format(shard, format!("{} is larger than any photograph", called())));
-            }
-            let name = name.display().to_string();
-            let image = Place::Member { shard: Arc::clone(&place), name, start, bytes };
-            pairs.entry(key).or_default().image.replace(image).is_some()
+        let twice = if is_image(name) {
+            pairs.entry(key).or_default().image.replace(member.image(&place)?).is_some()
         } else if name.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt")) {
-            if bytes > MAX_CAPTION {
+            if *bytes > MAX_CAPTION {
                 return Err(Error::format(shard, format!("{} is larger than any caption", called())));
             }
-            let text = String::from_utf8(read_range(shard, start, bytes)?);
+            let text = String::from_utf8(read_range(shard, *start, *bytes)?);
             let text = text.map_err(|_| Error::format(shard, format!("{} is not UTF-8", called())))?;
             pairs.entry(key).or_default().caption.replace(text.trim().to_owned()).is_some()
         } else {

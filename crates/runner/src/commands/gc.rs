@@ -49,9 +49,6 @@ pub(crate) fn run(session: &Session, delete: bool) -> Result<Exit, Failure> {
                     session.say(format_args!("{name} at {scale} is not counted, its data is missing:\n{error}"));
                     continue;
                 }
-                if let manifest::Error::Unsupported { .. } = error {
-                    continue;
-                }
                 return Err(Failure::Manifest(error));
             }
             Err(other) => return Err(other),
