@@ -309,6 +309,35 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_of_a_folder_is_read_as_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = [("b/2.png", 2), ("a/1.PNG", 1), ("b/10.png", 3)];
+        for (name, value) in images {
+            let path = folder.path().join("folder").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, png(value)).unwrap();
+        }
+        let entries = images.map(|(name, value)| (name, png(value)));
+        let mut entries: Vec<(&str, &[u8])> = entries.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+        entries.extend([("b/.DS_Store", &b"stray"[..]), ("notes.txt", b"text")]);
+        let archive = folder.path().join("all.tar");
+        fs::write(&archive, tar(&entries)).unwrap();
+        let found = crate::folder::open(&archive, 4).unwrap();
+        assert_eq!((found.len(), found.ignored), (3, 1));
+        let head = found.clone().head(2, &archive).unwrap();
+        let (all, of_folder) = (found.load().unwrap(), crate::folder::open(&folder.path().join("folder"), 4).unwrap());
+        assert_eq!(all, of_folder.load().unwrap());
+        assert_eq!(head.load().unwrap(), all.take(2));
+        let error = crate::folder::open(&archive, 4).unwrap().head(4, &archive).unwrap_err().to_string();
+        assert!(error.contains("all.tar") && error.contains("holds 3 images, fewer than the first 4"), "{error}");
+        let twice = tar(&[("1.png", &png(1)), ("1.png", &png(2))]);
+        fs::write(&archive, &twice).unwrap();
+        assert!(crate::folder::open(&archive, 4).unwrap_err().to_string().contains("the name of another file"));
+        fs::write(&archive, &twice[..700]).unwrap();
+        assert!(crate::folder::open(&archive, 4).unwrap_err().to_string().contains("ends within the entry"));
+    }
+
+    #[test]
     fn names_of_pax_headers_are_read() {
         let pair = |name: &str, bytes: &[u8]| {
             let record = format!("{} path={name}\n", name.len() + 9);

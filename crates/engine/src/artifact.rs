@@ -79,7 +79,8 @@ pub fn write_parts(
         file.write_all(format!("{header:padded$}").as_bytes())?;
         for part in parts {
             let part = part.map_err(std::io::Error::other)?;
-            left = left.checked_sub(part.len()).ok_or_else(|| std::io::Error::other("more bytes than the shape has"))?;
+            left =
+                left.checked_sub(part.len()).ok_or_else(|| std::io::Error::other("more bytes than the shape has"))?;
             file.write_all(&part)?;
         }
         if left == 0 { Ok(()) } else { Err(std::io::Error::other(format!("{left} bytes are missing"))) }
@@ -145,7 +146,8 @@ mod tests {
     fn a_tensor_in_parts_is_the_file_of_the_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        for (dtype, shape) in [(Dtype::U8, vec![5, 3, 2, 2]), (Dtype::F32, vec![3, 1, 1, 1]), (Dtype::F32, vec![1, 12])] {
+        for (dtype, shape) in [(Dtype::U8, vec![5, 3, 2, 2]), (Dtype::F32, vec![3, 1, 1, 1]), (Dtype::F32, vec![1, 12])]
+        {
             let bytes: Vec<u8> = (0..shape.iter().product::<usize>() * dtype.bitsize() / 8).map(|i| i as u8).collect();
             let in_parts = |bytes: &[u8]| {
                 write_parts(&path("parts"), ("x", dtype, &shape), bytes.chunks(7).map(|part| Ok(part.to_vec())))

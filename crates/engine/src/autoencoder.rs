@@ -49,7 +49,8 @@ impl Autoencoder {
     /// Those of candle.
     pub(crate) fn encode(&self, images: &Images, flips: bool) -> Result<[Vec<f32>; 2]> {
         let orientations = if flips { &[false, true][..] } else { &[false] };
-        let all: Vec<(usize, bool)> = (0..images.len()).flat_map(|i| orientations.iter().map(move |&f| (i, f))).collect();
+        let all: Vec<(usize, bool)> =
+            (0..images.len()).flat_map(|i| orientations.iter().map(move |&f| (i, f))).collect();
         let encode = |&(i, flip): &(usize, bool)| -> Result<[Vec<f32>; 2]> {
             let mut x = vec![0.0; images.elements()];
             images.normalised(i, flip, &mut x);

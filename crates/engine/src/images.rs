@@ -22,13 +22,14 @@ impl Reader {
     /// A file is missing or not what it claims to be; there are fewer images than are asked for.
     pub fn open(job: &Job, source: &Source) -> Result<Self, EngineError> {
         let folder = || job.input("folder");
-        let head = |photographs: data::Result<Photographs>, count: &Option<usize>| -> Result<Photographs, EngineError> {
-            let photographs = photographs.map_err(failed)?;
-            match count {
-                Some(count) => photographs.head(*count, folder()?).map_err(failed),
-                None => Ok(photographs),
-            }
-        };
+        let head =
+            |photographs: data::Result<Photographs>, count: &Option<usize>| -> Result<Photographs, EngineError> {
+                let photographs = photographs.map_err(failed)?;
+                match count {
+                    Some(count) => photographs.head(*count, folder()?).map_err(failed),
+                    None => Ok(photographs),
+                }
+            };
         let photographs = match source {
             Source::Faces(Faces { image_size, first, count }) => {
                 return Ok(Self::Memory(data::faces::faces(*image_size, *first, *count)));
@@ -111,4 +112,42 @@ impl Reader {
 
 fn failed(error: data::Error) -> EngineError {
     EngineError::Failed(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many at a time, and whether they are on disk: the same images in the same order.
+    #[test]
+    fn parts_are_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let faces = data::faces::faces(8, 0, 11);
+        for i in 0..faces.len() {
+            let path = folder.path().join(format!("{i:02}.png"));
+            data::grid_png(&faces.slice(i..i + 1), 1, 1, &path).unwrap();
+        }
+        let disk = Reader::Disk(data::folder::open(folder.path(), 8).unwrap());
+        for reader in [disk, Reader::Memory(faces.clone())] {
+            for (most, range) in [(1, 0..11), (4, 0..11), (4, 3..10), (20, 0..11), (4, 5..5)] {
+                let mut seen = Vec::new();
+                reader
+                    .each(range.clone(), most, |first, images| {
+                        assert_eq!(first * 3 * 64, range.start * 3 * 64 + seen.len());
+                        assert!(images.len() == most || first + images.len() == range.end);
+                        seen.extend(images.pixels);
+                        Ok(())
+                    })
+                    .unwrap();
+                assert_eq!(seen, faces.slice(range).pixels, "{most} at a time");
+            }
+            let mut parts = 0;
+            let stopped = reader.each(0..11, 4, |_, _| {
+                parts += 1;
+                Err(EngineError::Interrupted)
+            });
+            assert!(matches!(stopped, Err(EngineError::Interrupted)) && parts == 1);
+            assert_eq!(reader.load().unwrap().pixels, faces.pixels);
+        }
+    }
 }

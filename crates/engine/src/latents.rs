@@ -118,7 +118,8 @@ fn places(file: &Mapped, shape: Shape, shard: usize) -> Result<(Range<usize>, Ra
 /// The disk's, with the path.
 pub fn write_index(directory: &Path, shape: Shape, labels: Option<&[u32]>) -> Result<()> {
     let Shape { images, orientations, channels, side } = shape;
-    let sizes: Vec<u8> = [images, orientations, channels, side].iter().flat_map(|&n| (n as u64).to_le_bytes()).collect();
+    let sizes: Vec<u8> =
+        [images, orientations, channels, side].iter().flat_map(|&n| (n as u64).to_le_bytes()).collect();
     let mut tensors = vec![("shape", Dtype::U64, vec![4], sizes)];
     tensors.extend(labels.map(|labels| {
         ("labels", Dtype::U32, vec![labels.len()], labels.iter().flat_map(|label| label.to_le_bytes()).collect())

@@ -17,7 +17,7 @@ pub struct VaeConfig {
     #[schemars(range(min = 1, max = 16384))]
     pub latent_channels: usize,
     /// Channels at each resolution, from the image's downwards; each step halves the side.
-    #[schemars(length(min = 1, max = 16), inner(range(min = 1, max = 16384)))]
+    #[schemars(length(min = 1), inner(range(min = 1, max = 16384)))]
     pub widths: Vec<usize>,
     /// Residual blocks per resolution of the encoder; the decoder has one more.
     #[schemars(range(min = 1, max = 64))]
@@ -35,7 +35,7 @@ impl VaeConfig {
 
     /// Side of an image over that of its latent.
     pub fn downsampling(&self) -> usize {
-        1 << (self.widths.len() - 1)
+        1_usize.checked_shl(self.widths.len() as u32 - 1).unwrap_or(usize::MAX)
     }
 }
 

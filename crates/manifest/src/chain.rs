@@ -258,8 +258,7 @@ impl<'a> Chains<'a> {
     /// The first samples as images, `count` at most; nothing where samples are images anyway.
     fn decode(&mut self, sample: Key, count: usize) -> Result<Option<Key>, Error> {
         let Some(latents) = self.latents.clone() else { return Ok(None) };
-        let stage =
-            Stage::Decode(Decode { latents, count: SHOWN.min(count), numerics: self.scale.numerics.clone() });
+        let stage = Stage::Decode(Decode { latents, count: SHOWN.min(count), numerics: self.scale.numerics.clone() });
         let mut inputs = stage_inputs([("samples", sample)]);
         inputs.extend(self.autoencoder.clone());
         self.stages.add(stage, inputs).map(Some)

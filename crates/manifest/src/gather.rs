@@ -1,8 +1,8 @@
 //! What stages read: data and weights looked up, what is missing remembered, networks that must be trained first.
 
 use crate::dataset::{Dataset, Source};
-use crate::lookup::Lookup;
 use crate::digest::Key;
+use crate::lookup::Lookup;
 use crate::plan::Input;
 use crate::problem::{Error, Missing, Place};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};

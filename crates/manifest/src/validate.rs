@@ -1,7 +1,7 @@
 //! Conditions that tie several values together; what concerns one value alone is in its type's schema.
 
-use crate::claim::{Claim, Direction};
 use crate::autoencoder::VaeConfig;
+use crate::claim::{Claim, Direction};
 use crate::dataset::Dataset;
 use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, Target};
@@ -100,7 +100,11 @@ impl Checked<'_> {
             Space::Pixels(_) => (dit.image_size, dit.channels, "backbone"),
             Space::Latents(latents) => {
                 let VaeConfig { image_channels, .. } = *latents.autoencoder.shape();
-                (dit.image_size * latents.autoencoder.shape().downsampling(), image_channels, "autoencoder")
+                (
+                    dit.image_size.saturating_mul(latents.autoencoder.shape().downsampling()),
+                    image_channels,
+                    "autoencoder",
+                )
             }
         };
         let found = data.image_size();

@@ -225,8 +225,7 @@ impl Sources<'_, '_> {
 
     fn activation(&self) -> Result<Option<Drawn>, Error> {
         let Some(cell) = self.default_cell() else { return Ok(None) };
-        let recorded =
-            |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key)));
+        let recorded = |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key)));
         let Some((key, seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
         let gate::Weights { timesteps, blocks, prompts, values: weights } = gate::read(self.store, key)?;
         let steps = timesteps.len();

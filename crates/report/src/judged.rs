@@ -222,7 +222,8 @@ fn is_paper_scale(table: &Table) -> bool {
         && !sampler.clip_x0;
     let images =
         [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
-    table.scale_name == "paper" && table.overrides.is_empty()
+    table.scale_name == "paper"
+        && table.overrides.is_empty()
         && inception
         && backbone
         && encoded
@@ -248,7 +249,9 @@ fn is_called(images: &Dataset, name: &str) -> bool {
     let plain = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
     };
-    folder.count.is_none() && plain(&folder.folder) == plain(name) && plain(name).ends_with(&folder.image_size.to_string())
+    folder.count.is_none()
+        && plain(&folder.folder) == plain(name)
+        && plain(name).ends_with(&folder.image_size.to_string())
 }
 
 /// The mean over training seeds.

@@ -158,7 +158,9 @@ impl Half {
             // Where the blocks of a level come from, how many there are, and where the next resolution's convolution works.
             let (inputs, blocks, next) = match self {
                 Self::Encoder => (if level == 0 { out } else { widths[level - 1] }, *depth, level + 1),
-                Self::Decoder => (if level == bottom { out } else { widths[level + 1] }, depth + 1, level.wrapping_sub(1)),
+                Self::Decoder => {
+                    (if level == bottom { out } else { widths[level + 1] }, depth + 1, level.wrapping_sub(1))
+                }
             };
             let resample = if next <= bottom { convolution(out, out, next) } else { 0.0 };
             block(inputs, out, level) + (blocks - 1) as f64 * block(out, out, level) + resample

@@ -14,9 +14,7 @@ use crate::weights::Weights;
 /// # Errors
 /// Those of candle.
 pub fn formula_weights(seed: u64) -> Result<Weights> {
-    Ok(formula::weights(named_shapes()?, seed, |name, shape| {
-        range(name, shape.iter().product::<usize>() / shape[0])
-    }))
+    Ok(formula::weights(named_shapes()?, seed, |name, shape| range(name, shape.iter().product::<usize>() / shape[0])))
 }
 
 /// Centre and half width of a tensor's range; `fan_in` inputs reach an output.

@@ -33,8 +33,7 @@ mod tests {
     /// Latents and images of the size that those of trained weights have: neither vanish nor run away.
     #[test]
     fn signals_keep_their_size() {
-        let config =
-            VaeConfig { image_channels: 3, latent_channels: 4, widths: vec![8, 16, 16], depth: 2, groups: 4 };
+        let config = VaeConfig { image_channels: 3, latent_channels: 4, widths: vec![8, 16, 16], depth: 2, groups: 4 };
         let weights = formula_weights(&config, FORMULA_SEED).unwrap();
         assert_ne!(weights, formula_weights(&config, FORMULA_SEED + 1).unwrap());
         let vae = Vae::new(&config, &constants(&weights, DType::F32, &Device::Cpu).unwrap()).unwrap();
