@@ -6,6 +6,41 @@
 use crate::Images;
 use random::{Draws, Stream};
 
+/// What batches are made of.
+pub trait Examples: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Numbers in one example.
+    fn elements(&self) -> usize;
+
+    /// Class of each, where they have one.
+    fn labels(&self) -> Option<&[u32]>;
+
+    /// Example `index` as the network sees it, mirrored left to right if `flip`. What is random about it has the normal
+    /// numbers of `noise` from `first` on, one for each of its elements.
+    fn example(&self, index: usize, flip: bool, noise: &Draws, first: u64, out: &mut [f32]);
+}
+
+impl Examples for Images {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn elements(&self) -> usize {
+        self.elements()
+    }
+
+    fn labels(&self) -> Option<&[u32]> {
+        self.labels.as_deref()
+    }
+
+    /// Nothing about an image is random.
+    fn example(&self, index: usize, flip: bool, _: &Draws, _: u64, out: &mut [f32]) {
+        self.normalised(index, flip, out);
+    }
+}
+
 /// The order of the images: the whole dataset in a new permutation per epoch, without gaps between epochs.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -57,7 +92,7 @@ pub struct Batch {
     pub indices: Vec<usize>,
     /// Which of them are mirrored, `[B]`.
     pub flipped: Vec<bool>,
-    /// Images in [-1, 1], `[B, channels, side, side]`.
+    /// Images in [-1, 1], or latents, `[B, channels, side, side]`.
     pub x0: Vec<f32>,
     /// Classes, `[B]`; 0 where the dataset has none.
     pub labels: Vec<u32>,
@@ -82,9 +117,9 @@ impl Batch {
 }
 
 /// The batches of one training run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Batches<'a> {
-    images: &'a Images,
+    examples: &'a dyn Examples,
     seed: u64,
     flips: bool,
     t_max: u32,
@@ -92,23 +127,25 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Batches of `images` under `seed`, mirrored at random if `flips`, timesteps in `0..t_max`.
-    /// Panics if there is no image.
-    pub fn new(images: &'a Images, seed: u64, flips: bool, t_max: u32) -> Self {
-        Self { images, seed, flips, t_max, order: Order::new(images.len(), seed) }
+    /// Batches of `examples` under `seed`, mirrored at random if `flips`, timesteps in `0..t_max`.
+    /// Panics if there is none.
+    pub fn new(examples: &'a dyn Examples, seed: u64, flips: bool, t_max: u32) -> Self {
+        Self { examples, seed, flips, t_max, order: Order::new(examples.count(), seed) }
     }
 
-    /// Fills `batch` with what `iteration` trains on; number `e` of image `b` has noise `b * elements + e`.
+    /// Fills `batch` with what `iteration` trains on; number `e` of example `b` has noise `b * elements + e`.
     pub fn fill(&mut self, iteration: u64, batch: &mut Batch) {
         let size = batch.t.len();
-        let elements = self.images.elements();
+        let elements = self.examples.elements();
+        let noise = Draws::new(self.seed, Stream::LatentNoise, iteration);
         for place in 0..size {
             let index = self.order.index(iteration, place, size);
             let flipped = self.flips && flip(self.seed, iteration, place);
-            self.images.normalised(index, flipped, &mut batch.x0[place * elements..(place + 1) * elements]);
+            let own = place * elements..(place + 1) * elements;
+            self.examples.example(index, flipped, &noise, own.start as u64, &mut batch.x0[own]);
             batch.indices[place] = index;
             batch.flipped[place] = flipped;
-            batch.labels[place] = self.images.labels.as_ref().map_or(0, |labels| labels[index]);
+            batch.labels[place] = self.examples.labels().map_or(0, |labels| labels[index]);
             batch.t[place] = timestep(self.seed, iteration, place, self.t_max);
         }
         Draws::new(self.seed, Stream::TrainNoise, iteration).fill_normal(0, &mut batch.noise);

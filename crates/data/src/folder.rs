@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use manifest::content;
 
 use crate::photographs::{Photographs, Place};
-use crate::{Error, Result};
+use crate::{Error, Result, shards};
 
 /// Extensions taken for images, in any case.
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
@@ -19,11 +19,15 @@ pub(crate) fn is_image(path: &Path) -> bool {
     extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
-/// All images below `folder`, sorted by path; hidden files and folders (`.DS_Store`) are skipped.
+/// All images below `folder`, or in the tar archive of one, sorted by path; hidden files and folders (`.DS_Store`) are
+/// skipped.
 ///
 /// # Errors
-/// A folder that is missing, unreadable or without images.
+/// A folder that is missing, unreadable or without images; an archive that is damaged or leads out of itself.
 pub fn open(folder: &Path, side: usize) -> Result<Photographs> {
+    if folder.is_file() && shards::is_tar(folder) {
+        return shards::open_images(folder, side);
+    }
     let (names, ignored) = list(folder)?;
     Ok(Photographs::plain(side, places(folder, &names), ignored))
 }

@@ -83,6 +83,21 @@ impl Photographs {
         Self { side, places, labels: None, classes: Vec::new(), captions: None, ignored }
     }
 
+    /// The first `count` of them.
+    ///
+    /// # Errors
+    /// There are fewer; `path` is what the message calls them.
+    pub fn head(mut self, count: usize, path: &Path) -> Result<Self> {
+        if count > self.len() {
+            let reason = format!("holds {} images, fewer than the first {count} that are asked for", self.len());
+            return Err(Error::request(path, format!("{reason}; lower `count`")));
+        }
+        self.places.truncate(count);
+        self.labels.iter_mut().for_each(|labels| labels.truncate(count));
+        self.captions.iter_mut().for_each(|captions| captions.truncate(count));
+        Ok(self)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.places.len()
@@ -96,6 +111,11 @@ impl Photographs {
     /// The path of photograph `i`, or `shard.tar:name`.
     pub fn path(&self, i: usize) -> PathBuf {
         self.places[i].path()
+    }
+
+    /// Side in pixels after resizing and centre crop.
+    pub fn side(&self) -> usize {
+        self.side
     }
 
     /// Numbers in one image.

@@ -58,6 +58,53 @@ pub fn open(shards: &Path, side: usize) -> Result<Photographs> {
     Ok(Photographs { captions: Some(captions), ..Photographs::plain(side, places, ignored) })
 }
 
+/// The images of one archive, whatever lies beside them, sorted by name.
+///
+/// # Errors
+/// As [`open`], but for captions, of which none is read.
+pub(crate) fn open_images(archive: &Path, side: usize) -> Result<Photographs> {
+    let mut members = members(archive)?;
+    members.retain(|member| !member.is_hidden());
+    let all = members.len();
+    members.retain(|member| is_image(&member.name));
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let ignored = all - members.len();
+    if let Some(twice) = members.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(Error::format(archive, format!("{} has the name of another file", twice[0].called())));
+    }
+    let shard: Arc<Path> = archive.into();
+    let places = members.into_iter().map(|member| member.image(&shard)).collect::<Result<Vec<_>>>()?;
+    match places.is_empty() {
+        true => Err(Error::NoImages { path: archive.to_owned(), ignored }),
+        false => Ok(Photographs::plain(side, places, ignored)),
+    }
+}
+
+/// Whether a file has the name of a tar archive.
+pub(crate) fn is_tar(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar"))
+}
+
+impl Member {
+    fn is_hidden(&self) -> bool {
+        self.name.components().any(|part| is_hidden(part.as_os_str()))
+    }
+
+    /// What messages call it.
+    fn called(&self) -> String {
+        format!("{} ({} bytes)", self.name.display(), self.bytes)
+    }
+
+    /// Its place, as an image.
+    fn image(&self, shard: &Arc<Path>) -> Result<Place> {
+        if self.bytes > MAX_FILE {
+            return Err(Error::format(shard, format!("{} is larger than any photograph", self.called())));
+        }
+        let (name, start, bytes) = (self.name.display().to_string(), self.start, self.bytes);
+        Ok(Place::Member { shard: Arc::clone(shard), name, start, bytes })
+    }
+}
+
 /// The shard itself, or those of a folder, sorted.
 fn list(shards: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(shards, e);
@@ -67,7 +114,7 @@ fn list(shards: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in shards.read_dir().map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar")) && !path.file_name().is_some_and(is_hidden) {
+        if is_tar(&path) && !path.file_name().is_some_and(is_hidden) {
             found.push(path);
         }
     }
@@ -82,26 +129,22 @@ fn list(shards: &Path) -> Result<Vec<PathBuf>> {
 fn pairs(shard: &Path, ignored: &mut usize) -> Result<BTreeMap<PathBuf, Pair>> {
     let place: Arc<Path> = shard.into();
     let mut pairs = BTreeMap::<PathBuf, Pair>::new();
-    for Member { name, start, bytes } in members(shard)? {
-        if name.components().any(|part| is_hidden(part.as_os_str())) {
+    for member in members(shard)? {
+        if member.is_hidden() {
             continue;
         }
-        let called = || format!("{} ({bytes} bytes)", name.display());
+        let Member { name, start, bytes } = &member;
+        let called = || member.called();
         // The name up to the first dot: `12.cropped.jpg` would belong to `12`.
         let file = name.file_name().unwrap_or_default().to_string_lossy();
         let key = name.with_file_name(file.split('.').next().unwrap_or_default());
-        let twice = if is_image(&name) {
-            if bytes > MAX_FILE {
-                return Err(Error::format(shard, format!("{} is larger than any photograph", called())));
-            }
-            let name = name.display().to_string();
-            let image = Place::Member { shard: Arc::clone(&place), name, start, bytes };
-            pairs.entry(key).or_default().image.replace(image).is_some()
+        let twice = if is_image(name) {
+            pairs.entry(key).or_default().image.replace(member.image(&place)?).is_some()
         } else if name.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt")) {
-            if bytes > MAX_CAPTION {
+            if *bytes > MAX_CAPTION {
                 return Err(Error::format(shard, format!("{} is larger than any caption", called())));
             }
-            let text = String::from_utf8(read_range(shard, start, bytes)?);
+            let text = String::from_utf8(read_range(shard, *start, *bytes)?);
             let text = text.map_err(|_| Error::format(shard, format!("{} is not UTF-8", called())))?;
             pairs.entry(key).or_default().caption.replace(text.trim().to_owned()).is_some()
         } else {
@@ -263,6 +306,35 @@ mod tests {
         assert_eq!(images.captions.as_deref().unwrap(), ["één", "two", "three"]);
         assert_eq!([0, 1, 2].map(|i| images.image(i)[0]), [1, 2, 3]);
         assert_eq!(open(&folder.path().join("00001.tar"), 4).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_archive_of_a_folder_is_read_as_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = [("b/2.png", 2), ("a/1.PNG", 1), ("b/10.png", 3)];
+        for (name, value) in images {
+            let path = folder.path().join("folder").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, png(value)).unwrap();
+        }
+        let entries = images.map(|(name, value)| (name, png(value)));
+        let mut entries: Vec<(&str, &[u8])> = entries.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+        entries.extend([("b/.DS_Store", &b"stray"[..]), ("notes.txt", b"text")]);
+        let archive = folder.path().join("all.tar");
+        fs::write(&archive, tar(&entries)).unwrap();
+        let found = crate::folder::open(&archive, 4).unwrap();
+        assert_eq!((found.len(), found.ignored), (3, 1));
+        let head = found.clone().head(2, &archive).unwrap();
+        let (all, of_folder) = (found.load().unwrap(), crate::folder::open(&folder.path().join("folder"), 4).unwrap());
+        assert_eq!(all, of_folder.load().unwrap());
+        assert_eq!(head.load().unwrap(), all.take(2));
+        let error = crate::folder::open(&archive, 4).unwrap().head(4, &archive).unwrap_err().to_string();
+        assert!(error.contains("all.tar") && error.contains("holds 3 images, fewer than the first 4"), "{error}");
+        let twice = tar(&[("1.png", &png(1)), ("1.png", &png(2))]);
+        fs::write(&archive, &twice).unwrap();
+        assert!(crate::folder::open(&archive, 4).unwrap_err().to_string().contains("the name of another file"));
+        fs::write(&archive, &twice[..600]).unwrap();
+        assert!(crate::folder::open(&archive, 4).unwrap_err().to_string().contains("ends within the entry"));
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! The files that stages leave for others, besides weights: samples, features, statistics, activations.
 
+use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use data::Images;
 use manifest::method::Method;
 use manifest::stage::FeatureKind;
 use models::weights::{self, Tensor, Weights};
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 use crate::job::{EngineError, Job};
+use crate::mapped::{Mapped, floats};
+use crate::samples::{self, Samples};
 
 /// Trained tensors.
 pub const WEIGHTS: &str = "weights.safetensors";
-/// Samples: `samples` u8 `[n, C, side, side]`.
+/// Samples: `samples` u8 `[n, C, side, side]`, or f32 where they are latents.
 pub const SAMPLES: &str = "samples.safetensors";
 /// Features: `features` f32 `[n, F]`, and Inception's `spatial` f32 `[n, F']`.
 pub const FEATURES: &str = "features.safetensors";
@@ -52,12 +55,37 @@ pub fn write(path: &Path, tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> Res
 /// # Errors
 /// The file is missing, damaged, or has no such tensor of that type.
 pub fn read(path: &Path, name: &str, dtype: Dtype) -> Result<(Vec<usize>, Vec<u8>)> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let broken = || format!("{} is damaged; delete its stage so that it is made again", path.display());
-    let tensors = SafeTensors::deserialize(&bytes).with_context(broken)?;
-    let tensor = tensors.tensor(name).with_context(broken)?;
-    ensure!(tensor.dtype() == dtype, "{}: {name} has type {:?}, not {dtype:?}", path.display(), tensor.dtype());
-    Ok((tensor.shape().to_vec(), tensor.data().to_vec()))
+    let file = Mapped::open(path)?;
+    let (shape, place) = file.place(name, dtype)?;
+    Ok((shape, file.bytes(place).to_vec()))
+}
+
+/// Writes one tensor whose bytes come in parts, of which one is in memory. The file is that of [`write`].
+///
+/// # Errors
+/// The disk's, with the path; the parts are not of the shape's length together; theirs, which leave no file.
+pub fn write_parts(
+    path: &Path,
+    (name, dtype, shape): (&str, Dtype, &[usize]),
+    parts: impl Iterator<Item = Result<Vec<u8>>>,
+) -> Result<()> {
+    let length = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+    let header = format!(r#"{{"{name}":{{"dtype":"{dtype:?}","shape":{shape:?},"data_offsets":[0,{length}]}}}}"#);
+    let header = header.replace(", ", ",");
+    let padded = header.len().next_multiple_of(8);
+    weights::write_atomically_with(path, |file| {
+        let mut left = length;
+        file.write_all(&(padded as u64).to_le_bytes())?;
+        file.write_all(format!("{header:padded$}").as_bytes())?;
+        for part in parts {
+            let part = part.map_err(std::io::Error::other)?;
+            left =
+                left.checked_sub(part.len()).ok_or_else(|| std::io::Error::other("more bytes than the shape has"))?;
+            file.write_all(&part)?;
+        }
+        if left == 0 { Ok(()) } else { Err(std::io::Error::other(format!("{left} bytes are missing"))) }
+    })?;
+    Ok(())
 }
 
 /// Writes images as samples.
@@ -66,7 +94,7 @@ pub fn read(path: &Path, name: &str, dtype: Dtype) -> Result<(Vec<usize>, Vec<u8
 /// The disk's.
 pub fn write_images(path: &Path, images: &Images) -> Result<()> {
     let shape = vec![images.len(), images.channels, images.side, images.side];
-    write(path, &[("samples", Dtype::U8, shape, images.pixels.clone())])
+    write(path, &[(samples::TENSOR, Dtype::U8, shape, images.pixels.clone())])
 }
 
 /// Reads samples.
@@ -74,12 +102,8 @@ pub fn write_images(path: &Path, images: &Images) -> Result<()> {
 /// # Errors
 /// As [`read`], or they are not square images.
 pub fn read_images(path: &Path) -> Result<Images> {
-    let (shape, pixels) = read(path, "samples", Dtype::U8)?;
-    let &[_, channels, side, width] = shape.as_slice() else {
-        anyhow::bail!("{}: samples have shape {shape:?}", path.display())
-    };
-    ensure!(side == width, "{}: samples are {side} x {width}, not square", path.display());
-    Ok(Images::new(channels, side, pixels))
+    let samples = Samples::open(path)?;
+    samples.images(0..samples.len())
 }
 
 /// Writes features of `n` images; without spatial ones their values are empty.
@@ -111,5 +135,29 @@ fn tensor_name(kind: FeatureKind) -> &'static str {
 pub fn read_features(path: &Path, kind: FeatureKind) -> Result<(Vec<f32>, usize, usize)> {
     let (shape, bytes) = read(path, tensor_name(kind), Dtype::F32)?;
     let &[n, f] = shape.as_slice() else { anyhow::bail!("{}: features have shape {shape:?}", path.display()) };
-    Ok((bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(), n, f))
+    Ok((floats(&bytes).collect(), n, f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_in_parts_is_the_file_of_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (dtype, shape) in [(Dtype::U8, vec![5, 3, 2, 2]), (Dtype::F32, vec![3, 1, 1, 1]), (Dtype::F32, vec![1, 12])]
+        {
+            let bytes: Vec<u8> = (0..shape.iter().product::<usize>() * dtype.bitsize() / 8).map(|i| i as u8).collect();
+            let in_parts = |bytes: &[u8]| {
+                write_parts(&path("parts"), ("x", dtype, &shape), bytes.chunks(7).map(|part| Ok(part.to_vec())))
+            };
+            in_parts(&bytes).unwrap();
+            write(&path("whole"), &[("x", dtype, shape.clone(), bytes.clone())]).unwrap();
+            assert_eq!(std::fs::read(path("parts")).unwrap(), std::fs::read(path("whole")).unwrap());
+            std::fs::remove_file(path("parts")).unwrap();
+            assert!(in_parts(&bytes[1..]).is_err() && in_parts(&[&bytes[..], &[0]].concat()).is_err());
+            assert!(!path("parts").exists());
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use data::{Batch, Batches, Images};
+use data::{Batch, Batches, Examples};
 use diffusion::Process;
 use manifest::dit::DitConfig;
 use patches::Patch;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 /// A batch with its noised images.
 pub struct TrainingBatch {
-    /// Images, labels (after dropout), timesteps and noise.
+    /// Images or latents, labels (after dropout), timesteps and noise.
     pub clean: Batch,
     /// Noised images `[B, C, H, W]`.
     pub x_t: Vec<f32>,
@@ -44,9 +44,9 @@ pub struct Batcher<'a> {
 }
 
 impl<'a> Batcher<'a> {
-    /// Batches of `images` under `seed`.
-    pub fn new(images: &'a Images, process: Process, dit: &DitConfig, flips: bool, seed: u64) -> Self {
-        let batches = Batches::new(images, seed, flips, process.len() as u32);
+    /// Batches of `examples` under `seed`.
+    pub fn new(examples: &'a dyn Examples, process: Process, dit: &DitConfig, flips: bool, seed: u64) -> Self {
+        let batches = Batches::new(examples, seed, flips, process.len() as u32);
         let dropout = dit.classes.filter(|_| dit.label_dropout > 0.0).map(|null| (null as u32, dit.label_dropout));
         Self { batches, process, seed, conditional: dit.classes.is_some(), dropout }
     }

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use data::Images;
+use data::Examples;
+use manifest::autoencoder::LatentSpace;
 use manifest::dataset::Source;
 use manifest::dit::DitConfig;
 use manifest::method::{Backbone, Finetune, Method};
@@ -12,12 +13,14 @@ use models::weights::{self, Weights};
 use patches::{Initial, Patch};
 
 use crate::batch::{Batcher, TrainingBatch};
+use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
+use crate::latents::Latents;
 use crate::losses::Losses;
 use crate::trainables::{Layout, own_slots};
 use crate::training::{Objective, Trained, train as run};
 use crate::trunk::{Setting, TrainingTrunk, fast, training_trunk};
-use crate::{artifact, images, process};
+use crate::{artifact, process};
 
 /// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
 ///
@@ -34,7 +37,8 @@ pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineEr
         seed: stage.seed,
         numerics: &stage.numerics,
     };
-    task.run(job, &stage.data, &models::dit::initial_weights(&stage.dit, stage.seed))
+    let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
+    task.run(job, &*examples, &models::dit::initial_weights(&stage.dit, stage.seed))
 }
 
 /// Trains a method on top of the input `backbone`, whose bytes are the same before and after, or from scratch.
@@ -51,8 +55,9 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
         seed: stage.seed,
         numerics: &stage.numerics,
     };
+    let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
     if stage.method.from_scratch() {
-        return task.run(job, &stage.data, &models::dit::initial_weights(&stage.dit, stage.seed));
+        return task.run(job, &*examples, &models::dit::initial_weights(&stage.dit, stage.seed));
     }
     let path = job.input("backbone")?;
     let hash = |when: &str| -> Result<String> {
@@ -62,10 +67,29 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
     let before = hash("before")?;
     let backbone = weights::read_checked(path, &before).map_err(anyhow::Error::from)?;
     weights::check(path, &backbone, &models::dit::named_shapes(&stage.dit)).map_err(anyhow::Error::from)?;
-    let finished = task.run(job, &stage.data, &backbone)?;
+    let finished = task.run(job, &*examples, &backbone)?;
     let unchanged = hash("after")? == before;
     ensure_unchanged(unchanged, path)?;
     Ok(finished)
+}
+
+/// What a network is trained on: images in memory, or the job's input `latents` on disk.
+fn examples(
+    job: &Job,
+    data: &Source,
+    latents: Option<&LatentSpace>,
+    optimisation: &Optimisation,
+) -> Result<Box<dyn Examples>, EngineError> {
+    let Some(space) = latents else { return Ok(Box::new(Reader::open(job, data)?.load()?)) };
+    let index = job.input("latents")?;
+    let latents = Latents::open(index, space.scale_factor)?;
+    let enough = || -> Result<()> {
+        let flips = optimisation.horizontal_flip && latents.shape().orientations < 2;
+        ensure!(!flips, "{} holds no mirrored latents, which `horizontal_flip` asks for", index.display());
+        Ok(())
+    };
+    enough()?;
+    Ok(Box::new(latents))
 }
 
 fn ensure_unchanged(unchanged: bool, path: &std::path::Path) -> Result<()> {
@@ -92,11 +116,10 @@ pub(crate) struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn run(&self, job: &Job, data: &Source, backbone: &Weights) -> Result<Finished, EngineError> {
-        let images = images::open(job, data)?;
-        self.labels_fit(&images)?;
+    fn run(&self, job: &Job, examples: &dyn Examples, backbone: &Weights) -> Result<Finished, EngineError> {
+        self.fit(examples)?;
         let (layout, initial) = self.start(backbone)?;
-        let mut objective = self.objective(&images, backbone, &layout, &job.tensor_device()?)?;
+        let mut objective = self.objective(examples, backbone, &layout, &job.tensor_device()?)?;
         let half_life = self.ema_halflife_iterations;
         match run(job, &layout, layout.flatten(&initial)?, self.optimisation, half_life, &mut objective)? {
             Trained::Completed(state) => {
@@ -109,9 +132,11 @@ impl Task<'_> {
         }
     }
 
-    /// Every label is a class of the network.
-    fn labels_fit(&self, images: &Images) -> Result<()> {
-        let (Some(classes), Some(labels)) = (self.dit.classes, &images.labels) else { return Ok(()) };
+    /// Examples have the network's size, and every label is one of its classes.
+    fn fit(&self, examples: &dyn Examples) -> Result<()> {
+        let (found, elements) = (examples.elements(), self.dit.channels * self.dit.image_size.pow(2));
+        ensure!(found == elements, "an example has {found} numbers, but the network sees {elements}");
+        let (Some(classes), Some(labels)) = (self.dit.classes, examples.labels()) else { return Ok(()) };
         let beyond = labels.iter().position(|&label| label as usize >= classes);
         beyond.map_or(Ok(()), |i| {
             let label = labels[i];
@@ -119,13 +144,13 @@ impl Task<'_> {
         })
     }
 
-    /// The loss of this task on random batches of `images`.
+    /// The loss of this task on random batches of `examples`.
     ///
     /// # Errors
     /// The backbone or the method does not fit the network.
     pub(crate) fn objective<'i>(
         &self,
-        images: &'i Images,
+        examples: &'i dyn Examples,
         backbone: &Weights,
         layout: &Layout,
         device: &Device,
@@ -143,7 +168,7 @@ impl Task<'_> {
         let draws = self.gate_draws();
         let empty = || Batcher::empty(self.optimisation.batch, self.dit, draws);
         Ok(DenoisingObjective {
-            batcher: Batcher::new(images, process, self.dit, flips, self.seed),
+            batcher: Batcher::new(examples, process, self.dit, flips, self.seed),
             batch: empty(),
             next: (empty(), None),
             trunk,

@@ -3,7 +3,7 @@
 use manifest::stage::Stage;
 
 use crate::job::{EngineError, Finished, Job};
-use crate::{activation, denoising, distance, extractor, features, measures, sampling};
+use crate::{activation, denoising, distance, encoding, extractor, features, measures, sampling};
 
 /// Executes one stage on the job's threads.
 ///
@@ -15,8 +15,10 @@ pub fn execute(job: &Job) -> Result<Finished, EngineError> {
     pool.map_err(anyhow::Error::from)?.install(|| match job.stage {
         Stage::Pretrain(stage) => denoising::pretrain(job, stage),
         Stage::TrainExtractor(stage) => extractor::train_extractor(job, stage),
+        Stage::Encode(stage) => encoding::encode(job, stage),
         Stage::Train(stage) => denoising::train(job, stage),
         Stage::Sample(stage) => sampling::sample(job, stage),
+        Stage::Decode(stage) => encoding::decode(job, stage),
         Stage::Features(stage) => features::features(job, stage),
         Stage::Statistics(stage) => distance::statistics(job, stage),
         Stage::Metrics(stage) => distance::metrics(job, stage),

@@ -12,11 +12,12 @@ use models::extractor::Extractor;
 use models::weights::{self, Weights};
 use rayon::prelude::*;
 
+use crate::artifact;
+use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
 use crate::losses::Losses;
 use crate::trainables::Layout;
 use crate::training::{Objective, Trained, train};
-use crate::{artifact, images};
 
 /// Images between two looks at the clock.
 pub(crate) const BATCH: usize = 320;
@@ -138,7 +139,7 @@ impl Objective for ExtractorObjective<'_> {
 /// # Errors
 /// Those of the data and of training.
 pub fn train_extractor(job: &Job, stage: &stage::TrainExtractor) -> Result<Finished, EngineError> {
-    let images = images::open(job, &stage.data)?;
+    let images = Reader::open(job, &stage.data)?.load()?;
     let device = job.tensor_device()?;
     let held_out = images.len().checked_sub(stage.held_out).filter(|&n| n > 0 && stage.held_out > 0);
     let split = held_out.with_context(|| format!("{} images cannot hold {} out", images.len(), stage.held_out))?;

@@ -1,11 +1,12 @@
 //! The stage `features`: a network looks at images.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
-use manifest::extractor::{FeatureNetwork, InceptionWeights};
+use manifest::extractor::{FeatureNetwork, WeightsFrom};
 use manifest::plan::{Input, PlannedStage};
 use manifest::stage::{self, Stage};
 use models::extractor::Extractor;
@@ -13,9 +14,12 @@ use models::inception::{self, Inception};
 use models::weights;
 use rayon::prelude::*;
 
+use crate::autoencoder::Autoencoder;
 use crate::extractor::{BATCH, PART, network, pixels};
+use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job, Progress};
-use crate::{artifact, images};
+use crate::samples::Samples;
+use crate::{artifact, autoencoder};
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
 type Seen = (Vec<f32>, Vec<f32>);
@@ -40,9 +44,9 @@ impl Judge {
             FeatureNetwork::Cnn(config) => Ok(Self::Cnn(self::network(config, &read()?, device)?)),
             FeatureNetwork::Inception(config) => {
                 let weights = match config.inception {
-                    InceptionWeights::File => read_inception(job)?,
-                    InceptionWeights::Formula => {
-                        inception::formula_weights(inception::FORMULA_SEED).map_err(anyhow::Error::from)?
+                    WeightsFrom::File => read_inception(job)?,
+                    WeightsFrom::Formula => {
+                        inception::formula_weights(models::formula::FORMULA_SEED).map_err(anyhow::Error::from)?
                     }
                 };
                 let network = weights::constants(&weights, DType::F32, device).and_then(|w| Inception::new(&w));
@@ -102,15 +106,22 @@ fn open_inception(path: &Path) -> Result<weights::WeightFile> {
 /// # Errors
 /// Names the file, and every tensor that it lacks or has in another shape.
 pub fn inspect(planned: &PlannedStage) -> Result<()> {
-    let network = match &planned.stage {
-        Stage::Features(stage) => &stage.extractor,
-        Stage::InceptionScore(stage) => &stage.extractor,
+    let (extractor, autoencoder) = match &planned.stage {
+        Stage::Features(stage) => (Some(&stage.extractor), stage.latents.as_ref().map(|space| &space.autoencoder)),
+        Stage::InceptionScore(stage) => (Some(&stage.extractor), None),
+        Stage::Encode(stage) => (None, Some(&stage.autoencoder)),
+        Stage::Decode(stage) => (None, Some(&stage.latents.autoencoder)),
         _ => return Ok(()),
     };
-    match (network, planned.inputs.get("extractor")) {
-        (FeatureNetwork::Inception(_), Some(Input::File { path, .. })) => open_inception(path).map(|_| ()),
-        _ => Ok(()),
+    if let (Some(FeatureNetwork::Inception(_)), Some(Input::File { path, .. })) =
+        (extractor, planned.inputs.get("extractor"))
+    {
+        open_inception(path)?;
     }
+    if let (Some(network), Some(Input::File { path, .. })) = (autoencoder, planned.inputs.get("autoencoder")) {
+        autoencoder::open_file(path, &network.shape)?;
+    }
+    Ok(())
 }
 
 /// One channel as three alike.
@@ -118,31 +129,58 @@ fn coloured(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dim(1)? == 1 { x.repeat((1, 3, 1, 1))? } else { x.clone() })
 }
 
-/// Features of samples or of a dataset, `features` `[n, F]`, and Inception's `spatial` `[n, F']`.
+/// Features of samples or of a dataset, `features` `[n, F]`, and Inception's `spatial` `[n, F']`. Samples in latents are
+/// decoded on the way: no more than a few images are in memory.
 ///
 /// # Errors
 /// An input is missing or of another size than the network's.
 pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineError> {
-    let images = match &stage.data {
-        Some(source) => images::open(job, source)?,
-        None => artifact::read_images(job.input("samples")?)?,
-    };
     let device = job.tensor_device()?;
     let judge = Judge::open(job, &stage.extractor, &device)?;
     let (mut pooled, mut spatial) = (Vec::new(), Vec::new());
-    let all: Vec<usize> = (0..images.len()).collect();
-    for indices in all.chunks(BATCH) {
+    let mut look = |first: usize, images: &Images, total: usize| -> Result<(), EngineError> {
         if job.stopping() {
             return Err(EngineError::Interrupted);
         }
-        let parts = indices.par_chunks(PART).map(|part| judge.see(&images, part, &device));
+        let all: Vec<usize> = (0..images.len()).collect();
+        let parts = all.par_chunks(PART).map(|part| judge.see(images, part, &device));
         for (some, more) in parts.collect::<Result<Vec<_>>>().context("cannot look at the images")? {
             pooled.extend(some);
             spatial.extend(more);
         }
-        let done = (indices[0] + indices.len()) as u64;
-        (job.progress)(Progress { done, total: images.len() as u64, unit: "images", note: String::new() });
-    }
-    artifact::write_features(&job.directory.join(artifact::FEATURES), images.len(), pooled, spatial)?;
+        let done = (first + images.len()) as u64;
+        (job.progress)(Progress { done, total: total as u64, unit: "images", note: String::new() });
+        Ok(())
+    };
+    let count = match (&stage.data, &stage.latents) {
+        (Some(source), _) => {
+            let reader = Reader::open(job, source)?;
+            let count = reader.len();
+            reader.each(0..count, BATCH, |first, images| look(first, &images, count))?;
+            count
+        }
+        (None, None) => {
+            let samples = Samples::open(job.input("samples")?)?;
+            for range in parts(samples.len(), BATCH) {
+                look(range.start, &samples.images(range)?, samples.len())?;
+            }
+            samples.len()
+        }
+        (None, Some(space)) => {
+            let samples = Samples::open(job.input("samples")?)?;
+            let autoencoder = Autoencoder::open(job, &space.autoencoder)?;
+            for range in parts(samples.len(), PART) {
+                let latents = samples.latents(range.clone())?;
+                look(range.start, &autoencoder.decode(&latents, samples.side(), space)?, samples.len())?;
+            }
+            samples.len()
+        }
+    };
+    artifact::write_features(&job.directory.join(artifact::FEATURES), count, pooled, spatial)?;
     Ok(Finished::completed(artifact::FEATURES))
+}
+
+/// `0..count` in ranges of `most`.
+fn parts(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(most).map(move |first| first..(first + most).min(count))
 }

@@ -34,8 +34,8 @@ impl Device {
 pub struct Job<'a> {
     /// Its parameters.
     pub stage: &'a Stage,
-    /// Input files by role (`backbone`, `trained`, `samples`, `extractor`, `features`, `reference`, `images`, `labels`,
-    /// `folder`, `captions`, `shards`).
+    /// Input files by role (`backbone`, `trained`, `latents`, `autoencoder`, `samples`, `extractor`, `features`, `reference`,
+    /// `images`, `labels`, `folder`, `captions`, `shards`).
     pub inputs: BTreeMap<String, PathBuf>,
     /// Working directory: checkpoints are kept and artifacts left here.
     pub directory: &'a Path,

@@ -1,4 +1,5 @@
-//! One stage of an experiment: pretrain, train, sample, features, statistics, metrics and other measures, activation.
+//! One stage of an experiment: pretrain, encode, train, sample, decode, features, statistics, metrics and other measures,
+//! activation.
 //!
 //! [`execute`] takes a stage's typed parameters and the files of its inputs, and leaves artifacts in a working directory.
 //! It knows no command line, no YAML and no results tree. Called again in the same directory after an interruption it
@@ -6,21 +7,26 @@
 
 mod activation;
 pub mod artifact;
+mod autoencoder;
 mod batch;
 pub mod bench;
 mod checkpoint;
 mod denoising;
 mod distance;
+mod encoding;
 mod execute;
 mod extractor;
 mod features;
 mod images;
 mod job;
+pub mod latents;
 mod loss;
 mod losses;
+mod mapped;
 mod measures;
 mod network;
 mod process;
+mod samples;
 mod sampling;
 pub mod size;
 mod trainables;

@@ -12,6 +12,7 @@ use crate::artifact;
 use crate::distance::read_statistics;
 use crate::features::Judge;
 use crate::job::{EngineError, Finished, Job};
+use crate::samples::Samples;
 
 /// The distance at infinitely many samples, `stage.name`.
 ///
@@ -62,12 +63,9 @@ pub fn inception_score(job: &Job, stage: &stage::InceptionScore) -> Result<Finis
 /// # Errors
 /// The input is missing; a sample is constant.
 pub fn similarity(job: &Job, stage: &stage::Similarity) -> Result<Finished, EngineError> {
-    let images = artifact::read_images(job.input("samples")?)?;
-    let (count, elements) = (stage.count.min(images.len()), images.elements());
-    let mut values = vec![0.0; count * elements];
-    for (i, sample) in values.chunks_exact_mut(elements).enumerate() {
-        images.normalised(i, false, sample);
-    }
+    let samples = Samples::open(job.input("samples")?)?;
+    let elements = samples.elements();
+    let values = samples.values(0..stage.count.min(samples.len()))?;
     let mut numbers = BTreeMap::new();
     for (name, similarity) in [("correlation", Similarity::Pearson), ("similarity", Similarity::Cosine)] {
         let of = PairStatistics::of(&values, elements, similarity).map_err(anyhow::Error::from)?;

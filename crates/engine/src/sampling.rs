@@ -1,4 +1,4 @@
-//! The stage `sample`: noise to images, in batches whose finished ones survive a kill.
+//! The stage `sample`: noise to images or latents, in batches whose finished ones survive a kill.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,12 @@ use manifest::dit::DitConfig;
 use manifest::stage;
 use random::{Draws, Stream};
 use rayon::prelude::*;
+use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
-use crate::artifact;
 use crate::job::{EngineError, Finished, Job, Progress};
 use crate::network::Network;
-use crate::process;
+use crate::{artifact, process, samples};
 
 /// Images drawn at once. The images do not depend on it.
 const BATCH: usize = 100;
@@ -26,32 +26,33 @@ const BATCH: usize = 100;
 pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError> {
     let sampler = process::sampler(&stage.diffusion, &stage.sampler, &stage.dit)?;
     let mut network = Network::for_sampling(job, stage)?;
-    let mut pixels = Vec::with_capacity(stage.count * elements(&stage.dit));
+    let dtype = if stage.latents.is_some() { Dtype::F32 } else { Dtype::U8 };
+    let bytes = elements(&stage.dit) * dtype.bitsize() / 8;
     for first in (0..stage.count).step_by(BATCH) {
         let count = BATCH.min(stage.count - first);
         let file = batch_file(job.directory, first);
-        let images = match read_batch(&file, count * elements(&stage.dit)) {
-            Some(images) => images,
-            None => {
-                let images = draw(job, stage, &sampler, &mut network, first, count)?;
-                write_batch(&file, &images)?;
-                images
-            }
-        };
-        pixels.extend(images);
+        if read_batch(&file, count * bytes).is_none() {
+            let x = draw(job, stage, &sampler, &mut network, first, count)?;
+            write_batch(&file, &encoded(&stage.dit, dtype, &x))?;
+        }
         let (done, total) = ((first + count) as u64, stage.count as u64);
         (job.progress)(Progress { done, total, unit: "images", note: String::new() });
     }
     let (channels, side) = (stage.dit.channels, stage.dit.image_size);
-    let images = Images::new(channels, side, pixels);
-    artifact::write_images(&job.directory.join(artifact::SAMPLES), &images)?;
+    let batches = (0..stage.count).step_by(BATCH).map(|first| {
+        let file = batch_file(job.directory, first);
+        read_batch(&file, BATCH.min(stage.count - first) * bytes)
+            .with_context(|| format!("{} is damaged: start the stage again", file.display()))
+    });
+    let shape = [stage.count, channels, side, side];
+    artifact::write_parts(&job.directory.join(artifact::SAMPLES), (samples::TENSOR, dtype, &shape), batches)?;
     for first in (0..stage.count).step_by(BATCH) {
         std::fs::remove_file(batch_file(job.directory, first)).context("cannot remove a finished batch")?;
     }
     Ok(Finished::completed(artifact::SAMPLES))
 }
 
-/// Samples `first..first + count` as bytes.
+/// Samples `first..first + count`.
 ///
 /// # Errors
 /// [`EngineError::Interrupted`], and those of the network.
@@ -62,7 +63,7 @@ pub(crate) fn draw(
     network: &mut Network,
     first: usize,
     count: usize,
-) -> Result<Vec<u8>, EngineError> {
+) -> Result<Vec<f32>, EngineError> {
     let elements = elements(&stage.dit);
     network.set_labels(sample_labels(stage, first, count));
     let mut x = vec![0.0; count * elements];
@@ -79,7 +80,15 @@ pub(crate) fn draw(
             sampler.advance(call, x, output, std::slice::from_mut(history), (first + i) as u64, stage.seed);
         });
     }
-    Ok(Images::from_normalised(stage.dit.channels, stage.dit.image_size, &x).pixels)
+    Ok(x)
+}
+
+/// Samples as they are kept: images in bytes, latents as they are.
+fn encoded(dit: &DitConfig, dtype: Dtype, x: &[f32]) -> Vec<u8> {
+    match dtype {
+        Dtype::U8 => Images::from_normalised(dit.channels, dit.image_size, x).pixels,
+        _ => x.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
 }
 
 /// Keeps a finished batch until all are: its bytes, then their hash.
@@ -114,7 +123,7 @@ fn elements(dit: &DitConfig) -> usize {
 }
 
 fn batch_file(directory: &Path, first: usize) -> PathBuf {
-    directory.join(format!("samples-{first:06}.u8"))
+    directory.join(format!("samples-{first:06}.part"))
 }
 
 #[cfg(test)]

@@ -95,12 +95,10 @@ impl Artifact<'_> {
                     stages.extend(planned.stages.into_iter().filter(|stage| seen.insert(stage.key)));
                 }
                 Ok(Err(reason)) => not_run.extend(self.left_out(block, &reason)),
-                Err(error @ (Error::Missing(_) | Error::Unsupported { .. })) => {
+                Err(error @ Error::Missing(_)) => {
                     let text = error.to_string();
                     not_run.extend(self.left_out(block, &text));
-                    if matches!(error, Error::Missing(_)) {
-                        missing.get_or_insert(text);
-                    }
+                    missing.get_or_insert(text);
                     first_error.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -140,7 +138,7 @@ impl Artifact<'_> {
         let networks = Networks::load(&workspace.files, &scale)?;
         let dit = &networks.backbone.value.dit;
         let expanded = expand(manifest, block, self.preset, &self.reach.method, self.claims, dit)?;
-        let judge = networks.supported(&scale)?;
+        let judge = networks.judge(&scale);
         let mut gather = workspace.gather();
         let inputs = networks.gather(&scale, &mut gather);
         gather.finish()?;
@@ -156,6 +154,7 @@ impl Artifact<'_> {
             overrides: request.overrides.clone(),
             preset: self.preset_name.to_owned(),
             seeds,
+            space: networks.backbone.value.space.clone(),
             dit: dit.clone(),
             diffusion: networks.backbone.value.diffusion.clone(),
             groups,

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use indexmap::IndexMap;
-
+use crate::autoencoder::LatentSpace;
 use crate::digest::Key;
 use crate::files::Loaded;
-use crate::gather::{Gather, Images, Inputs, Network, planned};
+use crate::gather::{Examples, Gather, Images, Network};
 use crate::manifest::Measure;
 use crate::method::Method;
 use crate::networks::Judge;
@@ -15,9 +14,10 @@ use crate::problem::Error;
 use crate::recipe::BackboneRecipe;
 use crate::scale::{Evaluation, Optimisation, Scale};
 use crate::stage::{
-    Activation, Coverage, Extrapolation, FeatureKind, Features, InceptionScore, Metrics, Sample, Similarity, Stage,
-    Statistics, Train,
+    Activation, Coverage, Decode, Extrapolation, FeatureKind, Features, InceptionScore, Metrics, Sample, Similarity,
+    Stage, Statistics, Train,
 };
+use crate::stages::{Inputs, Stages};
 
 /// Samples behind a published distance: with fewer, the distance at infinitely many says something of its own.
 const PUBLISHED_SAMPLES: usize = 50_000;
@@ -31,28 +31,8 @@ const NEIGHBOURS: usize = 3;
 const SPLIT: usize = 5_000;
 /// Samples whose pairs are compared (Table 5).
 const COMPARED: usize = 1_000;
-/// Samples of a class that is shown.
+/// Samples that are shown: of a class, and of those that must be decoded first.
 const SHOWN: usize = 16;
-
-/// Every stage once, inputs before those who need them.
-#[derive(Default)]
-struct Stages(IndexMap<Key, PlannedStage>);
-
-impl Stages {
-    fn add(&mut self, stage: Stage, inputs: Inputs) -> Result<Key, Error> {
-        Ok(self.put(planned(stage, inputs)?))
-    }
-
-    fn put(&mut self, planned: PlannedStage) -> Key {
-        let key = planned.key;
-        self.0.entry(key).or_insert(planned);
-        key
-    }
-
-    fn into_vec(self) -> Vec<PlannedStage> {
-        self.0.into_values().collect()
-    }
-}
 
 /// What a cell runs.
 pub(crate) struct Run<'a> {
@@ -70,8 +50,10 @@ pub(crate) struct Chains<'a> {
     backbone: &'a BackboneRecipe,
     judge: Judge,
     measures: &'a [Measure],
-    data: Images,
+    examples: Examples,
     backbone_input: Input,
+    /// What samples are latents of; nothing in pixels.
+    latents: Option<LatentSpace>,
     /// Nothing where its weights are a formula.
     extractor_input: Option<Input>,
     autoencoder: Inputs,
@@ -85,7 +67,7 @@ pub(crate) struct Chains<'a> {
 pub(crate) struct ChainInputs {
     backbone: Network,
     extractor: Network,
-    data: Images,
+    examples: Examples,
     reference: Images,
     floor: Option<Images>,
     autoencoder: Inputs,
@@ -102,13 +84,17 @@ impl ChainInputs {
     ) -> Self {
         let Evaluation { reference, floor, .. } = &scale.value.evaluation;
         let floor = floor.as_ref().map(|floor| floor.head(scale.value.sample.count));
+        let space = &recipe.value.space;
+        let autoencoder = gather.autoencoder(space, &recipe.node);
+        let images = gather.images(&scale.value.data, &scale.node, "data");
+        let flips = scale.value.train.horizontal_flip;
         Self {
             backbone,
             extractor,
-            data: gather.images(&scale.value.data, &scale.node, "data"),
+            examples: Examples::new(images, space, autoencoder.clone(), flips, &scale.value.numerics),
             reference: gather.images(reference, &scale.node, "evaluation.reference"),
             floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
-            autoencoder: gather.autoencoder(&recipe.value.space, &recipe.node),
+            autoencoder,
         }
     }
 }
@@ -125,7 +111,7 @@ impl<'a> Chains<'a> {
         let mut stages = Stages::default();
         let mut input = |network| match network {
             Network::Shipped(input) => Ok(Some(input)),
-            Network::Trained(training) => Ok(Some(Input::Stage(stages.put(training.plan()?)))),
+            Network::Trained(training) => Ok(Some(Input::Stage(training.plan(&mut stages)?))),
             Network::Formula => Ok(None),
             Network::Missing => unreachable!("missing inputs are reported before"),
         };
@@ -135,6 +121,7 @@ impl<'a> Chains<'a> {
             let stage = Features {
                 extractor: judge.network.clone(),
                 data: Some(images.source),
+                latents: None,
                 numerics: scale.numerics.clone(),
             };
             let mut inputs = images.inputs;
@@ -149,14 +136,15 @@ impl<'a> Chains<'a> {
         let has_spatial = measures.contains(&Measure::SpatialDistance) && judge.network.has_spatial();
         let (statistics, spatial) = (statistics(pooled)?, has_spatial.then(|| statistics(spatial)).transpose()?);
         let reference = Reference { features, statistics, spatial };
-        let (data, autoencoder) = (inputs.data, inputs.autoencoder);
+        let ChainInputs { examples, autoencoder, .. } = inputs;
         Ok(Self {
             scale,
             backbone,
             judge,
             measures,
-            data,
+            examples,
             backbone_input,
+            latents: backbone.space.latents(),
             extractor_input,
             autoencoder,
             reference,
@@ -169,10 +157,8 @@ impl<'a> Chains<'a> {
     pub(crate) fn finish(mut self) -> Result<(Reference, Option<Key>, Vec<PlannedStage>), Error> {
         let floor = self.floor.map(|features| self.metrics(features)).transpose()?;
         // Where all cells start from scratch, nobody reads the backbone.
-        if let Input::Stage(key) = self.backbone_input
-            && !self.stages.0.values().any(|planned| planned.dependencies().any(|needed| needed == key))
-        {
-            self.stages.0.shift_remove(&key);
+        if let Input::Stage(key) = self.backbone_input {
+            self.stages.remove_unread(key);
         }
         Ok((self.reference, floor, self.stages.into_vec()))
     }
@@ -191,10 +177,12 @@ impl<'a> Chains<'a> {
         let mut planned = self.judge(method, seed, train, 0.0)?;
         planned.activation = activation;
         planned.measures = self.measures(planned.sample, planned.features)?;
+        planned.decoded = self.decode(planned.sample, self.scale.sample.count)?;
         for &class in run.classes {
             let classes = self.backbone.dit.classes.unwrap_or(1) as u32;
             let stage = Sample { class: Some(class % classes), count: SHOWN, ..self.sampling(method, seed, 0.0) };
-            planned.classes.push((class, self.sample(stage, train)?));
+            let sample = self.sample(stage, train)?;
+            planned.classes.push((class, self.decode(sample, SHOWN)?.unwrap_or(sample)));
         }
         Ok(planned)
     }
@@ -210,7 +198,7 @@ impl<'a> Chains<'a> {
         let features = self.features(sample)?;
         let metrics = self.metrics(features)?;
         let (measures, classes) = (Vec::new(), Vec::new());
-        Ok(CellRun { seed, train, sample, features, metrics, activation: None, measures, classes })
+        Ok(CellRun { seed, train, sample, decoded: None, features, metrics, activation: None, measures, classes })
     }
 
     /// The backbone, unless the method starts from none, and `others`.
@@ -235,15 +223,15 @@ impl<'a> Chains<'a> {
         let stage = Stage::Train(Train {
             dit: self.backbone.dit.clone(),
             method: run.method.clone(),
-            data: self.data.source.clone(),
+            data: self.examples.source(),
+            latents: self.latents.clone(),
             diffusion: self.backbone.diffusion.clone(),
             optimisation,
             seed,
             numerics: self.scale.numerics.clone(),
         });
         let mut inputs = self.backbone_and(run.method, []);
-        inputs.extend(self.data.inputs.clone());
-        inputs.extend(self.autoencoder.clone());
+        inputs.extend(self.examples.inputs(&mut self.stages)?);
         self.stages.add(stage, inputs)
     }
 
@@ -252,6 +240,7 @@ impl<'a> Chains<'a> {
             dit: self.backbone.dit.clone(),
             method: method.clone(),
             diffusion: self.backbone.diffusion.clone(),
+            latents: self.latents.clone(),
             sampler: self.scale.sample.sampler.canonical(),
             count: self.scale.sample.count,
             seed: self.scale.sample.seed.wrapping_add(seed),
@@ -262,18 +251,28 @@ impl<'a> Chains<'a> {
     }
 
     fn sample(&mut self, stage: Sample, train: Option<Key>) -> Result<Key, Error> {
-        let mut inputs = self.backbone_and(&stage.method, train.map(|key| ("trained", key)));
-        inputs.extend(self.autoencoder.clone());
+        let inputs = self.backbone_and(&stage.method, train.map(|key| ("trained", key)));
         self.stages.add(Stage::Sample(stage), inputs)
+    }
+
+    /// The first samples as images, `count` at most; nothing where samples are images anyway.
+    fn decode(&mut self, sample: Key, count: usize) -> Result<Option<Key>, Error> {
+        let Some(latents) = self.latents.clone() else { return Ok(None) };
+        let stage = Stage::Decode(Decode { latents, count: SHOWN.min(count), numerics: self.scale.numerics.clone() });
+        let mut inputs = stage_inputs([("samples", sample)]);
+        inputs.extend(self.autoencoder.clone());
+        self.stages.add(stage, inputs).map(Some)
     }
 
     fn features(&mut self, sample: Key) -> Result<Key, Error> {
         let stage = Stage::Features(Features {
             extractor: self.judge.network.clone(),
             data: None,
+            latents: self.latents.clone(),
             numerics: self.scale.numerics.clone(),
         });
-        let inputs = self.with_extractor(("samples", sample));
+        let mut inputs = self.with_extractor(("samples", sample));
+        inputs.extend(self.autoencoder.clone());
         self.stages.add(stage, inputs)
     }
 

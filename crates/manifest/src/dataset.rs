@@ -48,16 +48,19 @@ impl Dataset {
         match self {
             Self::Faces(faces) => Some(faces.count),
             Self::Idx(idx) => Some(idx.count),
-            Self::ImageFolder(_) | Self::ClassFolders(_) | Self::Captions(_) | Self::WebDataset(_) => None,
+            Self::ImageFolder(folder) | Self::ClassFolders(folder) => folder.count,
+            Self::Captions(_) | Self::WebDataset(_) => None,
         }
     }
 
-    /// Its first `count` images; of a folder, all.
+    /// Its first `count` images, where it says how many it has; else all.
     pub(crate) fn head(&self, count: usize) -> Self {
         match self {
             Self::Faces(faces) => Self::Faces(Faces { count, ..faces.clone() }),
             Self::Idx(idx) => Self::Idx(Idx { count, ..idx.clone() }),
-            Self::ImageFolder(_) | Self::ClassFolders(_) | Self::Captions(_) | Self::WebDataset(_) => self.clone(),
+            Self::ImageFolder(folder) => Self::ImageFolder(folder.head(count)),
+            Self::ClassFolders(folder) => Self::ClassFolders(folder.head(count)),
+            Self::Captions(_) | Self::WebDataset(_) => self.clone(),
         }
     }
 
@@ -68,6 +71,10 @@ impl Dataset {
         match (self, other) {
             (Self::Faces(a), Self::Faces(b)) => meet((a.first, a.count), (b.first, b.count)),
             (Self::Idx(a), Self::Idx(b)) => a.images == b.images && meet((a.first, a.count), (b.first, b.count)),
+            // All of them begin with the first image.
+            (Self::ImageFolder(a), Self::ImageFolder(b)) | (Self::ClassFolders(a), Self::ClassFolders(b)) => {
+                a.folder == b.folder
+            }
             _ => false,
         }
     }
@@ -85,11 +92,11 @@ impl Dataset {
                 Source::Idx { image_size: *image_size, first: *first, count: *count },
                 vec![("images", images), ("labels", labels)],
             ),
-            Self::ImageFolder(ImageFolder { folder, image_size }) => {
-                (Source::ImageFolder { image_size: *image_size }, vec![("folder", folder)])
+            Self::ImageFolder(ImageFolder { folder, image_size, count }) => {
+                (Source::ImageFolder { image_size: *image_size, count: *count }, vec![("folder", folder)])
             }
-            Self::ClassFolders(ImageFolder { folder, image_size }) => {
-                (Source::ClassFolders { image_size: *image_size }, vec![("folder", folder)])
+            Self::ClassFolders(ImageFolder { folder, image_size, count }) => {
+                (Source::ClassFolders { image_size: *image_size, count: *count }, vec![("folder", folder)])
             }
             Self::Captions(Captions { captions, folder, image_size }) => {
                 (Source::Captions { image_size: *image_size }, vec![("captions", captions), ("folder", folder)])
@@ -137,11 +144,21 @@ pub struct Idx {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFolder {
-    /// The folder.
+    /// The folder, or (`image_folder` only) an uncompressed tar archive of one.
     pub folder: String,
     /// Side in pixels after resizing and centre crop.
     #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
+    /// Number of images, from the first on; all where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub count: Option<usize>,
+}
+
+impl ImageFolder {
+    fn head(&self, count: usize) -> Self {
+        Self { count: self.count.map(|_| count), ..self.clone() }
+    }
 }
 
 /// Images with captions.
@@ -187,11 +204,17 @@ pub enum Source {
     ImageFolder {
         /// Side in pixels.
         image_size: usize,
+        /// Number of images, from the first on; all where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<usize>,
     },
     /// Input `folder`.
     ClassFolders {
         /// Side in pixels.
         image_size: usize,
+        /// Number of images, from the first on; all where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<usize>,
     },
     /// Inputs `captions` and `folder`.
     Captions {
@@ -203,4 +226,27 @@ pub enum Source {
         /// Side in pixels.
         image_size: usize,
     },
+}
+
+impl Source {
+    /// Side of an image in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Faces(Faces { image_size, .. })
+            | Self::Idx { image_size, .. }
+            | Self::ImageFolder { image_size, .. }
+            | Self::ClassFolders { image_size, .. }
+            | Self::Captions { image_size }
+            | Self::WebDataset { image_size } => *image_size,
+        }
+    }
+
+    /// Number of images; `None` where only the files know.
+    pub fn count(&self) -> Option<usize> {
+        match self {
+            Self::Faces(Faces { count, .. }) | Self::Idx { count, .. } => Some(*count),
+            Self::ImageFolder { count, .. } | Self::ClassFolders { count, .. } => *count,
+            Self::Captions { .. } | Self::WebDataset { .. } => None,
+        }
+    }
 }

@@ -37,16 +37,16 @@ pub enum FeatureNetwork {
 #[serde(deny_unknown_fields)]
 pub struct InceptionNetwork {
     /// Where its weights come from.
-    pub inception: InceptionWeights,
+    pub inception: WeightsFrom,
 }
 
-/// Where Inception's weights come from.
+/// Where the weights of a network come from that no recipe trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum InceptionWeights {
-    /// A file, the stage's input `extractor`.
+pub enum WeightsFrom {
+    /// A file, an input of the stage (`extractor`, `autoencoder`).
     File,
-    /// A formula (`models::inception::formula_weights`): no file is read.
+    /// A formula (`models::formula`): no file is read.
     Formula,
 }
 

@@ -1,18 +1,15 @@
 //! What stages read: data and weights looked up, what is missing remembered, networks that must be trained first.
 
-use std::collections::BTreeMap;
-
 use crate::dataset::{Dataset, Source};
+use crate::digest::Key;
 use crate::lookup::Lookup;
-use crate::plan::{Input, PlannedStage};
+use crate::plan::Input;
 use crate::problem::{Error, Missing, Place};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
 use crate::scale::{Numerics, Weights};
-use crate::stage::{Pretrain, Stage, TrainExtractor};
+use crate::stage::{Encode, Pretrain, Stage, TrainExtractor};
+use crate::stages::{Inputs, Stages};
 use crate::tree::Node;
-
-/// Inputs of a stage by name.
-pub(crate) type Inputs = BTreeMap<String, Input>;
 
 /// A dataset that has been found.
 #[derive(Clone)]
@@ -50,13 +47,58 @@ impl Gather<'_> {
         self.lookup.weights(weights, place).map_err(|missing| self.missing.push(*missing)).ok()
     }
 
-    /// The autoencoder is an input of every stage that crosses between images and latents.
+    /// The autoencoder's file, an input of every stage that crosses between images and latents.
     pub(crate) fn autoencoder(&mut self, space: &Space, node: &Node) -> Inputs {
-        match space {
-            Space::Pixels(_) => Inputs::new(),
-            Space::Latents(latents) => {
-                let input = self.weights(&latents.autoencoder, &node.place_of("space.autoencoder.file"));
-                input.map(|input| ("autoencoder".to_owned(), input)).into_iter().collect()
+        let weights = match space {
+            Space::Pixels(_) => None,
+            Space::Latents(latents) => latents.autoencoder.weights(),
+        };
+        let place = node.place_of("space.autoencoder.weights.file");
+        let input = weights.and_then(|weights| self.weights(weights, &place));
+        input.map(|input| ("autoencoder".to_owned(), input)).into_iter().collect()
+    }
+}
+
+/// What a network is trained on: images, or the latents that a stage makes of them.
+pub(crate) struct Examples {
+    images: Images,
+    /// That stage; nothing for a network that sees pixels.
+    encode: Option<Encode>,
+    autoencoder: Inputs,
+}
+
+impl Examples {
+    /// Those of a network that sees `space`, whose autoencoder has the inputs `autoencoder`.
+    pub(crate) fn new(
+        images: Images,
+        space: &Space,
+        autoencoder: Inputs,
+        horizontal_flip: bool,
+        numerics: &Numerics,
+    ) -> Self {
+        let encode = space.latents().map(|latents| Encode {
+            autoencoder: latents.autoencoder,
+            data: images.source.clone(),
+            horizontal_flip,
+            numerics: numerics.clone(),
+        });
+        Self { images, encode, autoencoder }
+    }
+
+    /// Where the images come from.
+    pub(crate) fn source(&self) -> Source {
+        self.images.source.clone()
+    }
+
+    /// What a stage that trains on them reads: the images' files, or the latents, whose stage is planned.
+    pub(crate) fn inputs(&self, stages: &mut Stages) -> Result<Inputs, Error> {
+        let files = self.images.inputs.clone();
+        match &self.encode {
+            None => Ok(files),
+            Some(encode) => {
+                let inputs = files.into_iter().chain(self.autoencoder.clone()).collect();
+                let latents = stages.add(Stage::Encode(encode.clone()), inputs)?;
+                Ok([("latents".to_owned(), Input::Stage(latents))].into())
             }
         }
     }
@@ -65,24 +107,26 @@ impl Gather<'_> {
 /// A recipe's stage, ready to be added.
 pub(crate) struct Training {
     stage: Stage,
-    inputs: Inputs,
+    examples: Examples,
 }
 
 impl Training {
     pub(crate) fn backbone(recipe: &BackboneRecipe, node: &Node, numerics: &Numerics, gather: &mut Gather<'_>) -> Self {
         let images = gather.images(&recipe.data, node, "data");
-        let mut inputs = images.inputs;
-        inputs.extend(gather.autoencoder(&recipe.space, node));
+        let autoencoder = gather.autoencoder(&recipe.space, node);
+        let flips = recipe.optimisation.horizontal_flip;
+        let examples = Examples::new(images, &recipe.space, autoencoder, flips, numerics);
         let stage = Stage::Pretrain(Pretrain {
             dit: recipe.dit.clone(),
-            data: images.source,
+            data: examples.source(),
+            latents: recipe.space.latents(),
             diffusion: recipe.diffusion.clone(),
             optimisation: recipe.optimisation.clone(),
             ema_halflife_iterations: recipe.ema_halflife_iterations,
             seed: recipe.seed,
             numerics: numerics.clone(),
         });
-        Self { stage, inputs }
+        Self { stage, examples }
     }
 
     pub(crate) fn extractor(
@@ -94,18 +138,20 @@ impl Training {
         let images = gather.images(&recipe.data, node, "data");
         let stage = Stage::TrainExtractor(TrainExtractor {
             extractor: recipe.extractor.clone(),
-            data: images.source,
+            data: images.source.clone(),
             held_out: recipe.held_out,
             optimisation: recipe.optimisation.clone(),
             seed: recipe.seed,
             numerics: numerics.clone(),
         });
-        Self { stage, inputs: images.inputs }
+        let examples = Examples { images, encode: None, autoencoder: Inputs::new() };
+        Self { stage, examples }
     }
 
-    /// The stage with its key.
-    pub(crate) fn plan(self) -> Result<PlannedStage, Error> {
-        planned(self.stage, self.inputs)
+    /// Plans the stage, and what it reads before it.
+    pub(crate) fn plan(self, stages: &mut Stages) -> Result<Key, Error> {
+        let inputs = self.examples.inputs(stages)?;
+        stages.add(self.stage, inputs)
     }
 }
 
@@ -123,9 +169,4 @@ impl Network {
     pub(crate) fn shipped(weights: &Weights, place: &Place, gather: &mut Gather<'_>) -> Self {
         gather.weights(weights, place).map_or(Self::Missing, Self::Shipped)
     }
-}
-
-/// A stage with its key. Its numbers are finite, since the files were checked.
-pub(crate) fn planned(stage: Stage, inputs: Inputs) -> Result<PlannedStage, Error> {
-    PlannedStage::new(stage, inputs).map_err(|error| Error::at(&Place::Nowhere, error.to_string()))
 }

@@ -4,6 +4,7 @@
 //! each `block` (a table) `expand` (cells with every field explicit) -> `chain` and `table` (stages with keys) ->
 //! [`plan::Plan`]. The way in is [`Workspace`].
 
+pub mod autoencoder;
 pub mod canonical;
 pub mod claim;
 pub mod content;
@@ -37,6 +38,7 @@ mod lookup;
 mod networks;
 mod overrides;
 mod read;
+mod stages;
 mod table;
 mod tree;
 mod validate;

@@ -1,13 +1,12 @@
 //! The networks that a scale names: their recipes, and their weights or the stages that train them.
 
 use crate::chain::ChainInputs;
-use crate::extractor::{FeatureNetwork, InceptionNetwork, InceptionWeights};
+use crate::extractor::{FeatureNetwork, InceptionNetwork, WeightsFrom};
 use crate::files::{Files, Loaded};
 use crate::gather::{Gather, Network, Training};
 use crate::problem::{Error, Problems};
-use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe, Space};
+use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe};
 use crate::scale::{Extractor, Scale};
-use crate::tree::Node;
 use crate::validate::Checked;
 
 /// The recipes that a scale names, checked together with it.
@@ -55,25 +54,19 @@ impl Networks {
         ChainInputs::gather(scale, &self.backbone, backbone, extractor, gather)
     }
 
-    /// The extractor's network and what its numbers are called. An error if the scale asks for what no stage can do yet,
-    /// before anyone fetches files for it.
-    pub(crate) fn supported(&self, scale: &Loaded<Scale>) -> Result<Judge, Error> {
-        in_pixels(&self.backbone.value.space, &self.backbone.node)?;
-        Ok(self.judge(scale))
-    }
-
-    fn judge(&self, scale: &Loaded<Scale>) -> Judge {
+    /// The extractor's network and what its numbers are called.
+    pub(crate) fn judge(&self, scale: &Loaded<Scale>) -> Judge {
         let inception = |inception| FeatureNetwork::Inception(InceptionNetwork { inception });
         let other =
             |network, name: &str| Judge { network, distance: format!("fd_{name}"), score: format!("is_{name}") };
         match &scale.value.extractor {
             Extractor::Inception(file) if file.is_published() => Judge {
-                network: inception(InceptionWeights::File),
+                network: inception(WeightsFrom::File),
                 distance: "fid".to_owned(),
                 score: "inception_score".to_owned(),
             },
-            Extractor::Inception(_) => other(inception(InceptionWeights::File), "inception"),
-            Extractor::InceptionFormula(_) => other(inception(InceptionWeights::Formula), "inception_formula"),
+            Extractor::Inception(_) => other(inception(WeightsFrom::File), "inception"),
+            Extractor::InceptionFormula(_) => other(inception(WeightsFrom::Formula), "inception_formula"),
             Extractor::Cnn(_) => {
                 let cnn = &self.extractor.as_ref().expect("loaded with the scale").value.extractor;
                 other(FeatureNetwork::Cnn(cnn.clone()), &cnn.name)
@@ -106,17 +99,5 @@ fn extractor(files: &Files, scale: &Loaded<Scale>, name: &str) -> Result<Loaded<
     match value {
         Recipe::Extractor(value) => Ok(Loaded { file, node, value }),
         Recipe::Backbone(_) => Err(Error::at(&place, format!("`{file}` is the recipe of a backbone, no extractor"))),
-    }
-}
-
-/// An error where a backbone works on what no stage can read yet.
-pub(crate) fn in_pixels(space: &Space, recipe: &Node) -> Result<(), Error> {
-    match space {
-        Space::Pixels(_) => Ok(()),
-        Space::Latents(_) => Err(Error::Unsupported {
-            place: recipe.place_of("space"),
-            what: "a backbone in latent space".to_owned(),
-            instead: "use `space: {kind: pixels}`".to_owned(),
-        }),
     }
 }

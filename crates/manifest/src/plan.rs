@@ -11,6 +11,7 @@ use crate::digest::{Digest, Key};
 use crate::dit::DitConfig;
 use crate::manifest::Paper;
 use crate::method::Method;
+use crate::recipe::Space;
 use crate::scale::{Diffusion, Scale};
 use crate::stage::Stage;
 
@@ -65,6 +66,8 @@ pub struct Table {
     pub preset: String,
     /// Training seeds.
     pub seeds: Vec<u64>,
+    /// What the network sees.
+    pub space: Space,
     /// The network.
     pub dit: DitConfig,
     /// The diffusion process.
@@ -131,6 +134,9 @@ pub struct CellRun {
     pub train: Option<Key>,
     /// Sampling.
     pub sample: Key,
+    /// The first samples as images, where samples are latents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoded: Option<Key>,
     /// Features of the samples.
     pub features: Key,
     /// The distance to the reference.
@@ -139,16 +145,18 @@ pub struct CellRun {
     pub activation: Option<Key>,
     /// What else is measured: extrapolation, coverage, scores, a distance of other features.
     pub measures: Vec<Key>,
-    /// Samples of one class each, to be looked at: the class, as the paper numbers it, and the sampling.
+    /// Samples of one class each, to be looked at: the class, as the paper numbers it, and their sampling, or decoding
+    /// where samples are latents.
     pub classes: Vec<(u32, Key)>,
 }
 
 impl CellRun {
     /// The stages of the chain, each after its inputs.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
-        let chain = [self.train, Some(self.sample), Some(self.features), Some(self.metrics), self.activation];
+        let judged = [Some(self.features), Some(self.metrics), self.activation];
+        let chain = [self.train, Some(self.sample), self.decoded].into_iter().chain(judged);
         let more = self.measures.iter().copied().chain(self.classes.iter().map(|(_, key)| *key));
-        chain.into_iter().flatten().chain(more)
+        chain.flatten().chain(more)
     }
 }
 
@@ -296,6 +304,7 @@ mod tests {
             dit: dit(),
             method: Method::Finetune(Finetune::default()),
             data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
+            latents: None,
             diffusion: diffusion(),
             optimisation: Optimisation {
                 iterations: 300,
@@ -330,6 +339,7 @@ mod tests {
             dit: dit(),
             method: Method::Pretrained(Pretrained {}),
             diffusion: diffusion(),
+            latents: None,
             sampler: Sampler {
                 kind: SamplerKind::Ddpm,
                 steps: 50,

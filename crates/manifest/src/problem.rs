@@ -119,16 +119,6 @@ pub enum Error {
     /// Data or weights are missing: all of them (exit code 3).
     #[error("{}", lines(.0))]
     Missing(Vec<Missing>),
-    /// The manifests ask for something that this version cannot do yet (exit code 3).
-    #[error("{place}: {what} is not implemented yet; {instead}")]
-    Unsupported {
-        /// Where it is asked for.
-        place: Place,
-        /// What.
-        what: String,
-        /// What can be done instead.
-        instead: String,
-    },
 }
 
 impl Error {

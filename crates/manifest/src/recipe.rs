@@ -3,10 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::autoencoder::{Autoencoder, LatentSpace};
 use crate::dataset::Dataset;
 use crate::dit::DitConfig;
 use crate::extractor::ExtractorConfig;
-use crate::scale::{Diffusion, Numerics, Optimisation, Weights};
+use crate::scale::{Diffusion, Numerics, Optimisation};
 
 /// `experiments/*-backbone.yaml` and `experiments/*-extractor.yaml`; its name is that of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,11 +63,24 @@ pub struct Pixels {}
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Latents {
-    /// Side of an image over that of its latent.
-    #[schemars(range(min = 1, max = 1024))]
-    pub downsampling: usize,
-    /// Weights of the autoencoder.
-    pub autoencoder: Weights,
+    /// The autoencoder.
+    pub autoencoder: Autoencoder,
+    /// What latents are multiplied with before the network sees them, so that their variance is about one (Stable
+    /// Diffusion: 0.18215).
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub scale_factor: f64,
+}
+
+impl Space {
+    /// The latents as they enter a key; `None` for pixels.
+    pub fn latents(&self) -> Option<LatentSpace> {
+        match self {
+            Self::Pixels(_) => None,
+            Self::Latents(Latents { autoencoder, scale_factor }) => {
+                Some(LatentSpace { autoencoder: autoencoder.network(), scale_factor: *scale_factor })
+            }
+        }
+    }
 }
 
 /// A feature extractor from scratch.

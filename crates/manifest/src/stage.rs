@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::autoencoder::{AutoencoderNetwork, LatentSpace};
 use crate::dataset::Source;
 use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, FeatureNetwork};
@@ -16,13 +17,20 @@ pub enum Stage {
     Pretrain(Pretrain),
     /// Trains a feature extractor. Artifact: `weights.safetensors`.
     TrainExtractor(TrainExtractor),
+    /// Takes images to the moments of their latents. Inputs: the source's files, and `autoencoder` unless its weights are a
+    /// formula. Artifacts: `latents.safetensors`, and the shards that it counts.
+    Encode(Encode),
     /// Trains a method on top of a backbone. Inputs: `backbone`, unless it starts from scratch. Artifact:
     /// `weights.safetensors` (trained tensors only: backbone and patch where both learn).
     Train(Train),
     /// Draws samples. Inputs: `backbone`, unless the method starts from scratch, and `trained` unless it trains nothing.
     /// Artifact: `samples.safetensors`.
     Sample(Sample),
-    /// Features of samples (input `samples`) or of a dataset. Inputs: `extractor`. Artifact: `features.safetensors`.
+    /// Decodes the first of some samples in latents, to be looked at. Inputs: `samples`, and `autoencoder` unless its
+    /// weights are a formula. Artifact: `samples.safetensors`.
+    Decode(Decode),
+    /// Features of samples (input `samples`) or of a dataset. Inputs: `extractor`, and `autoencoder` where samples are
+    /// latents. Artifact: `features.safetensors`.
     Features(Features),
     /// Mean, covariance and its square root. Inputs: `features`. Artifact: `statistics.safetensors`.
     Statistics(Statistics),
@@ -46,8 +54,10 @@ impl Stage {
         match self {
             Self::Pretrain(stage) => ("pretrain", 1, Some(&stage.numerics)),
             Self::TrainExtractor(stage) => ("train_extractor", 1, Some(&stage.numerics)),
+            Self::Encode(stage) => ("encode", 1, Some(&stage.numerics)),
             Self::Train(stage) => ("train", 1, Some(&stage.numerics)),
             Self::Sample(stage) => ("sample", 1, Some(&stage.numerics)),
+            Self::Decode(stage) => ("decode", 1, Some(&stage.numerics)),
             Self::Features(stage) => ("features", 1, Some(&stage.numerics)),
             Self::Statistics(_) => ("statistics", 2, None),
             Self::Metrics(_) => ("metrics", 1, None),
@@ -79,6 +89,9 @@ pub struct Pretrain {
     pub dit: DitConfig,
     /// Training images. File inputs: those of the source.
     pub data: Source,
+    /// The latents that the network sees, which come from the input `latents` instead of images; `None` for pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latents: Option<LatentSpace>,
     /// The diffusion process.
     pub diffusion: Diffusion,
     /// Iterations, batch, learning rate.
@@ -108,6 +121,30 @@ pub struct TrainExtractor {
     pub numerics: Numerics,
 }
 
+/// Takes images to the moments of their latents: mean and logarithm of the variance of every element.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Encode {
+    /// The autoencoder.
+    pub autoencoder: AutoencoderNetwork,
+    /// The images. File inputs: those of the source.
+    pub data: Source,
+    /// Whether mirrored images are encoded, too.
+    pub horizontal_flip: bool,
+    /// Engine, precision and device.
+    pub numerics: Numerics,
+}
+
+/// Decodes the first of some samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decode {
+    /// The latents that they are.
+    pub latents: LatentSpace,
+    /// Number of samples, the first ones.
+    pub count: usize,
+    /// Engine, precision and device.
+    pub numerics: Numerics,
+}
+
 /// Trains a method on top of a backbone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Train {
@@ -117,6 +154,9 @@ pub struct Train {
     pub method: Method,
     /// Training images.
     pub data: Source,
+    /// The latents that the network sees, which come from the input `latents` instead of images; `None` for pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latents: Option<LatentSpace>,
     /// The diffusion process.
     pub diffusion: Diffusion,
     /// Iterations, batch, learning rate.
@@ -136,6 +176,9 @@ pub struct Sample {
     pub method: Method,
     /// The diffusion process.
     pub diffusion: Diffusion,
+    /// The latents that samples are; `None` for pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latents: Option<LatentSpace>,
     /// How it is run backwards.
     pub sampler: Sampler,
     /// Number of samples.
@@ -158,6 +201,9 @@ pub struct Features {
     pub extractor: FeatureNetwork,
     /// Real images; `None` where the input `samples` is read.
     pub data: Option<Source>,
+    /// The latents that the samples are, which are decoded; `None` for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latents: Option<LatentSpace>,
     /// Engine, precision and device.
     pub numerics: Numerics,
 }

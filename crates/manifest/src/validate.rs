@@ -1,5 +1,6 @@
 //! Conditions that tie several values together; what concerns one value alone is in its type's schema.
 
+use crate::autoencoder::VaeConfig;
 use crate::claim::{Claim, Direction};
 use crate::dataset::Dataset;
 use crate::dit::DitConfig;
@@ -63,9 +64,25 @@ impl Checked<'_> {
         }
     }
 
+    /// An autoencoder, and a network that sees its latents: whole groups of channels, and as many channels as latents have.
+    fn latents(&mut self, shape: &VaeConfig, dit: &DitConfig) {
+        let VaeConfig { latent_channels, groups, .. } = *shape;
+        let odd = shape.widths.iter().find(|width| *width % groups != 0);
+        self.require(odd.is_none(), "space.autoencoder.shape.groups", || {
+            format!("must divide all widths: {} is no multiple of {groups}", odd.unwrap_or(&0))
+        });
+        self.require(dit.channels == latent_channels, "dit.channels", || {
+            format!("must be {latent_channels}, the channels of a latent, found `{}`", dit.channels)
+        });
+    }
+
     pub(crate) fn backbone(&mut self, recipe: &BackboneRecipe) {
-        let BackboneRecipe { dit, data, optimisation, diffusion, .. } = recipe;
+        let BackboneRecipe { space, dit, data, optimisation, diffusion, .. } = recipe;
         self.dit(dit);
+        match space {
+            Space::Pixels(_) => {}
+            Space::Latents(latents) => self.latents(latents.autoencoder.shape(), dit),
+        }
         let (least, found) = (diffusion.shortest(), diffusion.timesteps);
         self.require(found >= least, "diffusion.timesteps", || {
             format!("must be at least {least} with this schedule, found `{found}`")
@@ -79,16 +96,24 @@ impl Checked<'_> {
     /// Images are what the backbone sees: their side (over that of a latent), their channels, their labels.
     fn images(&mut self, path: &str, data: &Dataset, recipe: &BackboneRecipe) {
         let dit = &recipe.dit;
-        let (side, channels) = match &recipe.space {
-            Space::Pixels(_) => (dit.image_size, Some(dit.channels)),
-            Space::Latents(latents) => (dit.image_size * latents.downsampling, None),
+        let (side, channels, whose) = match &recipe.space {
+            Space::Pixels(_) => (dit.image_size, dit.channels, "backbone"),
+            Space::Latents(latents) => {
+                let VaeConfig { image_channels, .. } = *latents.autoencoder.shape();
+                (
+                    dit.image_size.saturating_mul(latents.autoencoder.shape().downsampling()),
+                    image_channels,
+                    "autoencoder",
+                )
+            }
         };
         let found = data.image_size();
         let at = format!("{path}.image_size");
-        self.require(found == side, &at, || format!("must be {side}, which the backbone sees, found `{found}`"));
-        if let Some(channels) = channels {
-            self.channels(path, data, channels, "backbone");
-        }
+        self.require(found == side, &at, || {
+            let of = if whose == "backbone" { String::new() } else { format!(" in latents of {}", dit.image_size) };
+            format!("must be {side}, which the backbone sees{of}, found `{found}`")
+        });
+        self.channels(path, data, channels, whose);
         self.require(dit.classes.is_none() || data.has_labels(), path, || {
             "has no labels, but the backbone is class-conditional".to_owned()
         });
@@ -144,6 +169,9 @@ impl Checked<'_> {
         let timesteps = backbone.diffusion.timesteps;
         let misfit = sampler.misfit(timesteps);
         self.require(misfit.is_none(), "sample.sampler.steps", || misfit.unwrap_or_default());
+        self.require(!sampler.clip_x0 || backbone.space.latents().is_none(), "sample.sampler.clip_x0", || {
+            "must be false: latents reach beyond [-1, 1]".to_owned()
+        });
         let guidable = backbone.dit.classes.is_some() && backbone.dit.label_dropout > 0.0;
         self.require(sampler.guidance == 1.0 || guidable, "sample.sampler.guidance", || {
             "must be 1: the backbone has no null label to be guided away from".to_owned()

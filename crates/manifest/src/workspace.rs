@@ -8,11 +8,11 @@ use crate::digest::Digest;
 use crate::files::Files;
 use crate::gather::{Gather, Training};
 use crate::lookup::{HashFile, Lookup};
-use crate::networks::in_pixels;
 use crate::plan::Plan;
 use crate::problem::{Error, Place, Problems};
 use crate::published::Published;
 use crate::recipe::Recipe;
+use crate::stages::Stages;
 
 /// A repository with its folder `experiments`, and where data is looked for.
 pub struct Workspace {
@@ -119,7 +119,6 @@ impl Workspace {
         let mut gather = self.gather();
         let (title, training) = match &loaded.value {
             Recipe::Backbone(recipe) => {
-                in_pixels(&recipe.space, &loaded.node)?;
                 (&recipe.title, Training::backbone(recipe, &loaded.node, &recipe.numerics, &mut gather))
             }
             Recipe::Extractor(recipe) => {
@@ -128,7 +127,9 @@ impl Workspace {
         };
         gather.finish()?;
         let (artifact, title) = (stem(&loaded.file), title.clone());
-        let (file, stages) = (loaded.file.into(), vec![training.plan()?]);
+        let mut stages = Stages::default();
+        training.plan(&mut stages)?;
+        let (file, stages) = (loaded.file.into(), stages.into_vec());
         let (scale_name, tables, not_run) = (String::new(), Vec::new(), Vec::new());
         Ok(Plan { artifact, title, file, scale_name, tables, not_run, missing: None, stages })
     }

@@ -387,65 +387,61 @@ fn a_recipe_alone_is_the_stage_that_a_scale_plans() {
 }
 
 #[test]
-fn the_paper_scale_says_what_is_not_implemented_before_what_is_missing() {
+fn the_paper_scale_names_all_files_that_are_missing_and_plans_with_them() {
     let nowhere = tempfile::tempdir().unwrap();
     let empty = workspace().with_data_folders(vec![nowhere.path().to_owned()]);
-    let file = |name: &str, from: &str, changes: &[(&str, &str)]| {
-        let text = std::fs::read_to_string(workspace().root().join("experiments").join(from)).unwrap();
-        let text = changes.iter().fold(text, |text, (right, other)| text.replace(right, other));
-        let path = nowhere.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let load = |overrides: &[String]| {
-        let request = Request { scale: "paper".into(), overrides: overrides.to_vec(), seeds: None };
-        empty.load_artifact("table4", &request)
-    };
-    let unsupported = |overrides: &[String]| match load(overrides) {
-        Err(Error::Unsupported { what, .. }) => what,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(unsupported(&[]), "a backbone in latent space");
-    let Err(Error::Unsupported { what, .. }) = workspace().load_recipe("paper-backbone", &[]) else {
-        panic!("its recipe alone is accepted")
-    };
-    assert_eq!(what, "a backbone in latent space");
-    let cnn = file("cnn.yaml", "tiny-extractor.yaml", &[("image_size: 24", "image_size: 256")]);
-    let cnn = format!("extractor={{kind: cnn, recipe: {cnn}}}");
-    assert_eq!(unsupported(std::slice::from_ref(&cnn)), "a backbone in latent space");
+    let request = Request { scale: "paper".into(), ..Request::default() };
+    let Err(Error::Missing(missing)) = empty.load_artifact("table4", &request) else { panic!("nothing is missing") };
+    let wanted: BTreeSet<_> = missing.iter().map(|missing| missing.wanted.as_str()).collect();
+    let (autoencoder, inception) =
+        ("weights/sd-vae-ft-mse.safetensors", "weights/pt_inception-2015-12-05-6726825d.pth");
+    assert_eq!(wanted, BTreeSet::from(["ffhq256", "weights/dit-b2-ffhq256.safetensors", autoencoder, inception]));
+    assert!(matches!(empty.load_recipe("paper-backbone", &[]), Err(Error::Missing(missing)) if missing.len() == 2));
 
-    // In pixels, all files that are missing are named.
-    let latents =
-        "space: {kind: latents, downsampling: 8, autoencoder: {file: weights/sd-vae.safetensors, sha256: null}}";
-    let changes = [
-        (latents, "space: {kind: pixels}"),
-        ("image_size: 32", "image_size: 256"),
-        ("channels: 4", "channels: 3"),
-        ("patch: 2 ", "patch: 16"),
-    ];
-    let pixels = format!("backbone.recipe={}", file("pixels.yaml", "paper-backbone.yaml", &changes));
-    let overrides = [cnn, pixels];
-    let Err(Error::Missing(missing)) = load(&overrides) else { panic!("nothing is missing") };
-    let mut wanted: Vec<_> = missing.iter().map(|missing| missing.wanted.as_str()).collect();
-    wanted.dedup();
-    assert_eq!(wanted, ["weights/dit-b2-ffhq256.safetensors", "ffhq256"]);
-
-    // With stand-ins for the data, the chain has the paper's numbers.
+    // With stand-ins that have the pinned hashes, the chain has the paper's numbers.
     for folder in ["weights", "ffhq256"] {
         std::fs::create_dir_all(nowhere.path().join(folder)).unwrap();
     }
-    for file in [wanted[0], "ffhq256/00000.png"] {
+    for file in ["weights/dit-b2-ffhq256.safetensors", autoencoder, inception, "ffhq256/00000.png"] {
         std::fs::write(nowhere.path().join(file), file).unwrap();
     }
-    let plan = load(&overrides).unwrap_or_else(|error| panic!("{error}"));
+    let pinned: Vec<(&str, manifest::digest::Digest)> = [
+        (autoencoder, "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"),
+        (inception, manifest::scale::PUBLISHED_INCEPTION),
+    ]
+    .map(|(file, sha256)| (file, sha256.parse().unwrap()))
+    .into();
+    let hash = move |path: &std::path::Path| match pinned.iter().find(|(file, _)| path.ends_with(file)) {
+        Some((_, sha256)) => Ok(*sha256),
+        None => manifest::digest::Digest::of_file(path),
+    };
+    let full = workspace().with_data_folders(vec![nowhere.path().to_owned()]).with_hash(Box::new(hash));
+    let plan = full.load_artifact("table4", &request).unwrap_or_else(|error| panic!("{error}"));
     let table = &plan.tables[0];
     let run = &table.cells[2].runs[0];
+    let inputs = |key: Key| plan.stage(key).unwrap().inputs.keys().map(String::as_str).collect::<Vec<_>>();
     let Stage::Train(train) = &plan.stage(run.train.unwrap()).unwrap().stage else { panic!("no training") };
     assert_eq!((train.optimisation.iterations, train.optimisation.batch), (30_000, 128));
     assert_eq!((train.optimisation.learning_rate, train.optimisation.weight_decay), (1e-4, 0.0));
     assert_eq!((train.dit.tokens(), train.dit.hidden, train.dit.depth, train.dit.heads), (256, 768, 12, 12));
-    let sample = plan.stage(run.sample).unwrap();
-    assert_eq!(sample.inputs.keys().collect::<Vec<_>>(), ["backbone", "trained"]);
-    let Stage::Sample(sample) = &sample.stage else { panic!("no sampling") };
+    assert_eq!(train.latents.as_ref().unwrap().scale_factor, 0.18215);
+    assert_eq!(inputs(run.train.unwrap()), ["backbone", "latents"]);
+    assert_eq!(inputs(run.sample), ["backbone", "trained"]);
+    assert_eq!(inputs(run.features), ["autoencoder", "extractor", "samples"]);
+    assert_eq!(inputs(run.decoded.unwrap()), ["autoencoder", "samples"]);
+    let Stage::Sample(sample) = &plan.stage(run.sample).unwrap().stage else { panic!("no sampling") };
     assert_eq!((sample.count, sample.sampler.steps, sample.sampler.clip_x0), (50_000, 250, false));
+    let encodes: Vec<_> = plan.stages.iter().filter(|planned| planned.stage.kind() == "encode").collect();
+    let [encode] = encodes.as_slice() else { panic!("{} encodings", encodes.len()) };
+    assert_eq!(inputs(encode.key), ["autoencoder", "folder"]);
+    let Stage::Encode(encode) = &encode.stage else { panic!("no encoding") };
+    assert!(encode.horizontal_flip);
+}
+
+/// Pixels know nothing of latents: their stages have the parameters that they had.
+#[test]
+fn in_pixels_no_stage_speaks_of_latents() {
+    let (plan, table) = plan(&[]);
+    assert!(plan.stages.iter().all(|planned| json(&planned.stage).get("latents").is_none()));
+    assert!(table.cells.iter().flat_map(|cell| &cell.runs).all(|run| run.decoded.is_none()));
 }

@@ -40,6 +40,8 @@ pub enum Stream {
     PromptNoise = 12,
     /// Labels of samples; index = sample.
     SampleLabel = 13,
+    /// Noise between a latent's mean and the latent; step = iteration, index runs over (place, element).
+    LatentNoise = 14,
 }
 
 /// All draws of one (seed, stream, step), by index.

@@ -81,6 +81,7 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the sampler", json(&sample.sampler));
             add("the diffusion process", json(&sample.diffusion));
             add("the network", json(&sample.dit));
+            add("what the network sees", json(&sample.latents));
             // From scratch there is none, which is what Table 6 compares.
             if !sample.method.from_scratch() {
                 add("the backbone", input("backbone"));
@@ -93,7 +94,12 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the training settings", json(&Optimisation { iterations: 0, ..train.optimisation.clone() }));
             add("the training images", json(&train.data));
         }
-        Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Statistics(_) | Stage::Activation(_) => {}
+        Stage::Pretrain(_)
+        | Stage::TrainExtractor(_)
+        | Stage::Encode(_)
+        | Stage::Decode(_)
+        | Stage::Statistics(_)
+        | Stage::Activation(_) => {}
     }
     Ok(facts)
 }

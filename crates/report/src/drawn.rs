@@ -225,8 +225,7 @@ impl Sources<'_, '_> {
 
     fn activation(&self) -> Result<Option<Drawn>, Error> {
         let Some(cell) = self.default_cell() else { return Ok(None) };
-        let recorded =
-            |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key, "activation")));
+        let recorded = |run: &CellRun| Ok(run.activation.zip(Some(run.seed)).filter(|(key, _)| self.has(*key)));
         let Some((key, seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
         let gate::Weights { timesteps, blocks, prompts, values: weights } = gate::read(self.store, key)?;
         let steps = timesteps.len();
@@ -247,7 +246,7 @@ impl Sources<'_, '_> {
         let Some(cell) = self.default_cell() else { return Ok(None) };
         let recorded = |run: &CellRun| {
             let keys = run.activation.zip(run.train).filter(|(activation, train)| {
-                self.has(*activation, "activation") && self.store.open_artifact(*train, "train", WEIGHTS).is_ok()
+                self.has(*activation) && self.store.open_artifact(*train, "train", WEIGHTS).is_ok()
             });
             Ok(keys.map(|keys| (keys, run.seed)))
         };
@@ -342,9 +341,10 @@ impl Sources<'_, '_> {
         let tuned = self.table.cells.iter().find(|cell| matches!(cell.method, Method::PromptTuning(_)));
         let chosen: Vec<&PlannedCell> =
             self.table.cells.first().into_iter().chain(tuned).chain(self.default_cell()).collect();
-        let run = |cell: &PlannedCell, seed: u64| cell.runs.iter().find(|run| run.seed == seed).map(|run| run.sample);
-        let complete =
-            |seed: &u64| chosen.iter().all(|cell| run(cell, *seed).is_some_and(|key| self.has(key, "sample")));
+        let run = |cell: &PlannedCell, seed: u64| {
+            cell.runs.iter().find(|run| run.seed == seed).map(|run| run.decoded.unwrap_or(run.sample))
+        };
+        let complete = |seed: &u64| chosen.iter().all(|cell| run(cell, *seed).is_some_and(|key| self.has(key)));
         let Some(seed) = self.table.seeds.iter().copied().find(complete) else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
         let mut side = 0;
@@ -396,8 +396,7 @@ impl Sources<'_, '_> {
                 .iter()
                 .filter(|cell| cell.runs.iter().any(|run| run.classes.iter().any(|(own, _)| *own == class)))
                 .collect();
-            let complete =
-                |seed: &u64| showing.iter().all(|cell| key(cell, *seed).is_some_and(|key| self.has(key, "sample")));
+            let complete = |seed: &u64| showing.iter().all(|cell| key(cell, *seed).is_some_and(|key| self.has(key)));
             let Some(seed) = self.table.seeds.iter().copied().find(complete) else { continue };
             let (mut rows, mut side) = (Vec::new(), 0);
             for cell in showing {
@@ -420,9 +419,10 @@ impl Sources<'_, '_> {
         Ok(grids)
     }
 
-    /// Side and pixels of the first samples of a stage, of the same side as others (0 for any).
+    /// Side and pixels of the first images of a stage that samples or decodes, of the same side as others (0 for any).
     fn images(&self, key: Key, side: usize) -> Result<(usize, Vec<samples::Image>), Error> {
-        let path = self.store.open_artifact(key, "sample", "samples.safetensors")?;
+        let kind = self.plan.stage(key).map_or("sample", |planned| planned.stage.kind());
+        let path = self.store.open_artifact(key, kind, "samples.safetensors")?;
         let bytes = read(&path)?;
         let (shape, pixels) = tensor(&open(&bytes, &path)?, &path, "samples", Dtype::U8)?;
         let &[_, channels @ (1 | 3), height, width] = shape.as_slice() else {
@@ -435,8 +435,9 @@ impl Sources<'_, '_> {
         Ok((width, images.map(|planes| samples::image(planes, channels, width)).collect()))
     }
 
-    fn has(&self, key: Key, kind: &str) -> bool {
-        matches!(record(self.store.tree(), key, kind), Ok(Some(_))) && self.plan.stage(key).is_some()
+    fn has(&self, key: Key) -> bool {
+        let recorded = |kind: &str| matches!(record(self.store.tree(), key, kind), Ok(Some(_)));
+        self.plan.stage(key).is_some_and(|planned| recorded(planned.stage.kind()))
     }
 }
 

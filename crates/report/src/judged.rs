@@ -5,6 +5,7 @@ use manifest::dataset::Dataset;
 use manifest::dit::DitConfig;
 use manifest::method::Method;
 use manifest::plan::{Contrast, Table};
+use manifest::recipe::Space;
 use manifest::scale::{Extractor, SamplerKind};
 use metrics::{Difference, Outcome, Spread, Summary, Verdict};
 
@@ -207,6 +208,10 @@ fn is_paper_scale(table: &Table) -> bool {
     let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.is_published());
     let backbone = scale.backbone.weights.as_ref().is_some_and(|weights| weights.sha256.is_some())
         && is_shaped(&table.dit, &table.paper.backbone);
+    let encoded = match &table.space {
+        Space::Latents(latents) => latents.autoencoder.weights().is_some_and(|weights| weights.sha256.is_some()),
+        Space::Pixels(_) => false,
+    };
     let trained = train.iterations == table.paper.further_iterations
         && train.batch == PAPER_BATCH
         && train.learning_rate * train.learning_rate_multiplier == PAPER_LEARNING_RATE;
@@ -217,7 +222,14 @@ fn is_paper_scale(table: &Table) -> bool {
         && !sampler.clip_x0;
     let images =
         [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
-    table.scale_name == "paper" && table.overrides.is_empty() && inception && backbone && trained && sampled && images
+    table.scale_name == "paper"
+        && table.overrides.is_empty()
+        && inception
+        && backbone
+        && encoded
+        && trained
+        && sampled
+        && images
 }
 
 /// Whether a network has the shape of the paper's name for it, on the latents of 256 x 256 images (DiT, Peebles & Xie
@@ -230,13 +242,16 @@ fn is_shaped(dit: &DitConfig, name: &str) -> bool {
     DitConfig::published(name, dit.classes).is_some_and(|published| shape(&published) == shape(dit))
 }
 
-/// Whether a folder of images bears the name that the paper gives its images (`FFHQ 256`: `ffhq256`, in 256 x 256).
+/// Whether all of a folder of images is meant, and it bears the name that the paper gives its images (`FFHQ 256`:
+/// `ffhq256`, in 256 x 256).
 fn is_called(images: &Dataset, name: &str) -> bool {
     let Dataset::ImageFolder(folder) = images else { return false };
     let plain = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
     };
-    plain(&folder.folder) == plain(name) && plain(name).ends_with(&folder.image_size.to_string())
+    folder.count.is_none()
+        && plain(&folder.folder) == plain(name)
+        && plain(name).ends_with(&folder.image_size.to_string())
 }
 
 /// The mean over training seeds.

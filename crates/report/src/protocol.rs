@@ -4,6 +4,7 @@ use manifest::dataset::Dataset;
 use manifest::digest::Key;
 use manifest::method::Method;
 use manifest::plan::{Input, Plan, Table};
+use manifest::recipe::Space;
 use manifest::scale::{DeviceKind, Dtype, Extractor, SamplerKind};
 use manifest::stage::Stage;
 
@@ -87,6 +88,13 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
             }
         ),
     ];
+    if let Space::Latents(latents) = &table.space {
+        let weights = match latents.autoencoder.weights() {
+            Some(weights) => code(&weights.file),
+            None => "weights by formula".to_owned(),
+        };
+        parts.insert(2, format!("latents of an autoencoder ({weights}) x {}", latents.scale_factor));
+    }
     if !table.overrides.is_empty() {
         let overrides: Vec<String> = table.overrides.iter().map(|text| code(text)).collect();
         parts.push(format!("**with overrides** {}", overrides.join(", ")));
@@ -186,7 +194,8 @@ fn dataset(dataset: &Dataset) -> String {
             format!("{} {} to {last} at {s} x {s}", escape(&idx.images), idx.first, s = idx.image_size)
         }
         Dataset::ImageFolder(folder) | Dataset::ClassFolders(folder) => {
-            format!("{} at {s} x {s}", escape(&folder.folder), s = folder.image_size)
+            let first = folder.count.map_or(String::new(), |count| format!("the first {count} of "));
+            format!("{first}{} at {s} x {s}", escape(&folder.folder), s = folder.image_size)
         }
         Dataset::Captions(captions) => {
             let (file, folder, s) = (escape(&captions.captions), escape(&captions.folder), captions.image_size);

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use engine::{EngineError, Job, artifact};
+use engine::{EngineError, Job, artifact, latents};
 use manifest::content;
+use manifest::digest::Key;
 use manifest::plan::Input;
 use manifest::stage::Stage;
 use store::{Claim, Code, FailureClass, Machine, Status, Store, StoreError};
@@ -162,7 +163,8 @@ fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (Fa
                 let found = producer.and_then(|stage| Some((stage.kind(), file_of(stage)?)));
                 let (kind, file) =
                     found.ok_or_else(|| (FailureClass::Other, format!("the input `{role}` has no file")))?;
-                store.open_artifact(*key, kind, file).map_err(|error| (FailureClass::of(&error), error.to_string()))?
+                let path = open(store, *key, kind, file);
+                path.map_err(|error| (FailureClass::of(&error), error.to_string()))?
             }
             Input::File { sha256, path } => {
                 let found = content::digest(path, &|file| Ok(store.hashes().sha256(file)?));
@@ -178,11 +180,20 @@ fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (Fa
     Ok(files)
 }
 
+/// A stage's file that others read; it may count others beside it, so all of them are found to be as recorded.
+fn open(store: &Store, key: Key, kind: &str, file: &str) -> Result<PathBuf, StoreError> {
+    for name in store.tree().record(key, kind)?.artifacts.keys() {
+        store.open_artifact(key, kind, name)?;
+    }
+    store.open_artifact(key, kind, file)
+}
+
 /// The file of a stage that others read.
 fn file_of(stage: &Stage) -> Option<&'static str> {
     match stage {
         Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Train(_) => Some(artifact::WEIGHTS),
-        Stage::Sample(_) => Some(artifact::SAMPLES),
+        Stage::Encode(_) => Some(latents::LATENTS),
+        Stage::Sample(_) | Stage::Decode(_) => Some(artifact::SAMPLES),
         Stage::Features(_) => Some(artifact::FEATURES),
         Stage::Statistics(_) => Some(artifact::STATISTICS),
         Stage::Activation(_) => Some(artifact::ACTIVATION),

@@ -72,7 +72,7 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::NoDevice(_) | Self::BadWeights(_) | Self::MissingInput(_) => Exit::MissingInput,
             Self::Manifest(manifest::Error::Invalid(_)) => Exit::Usage,
-            Self::Manifest(manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }) => Exit::MissingInput,
+            Self::Manifest(manifest::Error::Missing(_)) => Exit::MissingInput,
             Self::Store(_) | Self::Other(_) => Exit::Failed,
             Self::OutputClosed => Exit::Done,
         }

@@ -1,5 +1,7 @@
 //! How much arithmetic a stage is: an estimate for plans and for the time left, not a measurement.
 
+use manifest::autoencoder::{LatentSpace, VaeConfig};
+use manifest::dataset::Source;
 use manifest::dit::DitConfig;
 use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
@@ -18,6 +20,12 @@ pub(crate) struct Work {
 
 /// Arithmetic of a stage whose size its parameters do not tell (statistics, distances): seconds at most.
 const SMALL: f64 = 1e9;
+
+/// Images of a stage whose parameters do not tell how many.
+const UNCOUNTED: f64 = 1e4;
+
+/// Side of an image that is decoded, which the stage's parameters do not tell: the paper's.
+const DECODED: usize = 256;
 
 /// One image of 299 x 299 through Inception v3 (Szegedy et al. 2016: 5.7e9 multiply-adds).
 const INCEPTION_FORWARD: f64 = 1.14e10;
@@ -53,12 +61,26 @@ impl Work {
                 let images = s.count as f64;
                 Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
             }
+            Stage::Encode(s) => {
+                let images = s.data.count().map_or(UNCOUNTED, |count| count as f64);
+                let passes = images * if s.horizontal_flip { 2.0 } else { 1.0 };
+                let forward = Half::Encoder.forward(&s.autoencoder.shape, s.data.image_size());
+                Self { flops: passes * forward, units: images, unit: "images" }
+            }
+            Stage::Decode(s) => {
+                let images = s.count as f64;
+                let forward = Half::Decoder.forward(&s.latents.autoencoder.shape, DECODED);
+                Self { flops: images * forward, units: images, unit: "images" }
+            }
             Stage::Features(s) => {
                 let forward = match &s.extractor {
                     FeatureNetwork::Cnn(cnn) => extractor_forward(cnn),
                     FeatureNetwork::Inception(_) => INCEPTION_FORWARD,
                 };
-                Self { flops: SMALL + 1e4 * forward, units: 1.0, unit: "stages" }
+                let decoded = |space: &LatentSpace| Half::Decoder.forward(&space.autoencoder.shape, DECODED);
+                let forward = forward + s.latents.as_ref().map_or(0.0, decoded);
+                let images = s.data.as_ref().and_then(Source::count).map_or(UNCOUNTED, |count| count as f64);
+                Self { flops: SMALL + images * forward, units: 1.0, unit: "stages" }
             }
             Stage::Statistics(_)
             | Stage::Metrics(_)
@@ -105,9 +127,60 @@ fn extractor_forward(extractor: &ExtractorConfig) -> f64 {
     flops
 }
 
+/// A half of an autoencoder.
+#[derive(Clone, Copy, PartialEq)]
+enum Half {
+    Encoder,
+    Decoder,
+}
+
+impl Half {
+    /// One image of `side` through it: `18 c_in c_out` per place of each 3x3 convolution, `8 c^2 + 4 places c` per place of
+    /// the attention.
+    fn forward(self, vae: &VaeConfig, side: usize) -> f64 {
+        let VaeConfig { image_channels, latent_channels, widths, depth, .. } = vae;
+        let places = |level: usize| (side >> level).pow(2) as f64;
+        let convolution = |inputs: usize, out: usize, level: usize| 18.0 * (inputs * out) as f64 * places(level);
+        let block = |inputs: usize, out: usize, level: usize| {
+            let shortcut = if inputs == out { 0.0 } else { 2.0 * (inputs * out) as f64 * places(level) };
+            convolution(inputs, out, level) + convolution(out, out, level) + shortcut
+        };
+        let bottom = widths.len() - 1;
+        let (first, last) = (widths[0], widths[bottom]);
+        let attention = (8.0 * (last * last) as f64 + 4.0 * places(bottom) * last as f64) * places(bottom);
+        let middle = 2.0 * block(last, last, bottom) + attention;
+        let edges = match self {
+            Self::Encoder => convolution(*image_channels, first, 0) + convolution(last, 2 * latent_channels, bottom),
+            Self::Decoder => convolution(*latent_channels, last, bottom) + convolution(first, *image_channels, 0),
+        };
+        let level = |level: usize| {
+            let out = widths[level];
+            // Where the blocks of a level come from, how many there are, and where the next resolution's convolution works.
+            let (inputs, blocks, next) = match self {
+                Self::Encoder => (if level == 0 { out } else { widths[level - 1] }, *depth, level + 1),
+                Self::Decoder => {
+                    (if level == bottom { out } else { widths[level + 1] }, depth + 1, level.wrapping_sub(1))
+                }
+            };
+            let resample = if next <= bottom { convolution(out, out, next) } else { 0.0 };
+            block(inputs, out, level) + (blocks - 1) as f64 * block(out, out, level) + resample
+        };
+        edges + middle + (0..=bottom).map(level).sum::<f64>()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As counted by hand for docs/paper-scale.md: 273 and 622 GFLOP.
+    #[test]
+    fn the_autoencoder_of_stable_diffusion_at_256() {
+        let vae = VaeConfig::stable_diffusion();
+        let giga = |half: Half| half.forward(&vae, 256) / 1e9;
+        assert!((giga(Half::Encoder) - 273.0).abs() < 3.0, "{}", giga(Half::Encoder));
+        assert!((giga(Half::Decoder) - 622.0).abs() < 6.0, "{}", giga(Half::Decoder));
+    }
 
     #[test]
     fn dit_b_2_at_32x32_has_the_published_size() {

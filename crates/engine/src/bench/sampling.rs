@@ -47,6 +47,7 @@ impl Samples {
             dit: dit.clone(),
             method: method.clone(),
             diffusion: DIFFUSION,
+            latents: None,
             sampler: settings.clone(),
             count: network.batch(),
             seed: 0,

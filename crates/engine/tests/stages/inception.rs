@@ -44,7 +44,7 @@ fn the_baseline_is_judged_from_image_to_number() {
     let images = artifact::read_images(&made[&sample]).unwrap();
     let device = candle_core::Device::Cpu;
     let pixels = candle_core::Tensor::from_slice(&images.pixels, (5, 3, images.side, images.side), &device).unwrap();
-    let weights = inception::formula_weights(inception::FORMULA_SEED).unwrap();
+    let weights = inception::formula_weights(models::formula::FORMULA_SEED).unwrap();
     let network = Inception::new(&constants(&weights, candle_core::DType::F32, &device).unwrap()).unwrap();
     let x = inception::resized(&inception::normalised(&pixels).unwrap()).unwrap();
     let expected: Vec<f32> = network.features(&x).unwrap().pool2048.flatten_all().unwrap().to_vec1().unwrap();

@@ -63,10 +63,10 @@ fn labels_of_class_folders_condition_the_training() {
     let folder = folder();
     let photographs = folder.path().join("photographs");
     let inputs = [("folder", photographs.as_path())];
-    let classes = |classes| pretrain(Source::ClassFolders { image_size: 24 }, &inputs, classes);
+    let classes = |classes| pretrain(Source::ClassFolders { image_size: 24, count: None }, &inputs, classes);
     let conditional = classes(Some(3)).unwrap();
     assert_eq!(conditional, classes(Some(3)).unwrap());
-    assert_ne!(conditional, pretrain(Source::ImageFolder { image_size: 24 }, &inputs, Some(3)).unwrap());
+    assert_ne!(conditional, pretrain(Source::ImageFolder { image_size: 24, count: None }, &inputs, Some(3)).unwrap());
     let message = classes(Some(2)).unwrap_err().to_string();
     assert!(message.contains("image 4 has label 2") && message.contains("2 classes"), "{message}");
 }
@@ -76,7 +76,7 @@ fn captioned_images_are_the_images_of_their_folder() {
     let folder = folder();
     let (photographs, captions) = (folder.path().join("photographs"), folder.path().join("captions.json"));
     let inputs = [("folder", photographs.as_path()), ("captions", captions.as_path())];
-    let plain = pretrain(Source::ImageFolder { image_size: 24 }, &inputs, None).unwrap();
+    let plain = pretrain(Source::ImageFolder { image_size: 24, count: None }, &inputs, None).unwrap();
     assert_eq!(pretrain(Source::Captions { image_size: 24 }, &inputs, None).unwrap(), plain);
     fs::remove_file(photographs.join("c1/3.png")).unwrap();
     let message = pretrain(Source::Captions { image_size: 24 }, &inputs, None).unwrap_err().to_string();

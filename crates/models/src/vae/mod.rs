@@ -2,6 +2,7 @@
 //! CVPR 2022): images to latents of an eighth of their side and back, under the tensor names of diffusers.
 
 mod coder;
+mod formula;
 #[cfg(test)]
 mod goldens;
 mod moments;
@@ -15,33 +16,13 @@ use crate::layers::{Convolution, FeatureMap, Window};
 use crate::weights::Tensors;
 use coder::{Decoder, Encoder};
 
+pub use formula::formula_weights;
+pub use manifest::autoencoder::VaeConfig;
 pub use moments::Moments;
 pub use names::with_current_names;
 
 /// The factor that gives the latents of Stable Diffusion's autoencoder a variance of about one.
 pub const LATENT_SCALE: f64 = 0.18215;
-
-/// Shape of an autoencoder.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VaeConfig {
-    /// Channels of an image.
-    pub image_channels: usize,
-    /// Channels of a latent.
-    pub latent_channels: usize,
-    /// Channels at each resolution, from the image's downwards; each step halves the side.
-    pub widths: Vec<usize>,
-    /// Residual blocks per resolution of the encoder; the decoder has one more.
-    pub depth: usize,
-    /// Groups of the normalisations.
-    pub groups: usize,
-}
-
-impl VaeConfig {
-    /// The autoencoder of Stable Diffusion 1.x (`sd-vae-ft-ema` and `-mse`).
-    pub fn stable_diffusion() -> Self {
-        Self { image_channels: 3, latent_channels: 4, widths: vec![128, 256, 512, 512], depth: 2, groups: 32 }
-    }
-}
 
 /// The autoencoder.
 #[derive(Debug)]

@@ -19,13 +19,24 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// # Errors
 /// The file system's, with the path; what was written so far is removed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
+    write_atomically_with(path, |file| file.write_all(bytes))
+}
+
+/// The same for what `write` writes.
+///
+/// # Errors
+/// As [`write_atomically`], and those of `write`.
+pub fn write_atomically_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<(), WeightsError> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let number = WRITES.fetch_add(1, Ordering::Relaxed);
     let partial = path.with_file_name(format!(".{name}.{}-{number}.partial", std::process::id()));
     let written = (|| {
         let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&partial, path)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

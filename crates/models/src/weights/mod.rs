@@ -19,7 +19,7 @@ use std::path::Path;
 
 pub use check::check;
 pub use device::{Tensors, constants, from_tensors, gradients, variables};
-pub use disk::{sha256, write_atomically};
+pub use disk::{sha256, write_atomically, write_atomically_with};
 pub use element::Element;
 pub use error::WeightsError;
 pub use file::{Format, WeightFile};

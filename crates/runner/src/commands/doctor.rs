@@ -159,7 +159,7 @@ fn data(session: &Session) -> Vec<Check> {
                     check(&what, Verdict::Ok, format!("data and weights are there, {} stages", plan.stages.len()))
                 }
                 // Other scales than the one asked for may well lack their data.
-                Err(Failure::Manifest(error @ (manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }))) => {
+                Err(Failure::Manifest(error @ manifest::Error::Missing(_))) => {
                     let asked_for = scale == session.options.scale;
                     let why = format!("{}; `runner plan {artifact} --scale {scale}` lists all", first_line(&error));
                     check(&what, if asked_for { Verdict::Missing } else { Verdict::Warning }, why)

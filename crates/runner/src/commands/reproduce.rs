@@ -81,7 +81,7 @@ fn everything(session: &Session, asked: &mut Asked) -> Result<(), Failure> {
     for artifact in session.workspace().artifacts() {
         match session.plan(&artifact) {
             Ok(plan) => asked.plans.push(plan),
-            Err(Failure::Manifest(error @ (manifest::Error::Missing(_) | manifest::Error::Unsupported { .. }))) => {
+            Err(Failure::Manifest(error @ manifest::Error::Missing(_))) => {
                 asked.left_out.push((artifact, error.to_string()));
             }
             Err(error) => return Err(error),

@@ -199,6 +199,29 @@ fn what_no_manifest_asks_for_is_collected() {
     repository.exits(0, &["verify"]);
 }
 
+/// A scale without its data does not keep others from being collected, and what was made of its data stays.
+#[test]
+fn what_was_made_of_files_that_are_missing_now_is_kept() {
+    let repository = Repository::new();
+    let faces = "faces, image_size: 12, first: 0, count: 64}";
+    let folder = "{kind: image_folder, folder: photographs, image_size: 12}";
+    repository.edit("experiments/nano-backbone.yaml", &format!("{{kind: {faces}"), folder);
+    for (i, image) in (0..8).map(|i| (i, data::faces::faces(12, i, 1))) {
+        let path = repository.path(&format!("photographs/{i}.png"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        data::grid_png(&image, 1, 1, &path).unwrap();
+    }
+    repository.exits(0, &["run", "nano-backbone"]);
+    repository.exits(0, &["run", "nano-extractor"]);
+    repository.edit("experiments/nano-extractor.yaml", "seed: 0", "seed: 1");
+    std::fs::remove_dir_all(repository.path("photographs")).unwrap();
+    let said = repository.exits(0, &["gc", "--delete", "--json"]);
+    assert!(said.err.contains("data is missing for") && said.err.contains("nano-backbone"), "{}", said.err);
+    repository.record("results", "pretrain");
+    assert!(!files(&repository.path("results/train_extractor")).iter().any(|path| path.ends_with("record.json")));
+    repository.exits(0, &["verify"]);
+}
+
 #[test]
 fn the_number_of_jobs_and_threads_does_not_change_the_results() {
     let repository = Repository::new();

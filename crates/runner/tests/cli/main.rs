@@ -5,5 +5,6 @@ mod everything;
 mod execution;
 mod files;
 mod interruption;
+mod latents;
 mod repository;
 mod usage;
