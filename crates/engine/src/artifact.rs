@@ -12,6 +12,8 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::job::{EngineError, Job};
 
+/// Embedded captions: `embeddings` f32 `[captions + 1, W]`, the null caption's last, and `captions` i64 `[images]`.
+pub const EMBEDDINGS: &str = "embeddings.safetensors";
 /// Trained tensors.
 pub const WEIGHTS: &str = "weights.safetensors";
 /// Samples: `samples` u8 `[n, C, side, side]`.

@@ -12,11 +12,12 @@ use models::weights::{self, Weights};
 use patches::{Initial, Patch};
 
 use crate::batch::{Batcher, TrainingBatch};
+use crate::captions::Captions;
 use crate::job::{EngineError, Finished, Job};
 use crate::losses::Losses;
 use crate::trainables::{Layout, own_slots};
 use crate::training::{Objective, Trained, train as run};
-use crate::trunk::{Setting, TrainingTrunk, fast, training_trunk};
+use crate::trunk::{Setting, TrainingTrunk, captioned_trunk, fast, training_trunk};
 use crate::{artifact, images, process};
 
 /// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
@@ -93,10 +94,14 @@ pub(crate) struct Task<'a> {
 
 impl Task<'_> {
     fn run(&self, job: &Job, data: &Source, backbone: &Weights) -> Result<Finished, EngineError> {
-        let images = images::open(job, data)?;
+        let mut images = images::open(job, data)?;
+        let captions = Captions::open(job, self.dit)?;
+        if let Some(captions) = &captions {
+            captions.label(&mut images)?;
+        }
         self.labels_fit(&images)?;
         let (layout, initial) = self.start(backbone)?;
-        let mut objective = self.objective(&images, backbone, &layout, &job.tensor_device()?)?;
+        let mut objective = self.objective(&images, captions, backbone, &layout, &job.tensor_device()?)?;
         let half_life = self.ema_halflife_iterations;
         match run(job, &layout, layout.flatten(&initial)?, self.optimisation, half_life, &mut objective)? {
             Trained::Completed(state) => {
@@ -119,17 +124,19 @@ impl Task<'_> {
         })
     }
 
-    /// The loss of this task on random batches of `images`.
+    /// The loss of this task on random batches of `images`, whose labels are `captions` for a network conditioned on text.
     ///
     /// # Errors
     /// The backbone or the method does not fit the network.
     pub(crate) fn objective<'i>(
         &self,
         images: &'i Images,
+        captions: Option<Captions>,
         backbone: &Weights,
         layout: &Layout,
         device: &Device,
     ) -> Result<DenoisingObjective<'i>> {
+        let network = captions.as_ref().map_or_else(|| self.dit.clone(), |captions| captions.network(self.dit));
         let setting = Setting {
             dit: self.dit,
             method: self.method,
@@ -138,12 +145,15 @@ impl Task<'_> {
             loss: process::training_loss(self.diffusion)?,
             batch: self.optimisation.batch,
         };
-        let trunk = training_trunk(setting, self.numerics, device)?;
+        let trunk = match captions {
+            None => training_trunk(setting, self.numerics, device)?,
+            Some(captions) => captioned_trunk(setting, captions, self.numerics, device)?,
+        };
         let (process, flips) = (process::process(self.diffusion)?, self.optimisation.horizontal_flip);
         let draws = self.gate_draws();
         let empty = || Batcher::empty(self.optimisation.batch, self.dit, draws);
         Ok(DenoisingObjective {
-            batcher: Batcher::new(images, process, self.dit, flips, self.seed),
+            batcher: Batcher::new(images, process, &network, flips, self.seed),
             batch: empty(),
             next: (empty(), None),
             trunk,

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::extractor::{BATCH, PART, network, pixels};
 use crate::job::{EngineError, Finished, Job, Progress};
-use crate::{artifact, images};
+use crate::{artifact, embeddings, images};
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
 type Seen = (Vec<f32>, Vec<f32>);
@@ -105,6 +105,7 @@ pub fn inspect(planned: &PlannedStage) -> Result<()> {
     let network = match &planned.stage {
         Stage::Features(stage) => &stage.extractor,
         Stage::InceptionScore(stage) => &stage.extractor,
+        Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),
         _ => return Ok(()),
     };
     match (network, planned.inputs.get("extractor")) {

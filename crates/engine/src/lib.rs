@@ -1,4 +1,4 @@
-//! One stage of an experiment: pretrain, train, sample, features, statistics, metrics and other measures, activation.
+//! One stage of an experiment: embeddings, pretrain, train, sample, features, statistics, metrics and other measures, activation.
 //!
 //! [`execute`] takes a stage's typed parameters and the files of its inputs, and leaves artifacts in a working directory.
 //! It knows no command line, no YAML and no results tree. Called again in the same directory after an interruption it
@@ -8,9 +8,11 @@ mod activation;
 pub mod artifact;
 mod batch;
 pub mod bench;
+mod captions;
 mod checkpoint;
 mod denoising;
 mod distance;
+mod embeddings;
 mod execute;
 mod extractor;
 mod features;

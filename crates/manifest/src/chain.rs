@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
+use crate::captions::Encoder;
 use crate::digest::Key;
 use crate::files::Loaded;
 use crate::gather::{Gather, Images, Inputs, Network, planned};
@@ -49,6 +50,16 @@ impl Stages {
         key
     }
 
+    /// Takes a stage out that none reads, and then those that it alone reads.
+    fn drop_unread(&mut self, key: Key) {
+        if self.0.values().any(|planned| planned.dependencies().any(|needed| needed == key)) {
+            return;
+        }
+        if let Some(dropped) = self.0.shift_remove(&key) {
+            dropped.dependencies().for_each(|key| self.drop_unread(key));
+        }
+    }
+
     fn into_vec(self) -> Vec<PlannedStage> {
         self.0.into_values().collect()
     }
@@ -75,6 +86,8 @@ pub(crate) struct Chains<'a> {
     /// Nothing where its weights are a formula.
     extractor_input: Option<Input>,
     autoencoder: Inputs,
+    /// Of a backbone that is conditioned on text.
+    captions: Option<EmbeddedCaptions>,
     reference: Reference,
     /// Features of the floor's images.
     floor: Option<Key>,
@@ -89,6 +102,24 @@ pub(crate) struct ChainInputs {
     reference: Images,
     floor: Option<Images>,
     autoencoder: Inputs,
+    encoder: Option<Encoder>,
+}
+
+/// The stages of embeddings.
+struct EmbeddedCaptions {
+    /// Of the training images' captions.
+    data: Key,
+    /// Of captions that are shown, and these.
+    shown: Option<(Key, Vec<String>)>,
+}
+
+impl EmbeddedCaptions {
+    /// A manifest's captions are shown, or those that the scale has in their place.
+    fn plan(encoder: &Encoder, data: &Images, captions: &[String], stages: &mut Stages) -> Result<Self, Error> {
+        let mut add = |(stage, inputs)| stages.add(stage, inputs);
+        let shown = (!captions.is_empty()).then(|| add(encoder.of_listed(captions))).transpose()?;
+        Ok(Self { data: add(encoder.of_data(data))?, shown: shown.map(|key| (key, captions.to_vec())) })
+    }
 }
 
 impl ChainInputs {
@@ -109,6 +140,8 @@ impl ChainInputs {
             reference: gather.images(reference, &scale.node, "evaluation.reference"),
             floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
             autoencoder: gather.autoencoder(&recipe.value.space, &recipe.node),
+            encoder: (recipe.value.text.as_ref())
+                .map(|text| Encoder::gather(text, &recipe.node, &scale.value.numerics, gather)),
         }
     }
 }
@@ -120,12 +153,16 @@ impl<'a> Chains<'a> {
         backbone: &'a BackboneRecipe,
         judge: Judge,
         measures: &'a [Measure],
+        shown: &[String],
         inputs: ChainInputs,
     ) -> Result<Self, Error> {
         let mut stages = Stages::default();
         let mut input = |network| match network {
             Network::Shipped(input) => Ok(Some(input)),
-            Network::Trained(training) => Ok(Some(Input::Stage(stages.put(training.plan()?)))),
+            Network::Trained(training) => {
+                let keys = training.plan()?.into_iter().map(|planned| stages.put(planned));
+                Ok(keys.last().map(Input::Stage))
+            }
             Network::Formula => Ok(None),
             Network::Missing => unreachable!("missing inputs are reported before"),
         };
@@ -149,6 +186,9 @@ impl<'a> Chains<'a> {
         let has_spatial = measures.contains(&Measure::SpatialDistance) && judge.network.has_spatial();
         let (statistics, spatial) = (statistics(pooled)?, has_spatial.then(|| statistics(spatial)).transpose()?);
         let reference = Reference { features, statistics, spatial };
+        let own = &scale.sample.captions;
+        let shown = if shown.is_empty() || own.is_empty() { shown } else { own };
+        let captions = inputs.encoder.map(|e| EmbeddedCaptions::plan(&e, &inputs.data, shown, &mut stages));
         let (data, autoencoder) = (inputs.data, inputs.autoencoder);
         Ok(Self {
             scale,
@@ -159,6 +199,7 @@ impl<'a> Chains<'a> {
             backbone_input,
             extractor_input,
             autoencoder,
+            captions: captions.transpose()?,
             reference,
             floor,
             stages,
@@ -169,10 +210,8 @@ impl<'a> Chains<'a> {
     pub(crate) fn finish(mut self) -> Result<(Reference, Option<Key>, Vec<PlannedStage>), Error> {
         let floor = self.floor.map(|features| self.metrics(features)).transpose()?;
         // Where all cells start from scratch, nobody reads the backbone.
-        if let Input::Stage(key) = self.backbone_input
-            && !self.stages.0.values().any(|planned| planned.dependencies().any(|needed| needed == key))
-        {
-            self.stages.0.shift_remove(&key);
+        if let Input::Stage(key) = self.backbone_input {
+            self.stages.drop_unread(key);
         }
         Ok((self.reference, floor, self.stages.into_vec()))
     }
@@ -196,7 +235,20 @@ impl<'a> Chains<'a> {
             let stage = Sample { class: Some(class % classes), count: SHOWN, ..self.sampling(method, seed, 0.0) };
             planned.classes.push((class, self.sample(stage, train)?));
         }
+        planned.captions = self.shown(method, seed, train)?;
         Ok(planned)
+    }
+
+    /// Samples of each caption that is shown.
+    fn shown(&mut self, method: &Method, seed: u64, train: Option<Key>) -> Result<Vec<(String, Key)>, Error> {
+        let Some((embeddings, captions)) = self.captions.as_ref().and_then(|c| c.shown.clone()) else {
+            return Ok(Vec::new());
+        };
+        let mut of = |(number, caption): (u32, String)| {
+            let stage = Sample { class: Some(number), count: SHOWN, ..self.sampling(method, seed, 0.0) };
+            Ok((caption, self.sample_with(stage, train, Some(("embeddings", embeddings)))?))
+        };
+        (0..).zip(captions).map(&mut of).collect()
     }
 
     /// The positive control: a trained patch with noise on its prompts.
@@ -209,8 +261,8 @@ impl<'a> Chains<'a> {
         let sample = self.sample(self.sampling(method, seed, prompt_noise), train)?;
         let features = self.features(sample)?;
         let metrics = self.metrics(features)?;
-        let (measures, classes) = (Vec::new(), Vec::new());
-        Ok(CellRun { seed, train, sample, features, metrics, activation: None, measures, classes })
+        let (measures, classes, captions) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(CellRun { seed, train, sample, features, metrics, activation: None, measures, classes, captions })
     }
 
     /// The backbone, unless the method starts from none, and `others`.
@@ -218,6 +270,11 @@ impl<'a> Chains<'a> {
         let stages = others.into_iter().map(|(name, key)| (name.to_owned(), Input::Stage(key)));
         let backbone = (!method.from_scratch()).then(|| ("backbone".to_owned(), self.backbone_input.clone()));
         stages.chain(backbone).collect()
+    }
+
+    /// The input of stages that read the training images' captions.
+    fn embeddings(&self) -> Option<(&'static str, Key)> {
+        self.captions.as_ref().map(|captions| ("embeddings", captions.data))
     }
 
     fn train(&mut self, run: &Run<'_>, seed: u64) -> Result<Key, Error> {
@@ -241,7 +298,7 @@ impl<'a> Chains<'a> {
             seed,
             numerics: self.scale.numerics.clone(),
         });
-        let mut inputs = self.backbone_and(run.method, []);
+        let mut inputs = self.backbone_and(run.method, self.embeddings());
         inputs.extend(self.data.inputs.clone());
         inputs.extend(self.autoencoder.clone());
         self.stages.add(stage, inputs)
@@ -262,7 +319,17 @@ impl<'a> Chains<'a> {
     }
 
     fn sample(&mut self, stage: Sample, train: Option<Key>) -> Result<Key, Error> {
-        let mut inputs = self.backbone_and(&stage.method, train.map(|key| ("trained", key)));
+        self.sample_with(stage, train, self.embeddings())
+    }
+
+    fn sample_with(
+        &mut self,
+        stage: Sample,
+        train: Option<Key>,
+        embeddings: Option<(&'static str, Key)>,
+    ) -> Result<Key, Error> {
+        let others = train.map(|key| ("trained", key)).into_iter().chain(embeddings);
+        let mut inputs = self.backbone_and(&stage.method, others);
         inputs.extend(self.autoencoder.clone());
         self.stages.add(Stage::Sample(stage), inputs)
     }
@@ -346,7 +413,7 @@ impl<'a> Chains<'a> {
             diffusion: self.backbone.diffusion.clone(),
             numerics: self.scale.numerics.clone(),
         });
-        let inputs = self.backbone_and(method, [("trained", train)]);
+        let inputs = self.backbone_and(method, [("trained", train)].into_iter().chain(self.embeddings()));
         self.stages.add(stage, inputs)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::captions::Encoder;
 use crate::dataset::{Dataset, Source};
 use crate::lookup::Lookup;
 use crate::plan::{Input, PlannedStage};
@@ -46,7 +47,7 @@ impl Gather<'_> {
         if self.missing.is_empty() { Ok(()) } else { Err(Error::Missing(self.missing)) }
     }
 
-    fn weights(&mut self, weights: &Weights, place: &Place) -> Option<Input> {
+    pub(crate) fn weights(&mut self, weights: &Weights, place: &Place) -> Option<Input> {
         self.lookup.weights(weights, place).map_err(|missing| self.missing.push(*missing)).ok()
     }
 
@@ -66,11 +67,15 @@ impl Gather<'_> {
 pub(crate) struct Training {
     stage: Stage,
     inputs: Inputs,
+    /// The stage of its captions' embeddings, where it is conditioned on text.
+    embeddings: Option<(Stage, Inputs)>,
 }
 
 impl Training {
     pub(crate) fn backbone(recipe: &BackboneRecipe, node: &Node, numerics: &Numerics, gather: &mut Gather<'_>) -> Self {
         let images = gather.images(&recipe.data, node, "data");
+        let encoder = recipe.text.as_ref().map(|text| Encoder::gather(text, node, numerics, gather));
+        let embeddings = encoder.map(|encoder| encoder.of_data(&images));
         let mut inputs = images.inputs;
         inputs.extend(gather.autoencoder(&recipe.space, node));
         let stage = Stage::Pretrain(Pretrain {
@@ -82,7 +87,7 @@ impl Training {
             seed: recipe.seed,
             numerics: numerics.clone(),
         });
-        Self { stage, inputs }
+        Self { stage, inputs, embeddings }
     }
 
     pub(crate) fn extractor(
@@ -100,12 +105,15 @@ impl Training {
             seed: recipe.seed,
             numerics: numerics.clone(),
         });
-        Self { stage, inputs: images.inputs }
+        Self { stage, inputs: images.inputs, embeddings: None }
     }
 
-    /// The stage with its key.
-    pub(crate) fn plan(self) -> Result<PlannedStage, Error> {
-        planned(self.stage, self.inputs)
+    /// The stage with its key, behind those that it needs.
+    pub(crate) fn plan(mut self) -> Result<Vec<PlannedStage>, Error> {
+        let embeddings = self.embeddings.take().map(|(stage, inputs)| planned(stage, inputs)).transpose()?;
+        let input = embeddings.as_ref().map(|embeddings| ("embeddings".to_owned(), Input::Stage(embeddings.key)));
+        self.inputs.extend(input);
+        Ok(embeddings.into_iter().chain([planned(self.stage, self.inputs)?]).collect())
     }
 }
 

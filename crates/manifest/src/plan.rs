@@ -141,14 +141,17 @@ pub struct CellRun {
     pub measures: Vec<Key>,
     /// Samples of one class each, to be looked at: the class, as the paper numbers it, and the sampling.
     pub classes: Vec<(u32, Key)>,
+    /// Samples of one caption each, to be looked at: the caption and the sampling.
+    #[serde(default)]
+    pub captions: Vec<(String, Key)>,
 }
 
 impl CellRun {
     /// The stages of the chain, each after its inputs.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let chain = [self.train, Some(self.sample), Some(self.features), Some(self.metrics), self.activation];
-        let more = self.measures.iter().copied().chain(self.classes.iter().map(|(_, key)| *key));
-        chain.into_iter().flatten().chain(more)
+        let shown = self.classes.iter().map(|(_, key)| *key).chain(self.captions.iter().map(|(_, key)| *key));
+        chain.into_iter().flatten().chain(self.measures.iter().copied()).chain(shown)
     }
 }
 
@@ -282,6 +285,7 @@ mod tests {
             depth: 4,
             heads: 4,
             classes: None,
+            text_width: None,
             label_dropout: 0.0,
             learn_sigma: true,
         }

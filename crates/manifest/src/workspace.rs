@@ -128,13 +128,15 @@ impl Workspace {
         };
         gather.finish()?;
         let (artifact, title) = (stem(&loaded.file), title.clone());
-        let (file, stages) = (loaded.file.into(), vec![training.plan()?]);
+        let (file, stages) = (loaded.file.into(), training.plan()?);
         let (scale_name, tables, not_run) = (String::new(), Vec::new(), Vec::new());
         Ok(Plan { artifact, title, file, scale_name, tables, not_run, missing: None, stages })
     }
 
     pub(crate) fn gather(&self) -> Gather<'_> {
-        Gather { lookup: Lookup { folders: &self.data_folders, hash: &*self.hash }, missing: Vec::new() }
+        // A mistake in what is published is said where it is listed or fetched.
+        let published = self.published().unwrap_or_default();
+        Gather { lookup: Lookup { folders: &self.data_folders, hash: &*self.hash, published }, missing: Vec::new() }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod clip;
 pub mod count;
 pub mod dit;
 pub mod extractor;
+mod formula;
 pub mod inception;
 pub mod layers;
 pub mod unet;

@@ -18,6 +18,7 @@ fn config() -> DitConfig {
         depth: 2,
         heads: 2,
         classes: Some(3),
+        text_width: None,
         label_dropout: 0.1,
         learn_sigma: true,
     }

@@ -81,6 +81,9 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the sampler", json(&sample.sampler));
             add("the diffusion process", json(&sample.diffusion));
             add("the network", json(&sample.dit));
+            if sample.dit.text_width.is_some() {
+                add("the captions", input("embeddings"));
+            }
             // From scratch there is none, which is what Table 6 compares.
             if !sample.method.from_scratch() {
                 add("the backbone", input("backbone"));
@@ -93,7 +96,11 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the training settings", json(&Optimisation { iterations: 0, ..train.optimisation.clone() }));
             add("the training images", json(&train.data));
         }
-        Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Statistics(_) | Stage::Activation(_) => {}
+        Stage::Embeddings(_)
+        | Stage::Pretrain(_)
+        | Stage::TrainExtractor(_)
+        | Stage::Statistics(_)
+        | Stage::Activation(_) => {}
     }
     Ok(facts)
 }

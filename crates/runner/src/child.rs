@@ -181,6 +181,7 @@ fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (Fa
 /// The file of a stage that others read.
 fn file_of(stage: &Stage) -> Option<&'static str> {
     match stage {
+        Stage::Embeddings(_) => Some(artifact::EMBEDDINGS),
         Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Train(_) => Some(artifact::WEIGHTS),
         Stage::Sample(_) => Some(artifact::SAMPLES),
         Stage::Features(_) => Some(artifact::FEATURES),

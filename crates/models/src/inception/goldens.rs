@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use goldens::{Array, Golden, assert_close};
 use serde_json::Value;
 
-use super::{FORMULA_SEED, Inception, formula_weights, named_shapes, normalised, resized, splitmix};
+use super::{FORMULA_SEED, Inception, formula_weights, named_shapes, normalised, resized};
+use crate::formula::splitmix;
 use crate::weights::{self, Weights, constants};
 
 /// Tolerance of the goldens' README.

@@ -18,7 +18,7 @@ use crate::weights::Tensors;
 use mixed::Mixed;
 use unit::Unit;
 
-pub use formula::{FORMULA_SEED, formula_weights, splitmix};
+pub use formula::{FORMULA_SEED, formula_weights};
 pub use pixels::{SIDE, normalised, resized};
 
 /// Channels of `mixed_6/conv` that the spatial features keep.

@@ -138,6 +138,7 @@ fn as_in_the_paper(table: &mut Table) {
         depth: 12,
         heads: 12,
         classes: None,
+        text_width: None,
         label_dropout: 0.0,
         learn_sigma: true,
     };
