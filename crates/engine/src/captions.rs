@@ -14,7 +14,7 @@ use crate::job::{EngineError, Job};
 /// The artifact of a stage `embeddings`.
 pub struct Captions {
     /// `[captions + 1, W]`, the null caption's last.
-    embeddings: Tensor,
+    pub(crate) embeddings: Tensor,
     /// The caption of each image of the dataset, as a label; empty where the captions belong to no images.
     pub of_images: Vec<u32>,
 }

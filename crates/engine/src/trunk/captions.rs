@@ -105,3 +105,85 @@ impl TrainingTrunk for ProjectedTrunk {
         Ok(losses)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use diffusion::{MseWeight, Process, Schedule, TrainingLoss};
+    use manifest::method::{Backbone, Finetune, Method};
+    use manifest::scale::{DeviceKind, Dtype, Engine};
+    use models::weights::Weights;
+    use random::{Draws, Stream};
+
+    use super::*;
+    use crate::batch::Batcher;
+    use crate::trunk::fast;
+
+    fn normals(count: usize, number: u64, std: f32) -> Vec<f32> {
+        let mut values = vec![0.0; count];
+        Draws::new(7, Stream::Init, number).fill_normal(0, &mut values);
+        values.iter_mut().for_each(|v| *v *= std);
+        values
+    }
+
+    /// The gradient of the projection against differences of the loss, by both engines, where captions repeat and one is
+    /// the null caption. Without a learned variance, whose bound holds the mean fixed, the gradient is that of the total.
+    #[test]
+    fn gradients_reach_the_projection() {
+        let dit = DitConfig {
+            image_size: 4,
+            channels: 1,
+            patch: 2,
+            hidden: 8,
+            depth: 2,
+            heads: 2,
+            classes: None,
+            text_width: Some(6),
+            label_dropout: 0.1,
+            learn_sigma: false,
+        };
+        let method = Method::Finetune(Finetune { backbone: Backbone::FromScratch });
+        let layout = Layout::new(fast::full_slots(&dit).unwrap());
+        let values = normals(layout.len(), 0, 0.4);
+        let mut batch = Batcher::empty(4, &dit, 0);
+        batch.x_t = normals(4 * 16, 1, 1.0);
+        batch.clean.noise = normals(4 * 16, 2, 1.0);
+        (batch.clean.labels, batch.clean.t) = (vec![2, 0, 2, 3], vec![10, 400, 700, 999]);
+        let mut gradients = Vec::new();
+        for engine in [Engine::Fast, Engine::Reference] {
+            let embeddings = Tensor::from_vec(normals(4 * 6, 3, 1.0), (4, 6), &Device::Cpu).unwrap();
+            let captions = Captions { embeddings, of_images: Vec::new() };
+            let loss = TrainingLoss::new(Process::new(Schedule::Linear, 1000).unwrap(), MseWeight::Constant);
+            let backbone = Weights::new();
+            let setting = Setting { dit: &dit, method: &method, backbone: &backbone, layout: &layout, loss, batch: 4 };
+            let numerics = Numerics { engine, device: DeviceKind::Cpu, dtype: Dtype::F32 };
+            let mut trunk = captioned_trunk(setting, captions, &numerics, &Device::Cpu).unwrap();
+            let mut gradient = vec![0.0; layout.len()];
+            trunk.gradient(&batch, &values, &mut gradient).unwrap();
+            for slot in layout.slots.iter().filter(|slot| PROJECTION.contains(&slot.name.as_str())) {
+                let direction = normals(slot.range.len(), 4, 1.0);
+                let mut at = |step: f32| {
+                    let mut moved = values.clone();
+                    moved[slot.range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += step * d);
+                    trunk.gradient(&batch, &moved, &mut vec![0.0; layout.len()]).unwrap().total
+                };
+                let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+                let ours = gradient[slot.range.clone()].iter().zip(&direction).map(|(g, d)| f64::from(g * d));
+                let ours: f64 = ours.sum();
+                assert!(slope.abs() > 1e-2, "{} {engine:?}: {slope}", slot.name);
+                assert!((ours - slope).abs() < 5e-3 * slope.abs(), "{} {engine:?}: {ours} {slope}", slot.name);
+            }
+            gradients.push(gradient);
+        }
+        let apart = gradients[0].iter().zip(&gradients[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-4, "the engines are {apart:e} apart");
+    }
+
+    #[test]
+    fn weights_without_a_projection_are_refused() {
+        let dit = DitConfig { classes: None, text_width: Some(6), ..DitConfig::published("DiT-S/8", None).unwrap() };
+        let embeddings = Tensor::zeros((4, 6), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let captions = Captions { embeddings, of_images: Vec::new() };
+        let message = captions.condition(&dit, [&mut Weights::new()]).unwrap_err().to_string();
+        assert!(message.contains("no y_embedder.proj.weight"), "{message}");
+    }
+}
