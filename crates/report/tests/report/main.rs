@@ -331,6 +331,7 @@ fn captions_have_a_grid_each() {
         }
         assert!(page.contains(caption.as_str()), "{caption}");
     }
+    assert!(page.contains("Text: the pooled embedding of an image's first caption (64 numbers"), "{page}");
 }
 
 #[test]
