@@ -84,22 +84,23 @@ impl Captions {
         Ok(())
     }
 
-    /// Puts the label table over these captions in the place of the projection, in whichever of the weights holds it.
+    /// Puts the label table over these captions in the place of the projection, in each of the weights that holds one: where
+    /// everything was trained, backbone and trained weights both do.
     ///
     /// # Errors
     /// None of them does: they are not those of a network that is conditioned on text.
     pub fn condition<const N: usize>(&self, dit: &DitConfig, weights: [&mut Weights; N]) -> Result<()> {
-        let own = weights.into_iter().find(|weights| weights.contains_key(PROJECTION[0]));
-        let lacking =
-            || format!("these are not the weights of a DiT that is conditioned on text: no {}", PROJECTION[0]);
-        let own = own.with_context(lacking)?;
-        let layer: Weights = PROJECTION.iter().filter_map(|name| own.remove_entry(*name)).collect();
-        let layer = weights::constants(&layer, DType::F32, &Device::Cpu)?;
-        let [weight, bias] = PROJECTION.map(|name| layer.get(name).with_context(|| format!("no {name}")));
         let rows = self.embeddings.narrow(0, 0, self.network(dit).label_rows())?;
-        let table = label_table(&rows, weight?, bias?)?;
-        let table = [(LABEL_TABLE.to_owned(), table)].into();
-        own.extend(weights::from_tensors(&table)?);
+        let mut found = false;
+        for own in weights.into_iter().filter(|weights| weights.contains_key(PROJECTION[0])) {
+            let layer: Weights = PROJECTION.iter().filter_map(|name| own.remove_entry(*name)).collect();
+            let layer = weights::constants(&layer, DType::F32, &Device::Cpu)?;
+            let [weight, bias] = PROJECTION.map(|name| layer.get(name).with_context(|| format!("no {name}")));
+            let table = [(LABEL_TABLE.to_owned(), label_table(&rows, weight?, bias?)?)].into();
+            own.extend(weights::from_tensors(&table)?);
+            found = true;
+        }
+        ensure!(found, "these are not the weights of a DiT that is conditioned on text: no {}", PROJECTION[0]);
         Ok(())
     }
 }
