@@ -9,22 +9,23 @@ use patches::Applied;
 use safetensors::Dtype;
 
 use crate::artifact;
+use crate::captions::Captions;
 use crate::job::{EngineError, Finished, Job};
 
-/// Writes `weights` f32 `[timesteps, L', N]` and `timesteps` i64 for label 0, without the noise of training.
+/// Writes `weights` f32 `[timesteps, L', N]` and `timesteps` i64 for label 0 (or the first caption), without the noise of training.
 ///
 /// # Errors
 /// An input is missing, or the method has no patch.
 pub fn activation(job: &Job, stage: &stage::Activation) -> Result<Finished, EngineError> {
-    let backbone = artifact::backbone(job, &stage.method)?;
-    let trained = weights::read(job.input("trained")?).map_err(anyhow::Error::from)?;
+    let mut backbone = artifact::backbone(job, &stage.method)?;
+    let mut trained = weights::read(job.input("trained")?).map_err(anyhow::Error::from)?;
+    let (dit, _) = Captions::resolve(job, &stage.dit, [&mut backbone, &mut trained])?;
     let device = job.tensor_device()?;
     let steps = timesteps(stage.timesteps, stage.diffusion.timesteps);
     let weights = (|| -> Result<Tensor> {
         let tensors = |weights| weights::constants(weights, DType::F32, &device);
-        let Applied { trunk, patch } =
-            patches::apply(&stage.method, &stage.dit, &tensors(&backbone)?, &tensors(&trained)?)?;
-        let (dit, patch) = (Dit::new(&stage.dit, &trunk)?, patch.context("this method has no gate")?);
+        let Applied { trunk, patch } = patches::apply(&stage.method, &dit, &tensors(&backbone)?, &tensors(&trained)?)?;
+        let (dit, patch) = (Dit::new(&dit, &trunk)?, patch.context("this method has no gate")?);
         let t = Tensor::from_iter(steps.iter().map(|&t| t as f32), &device)?;
         let labels = Tensor::zeros(steps.len(), DType::U32, &device)?;
         let mixture = patch.mix(&dit.condition(&t, &labels)?, None)?;

@@ -15,6 +15,8 @@ use crate::job::{EngineError, Job};
 use crate::mapped::{Mapped, floats};
 use crate::samples::{self, Samples};
 
+/// Embedded captions: `embeddings` f32 `[captions + 1, W]`, the null caption's last, and `captions` i64 `[images]`.
+pub const EMBEDDINGS: &str = "embeddings.safetensors";
 /// Trained tensors.
 pub const WEIGHTS: &str = "weights.safetensors";
 /// Samples: `samples` u8 `[n, C, side, side]`, or f32 where they are latents.

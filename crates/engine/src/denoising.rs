@@ -13,13 +13,14 @@ use models::weights::{self, Weights};
 use patches::{Initial, Patch};
 
 use crate::batch::{Batcher, TrainingBatch};
+use crate::captions::Captions;
 use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
 use crate::latents::Latents;
 use crate::losses::Losses;
 use crate::trainables::{Layout, own_slots};
 use crate::training::{Objective, Trained, train as run};
-use crate::trunk::{Setting, TrainingTrunk, fast, training_trunk};
+use crate::trunk::{Setting, TrainingTrunk, captioned_trunk, fast, training_trunk};
 use crate::{artifact, process};
 
 /// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
@@ -38,7 +39,7 @@ pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineEr
         numerics: &stage.numerics,
     };
     let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
-    task.run(job, &*examples, &models::dit::initial_weights(&stage.dit, stage.seed))
+    task.run(job, examples, &models::dit::initial_weights(&stage.dit, stage.seed))
 }
 
 /// Trains a method on top of the input `backbone`, whose bytes are the same before and after, or from scratch.
@@ -57,7 +58,7 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
     };
     let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
     if stage.method.from_scratch() {
-        return task.run(job, &*examples, &models::dit::initial_weights(&stage.dit, stage.seed));
+        return task.run(job, examples, &models::dit::initial_weights(&stage.dit, stage.seed));
     }
     let path = job.input("backbone")?;
     let hash = |when: &str| -> Result<String> {
@@ -67,7 +68,7 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
     let before = hash("before")?;
     let backbone = weights::read_checked(path, &before).map_err(anyhow::Error::from)?;
     weights::check(path, &backbone, &models::dit::named_shapes(&stage.dit)).map_err(anyhow::Error::from)?;
-    let finished = task.run(job, &*examples, &backbone)?;
+    let finished = task.run(job, examples, &backbone)?;
     let unchanged = hash("after")? == before;
     ensure_unchanged(unchanged, path)?;
     Ok(finished)
@@ -116,10 +117,16 @@ pub(crate) struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn run(&self, job: &Job, examples: &dyn Examples, backbone: &Weights) -> Result<Finished, EngineError> {
+    fn run(&self, job: &Job, examples: Box<dyn Examples>, backbone: &Weights) -> Result<Finished, EngineError> {
+        let captions = Captions::open(job, self.dit)?;
+        let examples = match &captions {
+            Some(captions) => captions.label(examples)?,
+            None => examples,
+        };
+        let examples = &*examples;
         self.fit(examples)?;
         let (layout, initial) = self.start(backbone)?;
-        let mut objective = self.objective(examples, backbone, &layout, &job.tensor_device()?)?;
+        let mut objective = self.objective(examples, captions, backbone, &layout, &job.tensor_device()?)?;
         let half_life = self.ema_halflife_iterations;
         match run(job, &layout, layout.flatten(&initial)?, self.optimisation, half_life, &mut objective)? {
             Trained::Completed(state) => {
@@ -144,17 +151,19 @@ impl Task<'_> {
         })
     }
 
-    /// The loss of this task on random batches of `examples`.
+    /// The loss of this task on random batches of `examples`, whose labels are `captions` for a network conditioned on text.
     ///
     /// # Errors
     /// The backbone or the method does not fit the network.
     pub(crate) fn objective<'i>(
         &self,
         examples: &'i dyn Examples,
+        captions: Option<Captions>,
         backbone: &Weights,
         layout: &Layout,
         device: &Device,
     ) -> Result<DenoisingObjective<'i>> {
+        let network = captions.as_ref().map_or_else(|| self.dit.clone(), |captions| captions.network(self.dit));
         let setting = Setting {
             dit: self.dit,
             method: self.method,
@@ -163,12 +172,15 @@ impl Task<'_> {
             loss: process::training_loss(self.diffusion)?,
             batch: self.optimisation.batch,
         };
-        let trunk = training_trunk(setting, self.numerics, device)?;
+        let trunk = match captions {
+            None => training_trunk(setting, self.numerics, device)?,
+            Some(captions) => captioned_trunk(setting, captions, self.numerics, device)?,
+        };
         let (process, flips) = (process::process(self.diffusion)?, self.optimisation.horizontal_flip);
         let draws = self.gate_draws();
         let empty = || Batcher::empty(self.optimisation.batch, self.dit, draws);
         Ok(DenoisingObjective {
-            batcher: Batcher::new(examples, process, self.dit, flips, self.seed),
+            batcher: Batcher::new(examples, process, &network, flips, self.seed),
             batch: empty(),
             next: (empty(), None),
             trunk,

@@ -3,7 +3,7 @@
 use manifest::stage::Stage;
 
 use crate::job::{EngineError, Finished, Job};
-use crate::{activation, denoising, distance, encoding, extractor, features, measures, sampling};
+use crate::{activation, denoising, distance, embeddings, encoding, extractor, features, measures, sampling};
 
 /// Executes one stage on the job's threads.
 ///
@@ -13,6 +13,7 @@ use crate::{activation, denoising, distance, encoding, extractor, features, meas
 pub fn execute(job: &Job) -> Result<Finished, EngineError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build();
     pool.map_err(anyhow::Error::from)?.install(|| match job.stage {
+        Stage::Embeddings(stage) => embeddings::embeddings(job, stage),
         Stage::Pretrain(stage) => denoising::pretrain(job, stage),
         Stage::TrainExtractor(stage) => extractor::train_extractor(job, stage),
         Stage::Encode(stage) => encoding::encode(job, stage),

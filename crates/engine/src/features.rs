@@ -19,7 +19,7 @@ use crate::extractor::{BATCH, PART, network, pixels};
 use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job, Progress};
 use crate::samples::Samples;
-use crate::{artifact, autoencoder};
+use crate::{artifact, autoencoder, embeddings};
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
 type Seen = (Vec<f32>, Vec<f32>);
@@ -111,6 +111,7 @@ pub fn inspect(planned: &PlannedStage) -> Result<()> {
         Stage::InceptionScore(stage) => (Some(&stage.extractor), None),
         Stage::Encode(stage) => (None, Some(&stage.autoencoder)),
         Stage::Decode(stage) => (None, Some(&stage.latents.autoencoder)),
+        Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),
         _ => return Ok(()),
     };
     if let (Some(FeatureNetwork::Inception(_)), Some(Input::File { path, .. })) =

@@ -35,7 +35,7 @@ pub struct Job<'a> {
     /// Its parameters.
     pub stage: &'a Stage,
     /// Input files by role (`backbone`, `trained`, `latents`, `autoencoder`, `samples`, `extractor`, `features`, `reference`,
-    /// `images`, `labels`, `folder`, `captions`, `shards`).
+    /// `images`, `labels`, `folder`, `captions`, `shards`, `encoder`, `vocabulary`, `embeddings`).
     pub inputs: BTreeMap<String, PathBuf>,
     /// Working directory: checkpoints are kept and artifacts left here.
     pub directory: &'a Path,

@@ -1,5 +1,5 @@
-//! One stage of an experiment: pretrain, encode, train, sample, decode, features, statistics, metrics and other measures,
-//! activation.
+//! One stage of an experiment: embeddings, pretrain, encode, train, sample, decode, features, statistics, metrics and other
+//! measures, activation.
 //!
 //! [`execute`] takes a stage's typed parameters and the files of its inputs, and leaves artifacts in a working directory.
 //! It knows no command line, no YAML and no results tree. Called again in the same directory after an interruption it
@@ -10,9 +10,11 @@ pub mod artifact;
 mod autoencoder;
 mod batch;
 pub mod bench;
+mod captions;
 mod checkpoint;
 mod denoising;
 mod distance;
+mod embeddings;
 mod encoding;
 mod execute;
 mod extractor;

@@ -57,6 +57,7 @@ mod tests {
             depth: 1,
             heads: 1,
             classes: None,
+            text_width: None,
             label_dropout: 0.0,
             learn_sigma: true,
         };

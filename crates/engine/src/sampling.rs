@@ -65,7 +65,7 @@ pub(crate) fn draw(
     count: usize,
 ) -> Result<Vec<f32>, EngineError> {
     let elements = elements(&stage.dit);
-    network.set_labels(sample_labels(stage, first, count));
+    network.set_labels(sample_labels(stage, network.captions(), first, count));
     let mut x = vec![0.0; count * elements];
     Draws::new(stage.seed, Stream::InitialNoise, 0).fill_normal((first * elements) as u64, &mut x);
     let mut output = vec![0.0; sampler.outputs(x.len())];
@@ -108,13 +108,17 @@ fn read_batch(file: &Path, length: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Labels of samples: the stage's class, or drawn uniformly from the classes, or the one label of an unconditional model.
-fn sample_labels(stage: &stage::Sample, first: usize, count: usize) -> Vec<u32> {
+/// Labels of samples: the stage's class, or those of images drawn uniformly from the dataset (`captions`), or drawn
+/// uniformly from the classes, or the one label of an unconditional model.
+fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: usize) -> Vec<u32> {
     if let Some(class) = stage.class {
         return vec![class; count];
     }
     let draws = Draws::new(stage.seed, Stream::SampleLabel, 0);
-    let label = |i: usize| stage.dit.classes.map_or(0, |classes| draws.below(i as u64, classes as u32));
+    let label = |i: usize| match (captions.len(), stage.dit.classes) {
+        (images @ 1.., _) => captions[draws.below(i as u64, images as u32) as usize],
+        (0, classes) => classes.map_or(0, |classes| draws.below(i as u64, classes as u32)),
+    };
     (first..first + count).map(label).collect()
 }
 

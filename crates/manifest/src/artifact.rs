@@ -143,7 +143,8 @@ impl Artifact<'_> {
         let inputs = networks.gather(&scale, &mut gather);
         gather.finish()?;
         let measures = &manifest.value.measures;
-        let chains = Chains::new(&scale.value, &networks.backbone.value, judge, measures, inputs)?;
+        let shown = block.captions(&manifest.value);
+        let chains = Chains::new(&scale.value, &networks.backbone.value, judge, measures, shown, inputs)?;
         let seeds = request.seeds.clone().unwrap_or_else(|| scale.value.seeds.clone());
         let planned = table::plan(&expanded, chains, &seeds, scale.value.train.iterations)?;
         let groups = table::groups(block.groups(&manifest.value));

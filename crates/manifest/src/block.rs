@@ -63,6 +63,14 @@ impl<'m> Block<'m> {
         }
     }
 
+    /// Captions of which samples are shown.
+    pub(crate) fn captions(self, manifest: &'m Manifest) -> &'m [String] {
+        match self {
+            Self::Usual => &[],
+            Self::Own { group, .. } => &manifest.groups[group].captions,
+        }
+    }
+
     /// All cells, the baseline first.
     pub(crate) fn members(self, manifest: &'m Manifest) -> Vec<Member<'m>> {
         let (baseline, id, path) = match self {
@@ -117,6 +125,9 @@ pub(crate) fn check(manifest: &Loaded<Manifest>, claims: &[Claim], problems: &mu
             if label == "baseline" && group.setting.is_some() {
                 problems.add(&cells.place_of_key(label), "the name `baseline` is that of the group's own baseline");
             }
+        }
+        if !group.captions.is_empty() && group.setting.is_none() {
+            problems.add(&group_node.place_of_key("captions"), "`captions` stands here only beside `setting`");
         }
         for (key, given) in [("paper", group.paper.is_some()), ("baseline", group.baseline.is_some())] {
             match (given, &group.setting) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::autoencoder::LatentSpace;
+use crate::captions::Encoder;
 use crate::digest::Key;
 use crate::files::Loaded;
 use crate::gather::{Examples, Gather, Images, Network};
@@ -57,6 +58,8 @@ pub(crate) struct Chains<'a> {
     /// Nothing where its weights are a formula.
     extractor_input: Option<Input>,
     autoencoder: Inputs,
+    /// Of a backbone that is conditioned on text.
+    captions: Option<EmbeddedCaptions>,
     reference: Reference,
     /// Features of the floor's images.
     floor: Option<Key>,
@@ -71,6 +74,24 @@ pub(crate) struct ChainInputs {
     reference: Images,
     floor: Option<Images>,
     autoencoder: Inputs,
+    encoder: Option<Encoder>,
+}
+
+/// The stages of embeddings.
+struct EmbeddedCaptions {
+    /// Of the training images' captions.
+    data: Key,
+    /// Of captions that are shown, and these.
+    shown: Option<(Key, Vec<String>)>,
+}
+
+impl EmbeddedCaptions {
+    /// A manifest's captions are shown, or those that the scale has in their place.
+    fn plan(encoder: &Encoder, data: &Images, captions: &[String], stages: &mut Stages) -> Result<Self, Error> {
+        let mut add = |(stage, inputs)| stages.add(stage, inputs);
+        let shown = (!captions.is_empty()).then(|| add(encoder.of_listed(captions))).transpose()?;
+        Ok(Self { data: add(encoder.of_data(data))?, shown: shown.map(|key| (key, captions.to_vec())) })
+    }
 }
 
 impl ChainInputs {
@@ -95,6 +116,8 @@ impl ChainInputs {
             reference: gather.images(reference, &scale.node, "evaluation.reference"),
             floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
             autoencoder,
+            encoder: (recipe.value.text.as_ref())
+                .map(|text| Encoder::gather(text, &recipe.node, &scale.value.numerics, gather)),
         }
     }
 }
@@ -106,6 +129,7 @@ impl<'a> Chains<'a> {
         backbone: &'a BackboneRecipe,
         judge: Judge,
         measures: &'a [Measure],
+        shown: &[String],
         inputs: ChainInputs,
     ) -> Result<Self, Error> {
         let mut stages = Stages::default();
@@ -136,7 +160,10 @@ impl<'a> Chains<'a> {
         let has_spatial = measures.contains(&Measure::SpatialDistance) && judge.network.has_spatial();
         let (statistics, spatial) = (statistics(pooled)?, has_spatial.then(|| statistics(spatial)).transpose()?);
         let reference = Reference { features, statistics, spatial };
-        let ChainInputs { examples, autoencoder, .. } = inputs;
+        let own = &scale.sample.captions;
+        let shown = if shown.is_empty() || own.is_empty() { shown } else { own };
+        let ChainInputs { examples, autoencoder, encoder, .. } = inputs;
+        let captions = encoder.map(|encoder| EmbeddedCaptions::plan(&encoder, examples.images(), shown, &mut stages));
         Ok(Self {
             scale,
             backbone,
@@ -147,6 +174,7 @@ impl<'a> Chains<'a> {
             latents: backbone.space.latents(),
             extractor_input,
             autoencoder,
+            captions: captions.transpose()?,
             reference,
             floor,
             stages,
@@ -184,7 +212,21 @@ impl<'a> Chains<'a> {
             let sample = self.sample(stage, train)?;
             planned.classes.push((class, self.decode(sample, SHOWN)?.unwrap_or(sample)));
         }
+        planned.captions = self.shown(method, seed, train)?;
         Ok(planned)
+    }
+
+    /// Samples of each caption that is shown.
+    fn shown(&mut self, method: &Method, seed: u64, train: Option<Key>) -> Result<Vec<(String, Key)>, Error> {
+        let Some((embeddings, captions)) = self.captions.as_ref().and_then(|c| c.shown.clone()) else {
+            return Ok(Vec::new());
+        };
+        let mut of = |(number, caption): (u32, String)| {
+            let stage = Sample { class: Some(number), count: SHOWN, ..self.sampling(method, seed, 0.0) };
+            let sample = self.sample_with(stage, train, Some(("embeddings", embeddings)))?;
+            Ok((caption, self.decode(sample, SHOWN)?.unwrap_or(sample)))
+        };
+        (0..).zip(captions).map(&mut of).collect()
     }
 
     /// The positive control: a trained patch with noise on its prompts.
@@ -197,8 +239,9 @@ impl<'a> Chains<'a> {
         let sample = self.sample(self.sampling(method, seed, prompt_noise), train)?;
         let features = self.features(sample)?;
         let metrics = self.metrics(features)?;
-        let (measures, classes) = (Vec::new(), Vec::new());
-        Ok(CellRun { seed, train, sample, decoded: None, features, metrics, activation: None, measures, classes })
+        let (measures, classes, captions) = (Vec::new(), Vec::new(), Vec::new());
+        let (decoded, activation) = (None, None);
+        Ok(CellRun { seed, train, sample, decoded, features, metrics, activation, measures, classes, captions })
     }
 
     /// The backbone, unless the method starts from none, and `others`.
@@ -206,6 +249,11 @@ impl<'a> Chains<'a> {
         let stages = others.into_iter().map(|(name, key)| (name.to_owned(), Input::Stage(key)));
         let backbone = (!method.from_scratch()).then(|| ("backbone".to_owned(), self.backbone_input.clone()));
         stages.chain(backbone).collect()
+    }
+
+    /// The input of stages that read the training images' captions.
+    fn embeddings(&self) -> Option<(&'static str, Key)> {
+        self.captions.as_ref().map(|captions| ("embeddings", captions.data))
     }
 
     fn train(&mut self, run: &Run<'_>, seed: u64) -> Result<Key, Error> {
@@ -230,7 +278,7 @@ impl<'a> Chains<'a> {
             seed,
             numerics: self.scale.numerics.clone(),
         });
-        let mut inputs = self.backbone_and(run.method, []);
+        let mut inputs = self.backbone_and(run.method, self.embeddings());
         inputs.extend(self.examples.inputs(&mut self.stages)?);
         self.stages.add(stage, inputs)
     }
@@ -251,7 +299,17 @@ impl<'a> Chains<'a> {
     }
 
     fn sample(&mut self, stage: Sample, train: Option<Key>) -> Result<Key, Error> {
-        let inputs = self.backbone_and(&stage.method, train.map(|key| ("trained", key)));
+        self.sample_with(stage, train, self.embeddings())
+    }
+
+    fn sample_with(
+        &mut self,
+        stage: Sample,
+        train: Option<Key>,
+        embeddings: Option<(&'static str, Key)>,
+    ) -> Result<Key, Error> {
+        let others = train.map(|key| ("trained", key)).into_iter().chain(embeddings);
+        let inputs = self.backbone_and(&stage.method, others);
         self.stages.add(Stage::Sample(stage), inputs)
     }
 
@@ -345,7 +403,7 @@ impl<'a> Chains<'a> {
             diffusion: self.backbone.diffusion.clone(),
             numerics: self.scale.numerics.clone(),
         });
-        let inputs = self.backbone_and(method, [("trained", train)]);
+        let inputs = self.backbone_and(method, [("trained", train)].into_iter().chain(self.embeddings()));
         self.stages.add(stage, inputs)
     }
 }

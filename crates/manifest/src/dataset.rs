@@ -84,6 +84,11 @@ impl Dataset {
         matches!(self, Self::Faces(_) | Self::Idx(_) | Self::ClassFolders(_))
     }
 
+    /// Whether images have captions.
+    pub fn has_captions(&self) -> bool {
+        matches!(self, Self::Faces(_) | Self::Captions(_) | Self::WebDataset(_))
+    }
+
     /// What enters a key, and the files or folders to be looked up: name of the input, key in the manifest, path as written.
     pub(crate) fn source(&self) -> (Source, Vec<(&'static str, &str)>) {
         match self {

@@ -25,10 +25,15 @@ pub struct DitConfig {
     /// Attention heads; they divide the width.
     #[schemars(range(min = 1, max = 16384))]
     pub heads: usize,
-    /// Number of classes; `None` is an unconditional model (one learned label, no null label).
+    /// Number of classes; `None` without `text_width` is an unconditional model (one learned label, no null label).
     #[schemars(range(min = 1))]
     pub classes: Option<usize>,
-    /// Share of labels replaced by the null label in training (class-conditional models only).
+    /// Width of the pooled text embeddings that condition it, through a linear layer in the place of the classes' table;
+    /// that of the recipe's `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16384))]
+    pub text_width: Option<usize>,
+    /// Share of labels (or captions) replaced by the null label in training; conditional models only.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub label_dropout: f64,
     /// Whether the network predicts the variance too: twice the output channels.
@@ -55,6 +60,7 @@ impl DitConfig {
             depth,
             heads,
             classes,
+            text_width: None,
             label_dropout,
             learn_sigma: true,
         })
@@ -68,6 +74,17 @@ impl DitConfig {
     /// Channels of the output.
     pub fn out_channels(&self) -> usize {
         self.channels * if self.learn_sigma { 2 } else { 1 }
+    }
+
+    /// Whether anything but the timestep conditions it.
+    pub fn is_conditional(&self) -> bool {
+        self.classes.is_some() || self.text_width.is_some()
+    }
+
+    /// The class-conditional network that a text-conditional one is over so many captions: each is a class, the null
+    /// caption the null label.
+    pub fn over_captions(&self, captions: usize) -> Self {
+        Self { classes: Some(captions), text_width: None, ..self.clone() }
     }
 
     /// Rows of the label embedding table: the classes and a null label, or the one label of an unconditional model.

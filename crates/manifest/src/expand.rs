@@ -68,6 +68,14 @@ pub(crate) fn expand(
             None => cells.push(expander.cell(&member)?),
         }
     }
+    if let Block::Own { group, .. } = block
+        && !block.captions(&manifest.value).is_empty()
+        && dit.text_width.is_none()
+    {
+        let place = manifest.node.place_of(&format!("groups.{group}.captions"));
+        let message = "`captions` has none to show: the backbone is not conditioned on text";
+        expander.problems.add(&place, message);
+    }
     expander.unused_overrides();
     let cells = cells.into_iter().flatten().collect();
     let Some(base) = base else { return Err(expander.problems.into_error()) };

@@ -1,5 +1,6 @@
 //! What stages read: data and weights looked up, what is missing remembered, networks that must be trained first.
 
+use crate::captions::Encoder;
 use crate::dataset::{Dataset, Source};
 use crate::digest::Key;
 use crate::lookup::Lookup;
@@ -43,7 +44,7 @@ impl Gather<'_> {
         if self.missing.is_empty() { Ok(()) } else { Err(Error::Missing(self.missing)) }
     }
 
-    fn weights(&mut self, weights: &Weights, place: &Place) -> Option<Input> {
+    pub(crate) fn weights(&mut self, weights: &Weights, place: &Place) -> Option<Input> {
         self.lookup.weights(weights, place).map_err(|missing| self.missing.push(*missing)).ok()
     }
 
@@ -85,7 +86,12 @@ impl Examples {
         Self { images, encode, autoencoder }
     }
 
-    /// Where the images come from.
+    /// The images.
+    pub(crate) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Where they come from.
     pub(crate) fn source(&self) -> Source {
         self.images.source.clone()
     }
@@ -108,11 +114,15 @@ impl Examples {
 pub(crate) struct Training {
     stage: Stage,
     examples: Examples,
+    /// The stage of its captions' embeddings, where it is conditioned on text.
+    embeddings: Option<(Stage, Inputs)>,
 }
 
 impl Training {
     pub(crate) fn backbone(recipe: &BackboneRecipe, node: &Node, numerics: &Numerics, gather: &mut Gather<'_>) -> Self {
         let images = gather.images(&recipe.data, node, "data");
+        let encoder = recipe.text.as_ref().map(|text| Encoder::gather(text, node, numerics, gather));
+        let embeddings = encoder.map(|encoder| encoder.of_data(&images));
         let autoencoder = gather.autoencoder(&recipe.space, node);
         let flips = recipe.optimisation.horizontal_flip;
         let examples = Examples::new(images, &recipe.space, autoencoder, flips, numerics);
@@ -126,7 +136,7 @@ impl Training {
             seed: recipe.seed,
             numerics: numerics.clone(),
         });
-        Self { stage, examples }
+        Self { stage, examples, embeddings }
     }
 
     pub(crate) fn extractor(
@@ -145,12 +155,15 @@ impl Training {
             numerics: numerics.clone(),
         });
         let examples = Examples { images, encode: None, autoencoder: Inputs::new() };
-        Self { stage, examples }
+        Self { stage, examples, embeddings: None }
     }
 
     /// Plans the stage, and what it reads before it.
     pub(crate) fn plan(self, stages: &mut Stages) -> Result<Key, Error> {
-        let inputs = self.examples.inputs(stages)?;
+        let mut inputs = self.examples.inputs(stages)?;
+        if let Some((stage, files)) = self.embeddings {
+            inputs.insert("embeddings".to_owned(), Input::Stage(stages.add(stage, files)?));
+        }
         stages.add(self.stage, inputs)
     }
 }

@@ -24,10 +24,12 @@ pub mod recipe;
 pub mod scale;
 pub mod schema;
 pub mod stage;
+pub mod text;
 pub mod workspace;
 
 mod artifact;
 mod block;
+mod captions;
 mod chain;
 mod check;
 mod equivalence;

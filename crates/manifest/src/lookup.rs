@@ -7,6 +7,7 @@ use crate::content;
 use crate::digest::Digest;
 use crate::plan::Input;
 use crate::problem::{Missing, MissingReason, Place};
+use crate::published::Published;
 use crate::scale::Weights;
 
 /// Hashes a file's content; `store` puts a cache by size, modification time and inode behind it.
@@ -16,6 +17,8 @@ pub type HashFile = dyn Fn(&Path) -> io::Result<Digest> + Send + Sync;
 pub(crate) struct Lookup<'a> {
     pub(crate) folders: &'a [PathBuf],
     pub(crate) hash: &'a HashFile,
+    /// What others publish: an error says how to get it.
+    pub(crate) published: Published,
 }
 
 impl Lookup<'_> {
@@ -23,7 +26,8 @@ impl Lookup<'_> {
     pub(crate) fn input(&self, wanted: &str, place: &Place) -> Result<Input, Box<Missing>> {
         let path = self.find(wanted, place)?;
         let unreadable = |error: io::Error| MissingReason::Unreadable { path: path.clone(), reason: error.to_string() };
-        let sha256 = content::digest(&path, self.hash).map_err(|error| missing(wanted, place, unreadable(error)))?;
+        let sha256 =
+            content::digest(&path, self.hash).map_err(|error| self.missing(wanted, place, unreadable(error)))?;
         Ok(Input::File { sha256, path })
     }
 
@@ -31,13 +35,18 @@ impl Lookup<'_> {
     pub(crate) fn weights(&self, weights: &Weights, place: &Place) -> Result<Input, Box<Missing>> {
         let input = self.input(&weights.file, place)?;
         match (&input, weights.sha256) {
-            (Input::File { sha256, path }, Some(pinned)) if *sha256 != pinned => Err(missing(
+            (Input::File { sha256, path }, Some(pinned)) if *sha256 != pinned => Err(self.missing(
                 &weights.file,
                 place,
                 MissingReason::WrongContent { path: path.clone(), pinned, found: *sha256 },
             )),
             _ => Ok(input),
         }
+    }
+
+    fn missing(&self, wanted: &str, place: &Place, reason: MissingReason) -> Box<Missing> {
+        let fetch = self.published.command(wanted);
+        Box::new(Missing { place: place.clone(), wanted: wanted.to_owned(), reason, fetch })
     }
 
     fn find(&self, wanted: &str, place: &Place) -> Result<PathBuf, Box<Missing>> {
@@ -47,14 +56,10 @@ impl Lookup<'_> {
             None => {
                 let mut tried = candidates;
                 tried.dedup(); // an absolute path replaces the folder it is joined to
-                Err(missing(wanted, place, MissingReason::NotFound(tried)))
+                Err(self.missing(wanted, place, MissingReason::NotFound(tried)))
             }
         }
     }
-}
-
-fn missing(wanted: &str, place: &Place, reason: MissingReason) -> Box<Missing> {
-    Box::new(Missing { place: place.clone(), wanted: wanted.to_owned(), reason })
 }
 
 #[cfg(test)]
@@ -67,7 +72,7 @@ mod tests {
     fn the_first_folder_that_has_it_wins_and_all_are_named_if_none_has() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let folders = [one.path().to_owned(), two.path().to_owned()];
-        let lookup = Lookup { folders: &folders, hash: &Digest::of_file };
+        let lookup = Lookup { folders: &folders, hash: &Digest::of_file, published: Published::default() };
         let missing = lookup.input("x.gz", &Place::Nowhere).unwrap_err().to_string();
         for folder in &folders {
             assert!(missing.contains(&folder.join("x.gz").display().to_string()), "{missing}");
@@ -85,7 +90,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("w"), "tampered").unwrap();
         let folders = [folder.path().to_owned()];
-        let lookup = Lookup { folders: &folders, hash: &Digest::of_file };
+        let lookup = Lookup { folders: &folders, hash: &Digest::of_file, published: Published::default() };
         let pinned = Weights { file: "w".into(), sha256: Some(Digest::of(b"genuine")) };
         let error = lookup.weights(&pinned, &Place::Nowhere).unwrap_err().to_string();
         assert!(error.contains("is not the file that is pinned"), "{error}");

@@ -98,6 +98,11 @@ pub struct Group {
     pub paper: Option<Paper>,
     /// What its cells are compared with; with `setting` only.
     pub baseline: Option<Cell>,
+    /// Captions of which samples of all its cells are shown, unless the scale has others (`sample.captions`); with
+    /// `setting` only.
+    #[serde(default)]
+    #[schemars(extend("uniqueItems" = true))]
+    pub captions: Vec<String>,
     /// Its cells by label.
     pub cells: IndexMap<String, Cell>,
 }

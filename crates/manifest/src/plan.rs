@@ -148,6 +148,9 @@ pub struct CellRun {
     /// Samples of one class each, to be looked at: the class, as the paper numbers it, and their sampling, or decoding
     /// where samples are latents.
     pub classes: Vec<(u32, Key)>,
+    /// Samples of one caption each, to be looked at: the caption and the sampling.
+    #[serde(default)]
+    pub captions: Vec<(String, Key)>,
 }
 
 impl CellRun {
@@ -155,8 +158,8 @@ impl CellRun {
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let judged = [Some(self.features), Some(self.metrics), self.activation];
         let chain = [self.train, Some(self.sample), self.decoded].into_iter().chain(judged);
-        let more = self.measures.iter().copied().chain(self.classes.iter().map(|(_, key)| *key));
-        chain.flatten().chain(more)
+        let shown = self.classes.iter().map(|(_, key)| *key).chain(self.captions.iter().map(|(_, key)| *key));
+        chain.flatten().chain(self.measures.iter().copied()).chain(shown)
     }
 }
 
@@ -290,6 +293,7 @@ mod tests {
             depth: 4,
             heads: 4,
             classes: None,
+            text_width: None,
             label_dropout: 0.0,
             learn_sigma: true,
         }

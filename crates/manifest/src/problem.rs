@@ -64,6 +64,8 @@ pub struct Missing {
     pub wanted: String,
     /// Why it cannot be used.
     pub reason: MissingReason,
+    /// The command that gets it, where it is published.
+    pub fetch: Option<String>,
 }
 
 /// Why an input cannot be used.
@@ -106,6 +108,10 @@ impl fmt::Display for Missing {
             MissingReason::Unreadable { path, reason } => {
                 write!(f, "`{}` cannot be read at {}: {reason}", self.wanted, path.display())
             }
+        }?;
+        match &self.fetch {
+            Some(command) => write!(f, "; `{command}` gets it"),
+            None => Ok(()),
         }
     }
 }

@@ -57,6 +57,15 @@ pub struct Content {
 }
 
 impl Published {
+    /// The command that gets a file; `None` where nobody publishes it.
+    pub fn command(&self, file: &str) -> Option<String> {
+        let has = |publication: &Publication| publication.files.iter().any(|one| one.file == file);
+        [("data", &self.data), ("weights", &self.weights)].into_iter().find_map(|(section, publications)| {
+            let (name, _) = publications.iter().find(|(_, publication)| has(publication))?;
+            Some(format!("runner {section} fetch {name}"))
+        })
+    }
+
     /// Notes what no schema says: files lie below the folder of data, addresses are HTTP's.
     pub(crate) fn check(&self, node: &Node, problems: &mut Problems) {
         for (section, publications) in [("data", &self.data), ("weights", &self.weights)] {

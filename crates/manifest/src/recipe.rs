@@ -8,6 +8,7 @@ use crate::dataset::Dataset;
 use crate::dit::DitConfig;
 use crate::extractor::ExtractorConfig;
 use crate::scale::{Diffusion, Numerics, Optimisation};
+use crate::text::TextEncoder;
 
 /// `experiments/*-backbone.yaml` and `experiments/*-extractor.yaml`; its name is that of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +30,9 @@ pub struct BackboneRecipe {
     pub space: Space,
     /// The network.
     pub dit: DitConfig,
+    /// What turns captions into the vectors that condition the network (`dit.text_width`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextEncoder>,
     /// Training images.
     pub data: Dataset,
     /// The diffusion process; further training and sampling use the same.

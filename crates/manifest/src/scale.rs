@@ -118,6 +118,10 @@ pub struct Sampling {
     pub count: usize,
     /// Seed of the run with training seed 0; the run with training seed `s` has this plus `s`. All cells share it.
     pub seed: u64,
+    /// Captions that are shown in the place of a manifest's, where the images here are of other things.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("uniqueItems" = true))]
+    pub captions: Vec<String>,
 }
 
 /// How samples are judged.

@@ -8,11 +8,15 @@ use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, FeatureNetwork};
 use crate::method::Method;
 use crate::scale::{Diffusion, Numerics, Optimisation, Sampler};
+use crate::text::TextNetwork;
 
 /// One idempotent step: what it does, with every default explicit. Paths, threads and devices' numbers are not in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum Stage {
+    /// Embeds captions. Inputs: those of the data, `encoder` and `vocabulary` unless the weights are a formula. Artifact:
+    /// `embeddings.safetensors`, the input `embeddings` of all stages of a backbone that is conditioned on text.
+    Embeddings(Embeddings),
     /// Trains a backbone from scratch. Artifact: `weights.safetensors`.
     Pretrain(Pretrain),
     /// Trains a feature extractor. Artifact: `weights.safetensors`.
@@ -52,6 +56,7 @@ impl Stage {
     /// Its kind, the version of its arithmetic (raised when its code changes its results), and its numerics.
     fn identity(&self) -> (&'static str, u32, Option<&Numerics>) {
         match self {
+            Self::Embeddings(stage) => ("embeddings", 1, Some(&stage.numerics)),
             Self::Pretrain(stage) => ("pretrain", 1, Some(&stage.numerics)),
             Self::TrainExtractor(stage) => ("train_extractor", 1, Some(&stage.numerics)),
             Self::Encode(stage) => ("encode", 1, Some(&stage.numerics)),
@@ -80,6 +85,27 @@ impl Stage {
         let engine = numerics.map_or(String::new(), |numerics| format!(" {}", numerics.engine.version()));
         format!("{kind}/v{version}{engine}")
     }
+}
+
+/// Embeds captions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Embeddings {
+    /// The encoder.
+    pub encoder: TextNetwork,
+    /// Which captions.
+    pub captions: Captions,
+    /// Engine, precision and device.
+    pub numerics: Numerics,
+}
+
+/// Captions that are embedded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Captions {
+    /// Those of a dataset, each once, in the order of their bytes. File inputs: those of the source.
+    Of(Source),
+    /// These, in this order.
+    Listed(Vec<String>),
 }
 
 /// Trains a backbone from scratch.
@@ -187,7 +213,8 @@ pub struct Sample {
     pub seed: u64,
     /// Standard deviation of noise put on the prompts, relative to their own root mean square; 0 for none (the positive control has more).
     pub prompt_noise: f64,
-    /// The class of all samples; drawn uniformly where there is none.
+    /// The class of all samples, or the caption among the input `embeddings`; without it classes are drawn uniformly, and
+    /// captions as often as the dataset has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<u32>,
     /// Engine, precision and device.

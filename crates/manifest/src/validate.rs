@@ -10,6 +10,7 @@ use crate::method::{Depth, Lora, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
 use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, Scale};
+use crate::text::{ClipFormula, TextEncoder};
 use crate::tree::Node;
 
 /// A checked file: notes problems at the place of a dotted path.
@@ -37,9 +38,34 @@ impl Checked<'_> {
         self.require(hidden % 4 == 0, "dit.hidden", || {
             format!("must be a multiple of 4 (position table), found `{hidden}`")
         });
-        self.require(dit.classes.is_some() || dit.label_dropout == 0.0, "dit.label_dropout", || {
+        self.require(dit.is_conditional() || dit.label_dropout == 0.0, "dit.label_dropout", || {
             "must be 0 without classes: there is no label to drop".to_owned()
         });
+        self.require(dit.classes.is_none() || dit.text_width.is_none(), "dit.text_width", || {
+            "takes the place of classes: leave it out, or set `classes: null`".to_owned()
+        });
+    }
+
+    /// Text conditions a network whose `dit.text_width` is that of the encoder, and no other.
+    fn text(&mut self, text: Option<&TextEncoder>, dit: &DitConfig) {
+        let width = dit.text_width;
+        let Some(text) = text else {
+            return self.require(width.is_none(), "dit.text_width", || {
+                "needs an encoder: `text: {kind: clip_formula, ...}` or `{kind: clip, ...}`".to_owned()
+            });
+        };
+        self.require(width == Some(text.width()), "text", || {
+            format!(
+                "has embeddings of width {}: the network must say `dit.text_width: {0}`, found {}",
+                text.width(),
+                width.map_or("none".to_owned(), |width| format!("`{width}`"))
+            )
+        });
+        if let TextEncoder::ClipFormula(ClipFormula { width, heads, .. }) = text {
+            self.require(width % heads == 0, "text.heads", || {
+                format!("must divide the width: {width} is no multiple of {heads}")
+            });
+        }
     }
 
     fn optimisation(&mut self, optimisation: &Optimisation) {
@@ -83,6 +109,7 @@ impl Checked<'_> {
             Space::Pixels(_) => {}
             Space::Latents(latents) => self.latents(latents.autoencoder.shape(), dit),
         }
+        self.text(recipe.text.as_ref(), dit);
         let (least, found) = (diffusion.shortest(), diffusion.timesteps);
         self.require(found >= least, "diffusion.timesteps", || {
             format!("must be at least {least} with this schedule, found `{found}`")
@@ -116,6 +143,10 @@ impl Checked<'_> {
         self.channels(path, data, channels, whose);
         self.require(dit.classes.is_none() || data.has_labels(), path, || {
             "has no labels, but the backbone is class-conditional".to_owned()
+        });
+        self.require(dit.text_width.is_none() || data.has_captions(), path, || {
+            "has no captions, but the backbone is conditioned on text; use `kind: captions`, `web_dataset` or `faces`"
+                .to_owned()
         });
     }
 
@@ -172,7 +203,7 @@ impl Checked<'_> {
         self.require(!sampler.clip_x0 || backbone.space.latents().is_none(), "sample.sampler.clip_x0", || {
             "must be false: latents reach beyond [-1, 1]".to_owned()
         });
-        let guidable = backbone.dit.classes.is_some() && backbone.dit.label_dropout > 0.0;
+        let guidable = backbone.dit.is_conditional() && backbone.dit.label_dropout > 0.0;
         self.require(sampler.guidance == 1.0 || guidable, "sample.sampler.guidance", || {
             "must be 1: the backbone has no null label to be guided away from".to_owned()
         });

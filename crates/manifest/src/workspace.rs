@@ -135,7 +135,9 @@ impl Workspace {
     }
 
     pub(crate) fn gather(&self) -> Gather<'_> {
-        Gather { lookup: Lookup { folders: &self.data_folders, hash: &*self.hash }, missing: Vec::new() }
+        // A mistake in what is published is said where it is listed or fetched.
+        let published = self.published().unwrap_or_default();
+        Gather { lookup: Lookup { folders: &self.data_folders, hash: &*self.hash, published }, missing: Vec::new() }
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use manifest::claim::{Claim, Metric};
-use manifest::stage::Stage;
+use manifest::digest::Key;
+use manifest::plan::Input;
+use manifest::stage::{Captions, Stage};
 use manifest::{Error, Plan, Request, Workspace};
 
 fn root() -> std::path::PathBuf {
@@ -61,10 +63,79 @@ fn a_group_with_a_setting_is_a_table_of_its_own() {
     assert!(matches!(table8.stages[0].stage, Stage::Pretrain(_)));
 
     let table2 = plan("table2", "smoke");
-    assert_eq!(table2.tables.len(), 1);
-    assert_eq!(table2.not_run.len(), 8);
+    assert_eq!(table2.tables.len(), 2);
+    assert_eq!(table2.not_run.len(), 4);
     assert!(table2.not_run.iter().all(|cell| cell.reason.starts_with("scale `smoke` has no setting `")));
-    assert_eq!(table2.not_run[0].cell, "coco/baseline");
+    assert_eq!(table2.not_run[0].cell, "laion/baseline");
+}
+
+#[test]
+fn captions_are_embedded_before_what_they_condition() {
+    let figure6 = plan("figure6", "smoke");
+    let [usual, coco] = &figure6.tables[..] else { panic!("{} tables", figure6.tables.len()) };
+    assert!(usual.cells.iter().flat_map(|cell| &cell.runs).all(|run| run.captions.is_empty()));
+    assert_eq!((coco.dit.classes, coco.dit.text_width), (None, Some(64)));
+    let stage = |key| &figure6.stage(key).unwrap().stage;
+    let embedded = |key: Key| {
+        let Input::Stage(key) = figure6.stage(key).unwrap().inputs["embeddings"] else { panic!("a file") };
+        let Stage::Embeddings(embeddings) = stage(key) else { panic!("no embeddings") };
+        embeddings.captions.clone()
+    };
+    for cell in &coco.cells {
+        let run = &cell.runs[0];
+        // The scale's own captions stand in the place of the paper's seven.
+        assert_eq!(
+            run.captions.iter().map(|(text, _)| text).collect::<Vec<_>>(),
+            coco.scale.sample.captions.iter().collect::<Vec<_>>()
+        );
+        assert_eq!(embedded(run.captions[6].1), Captions::Listed(coco.scale.sample.captions.clone()));
+        let Stage::Sample(shown) = stage(run.captions[6].1) else { panic!("no samples") };
+        let Stage::Sample(drawn) = stage(run.sample) else { panic!("no samples") };
+        assert_eq!((shown.class, drawn.class, shown.seed), (Some(6), None, drawn.seed));
+        let Captions::Of(source) = embedded(run.sample) else { panic!("listed") };
+        if let Some(train) = run.train {
+            let Stage::Train(training) = stage(train) else { panic!("no training") };
+            assert_eq!(training.data, source, "samples are drawn from the captions of the training images");
+            assert_eq!(embedded(train), embedded(run.sample));
+        }
+    }
+    let pretrain = figure6.stages.iter().find(|planned| matches!(planned.stage, Stage::Pretrain(_))).unwrap();
+    assert!(matches!(embedded(pretrain.key), Captions::Of(_)));
+
+    // Without captions of its own, a scale shows the manifest's.
+    let request = Request { scale: "smoke".into(), overrides: vec!["sample.captions=[]".into()], seeds: None };
+    let plain = workspace().load_artifact("figure6", &request).unwrap();
+    assert_eq!(plain.tables[1].cells[0].runs[0].captions[4].0, "A herd of sheep gathered in one area.");
+    // And Table 9 shows none.
+    assert!(plan("table9", "smoke").tables[1].cells.iter().all(|cell| cell.runs[0].captions.is_empty()));
+}
+
+#[test]
+fn a_vocabulary_that_is_missing_or_another_file_says_which_command_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = || {
+        let pin = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a";
+        let vocabulary = format!("{{file: clip/bpe_simple_vocab_16e6.txt.gz, sha256: {pin}}}");
+        let text = format!("text={{kind: clip, weights: {{file: w, sha256: ~}}, vocabulary: {vocabulary}}}");
+        let workspace = workspace().with_data_folders(vec![folder.path().to_owned()]);
+        workspace.load_recipe("smoke-captions-backbone", &[text, "dit.text_width=768".to_owned()])
+    };
+    let missing = || {
+        let Err(Error::Missing(missing)) = load() else { panic!("accepted") };
+        missing.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let [weights, vocabulary] = &missing()[..] else { panic!("both are missing") };
+    assert!(weights.contains("`w` is missing") && !weights.contains("gets it"), "{weights}");
+    let command = "; `runner weights fetch clip-vocabulary` gets it";
+    assert!(vocabulary.contains("is missing") && vocabulary.ends_with(command), "{vocabulary}");
+    std::fs::create_dir(folder.path().join("clip")).unwrap();
+    std::fs::write(folder.path().join("clip/bpe_simple_vocab_16e6.txt.gz"), "another").unwrap();
+    std::fs::write(folder.path().join("w"), "weights").unwrap();
+    let [vocabulary] = &missing()[..] else { panic!("one is wrong") };
+    assert!(
+        vocabulary.contains("is not the file that is pinned here") && vocabulary.ends_with(command),
+        "{vocabulary}"
+    );
 }
 
 #[test]

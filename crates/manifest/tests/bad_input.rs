@@ -184,6 +184,11 @@ fn mistakes_in_a_manifest() {
             "@: unknown claim `m.hart`; allowed: m.baseline, m.hard; did you mean `m.hard`?",
         ),
         ("soft: {}", "soft: {classes: «[1]}", "@: `classes` has none to show: the backbone is unconditional"),
+        (
+            "title: Gating type",
+            "title: Gating type\n    «captions: [a]",
+            "@: `captions` stands here only beside `setting`",
+        ),
         ("hard: ", "«Hard/x: ", "@: the name `Hard/x` must be made of lowercase letters, digits and underscores"),
         (
             "preset: paper",
@@ -358,6 +363,36 @@ fn mistakes_in_a_recipe() {
             "@: `optimisation.warmup_iterations` must be at most the iterations (10), found `11`",
         ),
         ("net.yaml", "timesteps: 1000", "timesteps: «1", "@: `diffusion.timesteps` must be at least 2, found `1`"),
+        (
+            "net.yaml",
+            "  learn_sigma: true",
+            "  text_width: «16\n  learn_sigma: true",
+            "@: `dit.text_width` needs an encoder: `text: {kind: clip_formula, ...}` or `{kind: clip, ...}`",
+        ),
+        (
+            "net.yaml",
+            "  learn_sigma: true",
+            "  learn_sigma: true\ntext: «{kind: clip_formula, width: 16, depth: 1, heads: 4}",
+            "@: `text` has embeddings of width 16: the network must say `dit.text_width: 16`, found none",
+        ),
+        (
+            "net.yaml",
+            "  learn_sigma: true",
+            "  learn_sigma: true\n  text_width: 16\ntext: {kind: clip_formula, width: 16, depth: 1, heads: «3}",
+            "@: `text.heads` must divide the width: 16 is no multiple of 3",
+        ),
+        (
+            "net.yaml",
+            "classes: null\n  label_dropout: 0.0\n  learn_sigma: true",
+            "classes: 4\n  label_dropout: 0.0\n  learn_sigma: true\n  text_width: «16\ntext: {kind: clip_formula, width: 16, depth: 1, heads: 4}",
+            "@: `dit.text_width` takes the place of classes: leave it out, or set `classes: null`",
+        ),
+        (
+            "net.yaml",
+            "  learn_sigma: true\ndata: {kind: faces, image_size: 8, first: 0, count: 100}",
+            "  learn_sigma: true\n  text_width: 16\ntext: {kind: clip_formula, width: 16, depth: 1, heads: 4}\ndata: «{kind: image_folder, image_size: 8, folder: f}",
+            "@: `data` has no captions, but the backbone is conditioned on text; use `kind: captions`, `web_dataset` or `faces`",
+        ),
         (
             "net.yaml",
             "schedule: cosine, timesteps: 1000",

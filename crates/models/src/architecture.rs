@@ -7,7 +7,7 @@ use candle_core::Result;
 use manifest::dit::DitConfig;
 
 use crate::weights::names::Family;
-use crate::{dit, inception, unet, vae};
+use crate::{clip, dit, inception, unet, vae};
 
 /// Classes of ImageNet.
 const IMAGENET: usize = 1000;
@@ -24,12 +24,13 @@ pub enum Architecture {
     DitXl2Imagenet,
     SdVae,
     SdUnet,
+    ClipText,
     Inception,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DitB2,
         Self::DitL2,
         Self::DitXl2,
@@ -38,6 +39,7 @@ impl Architecture {
         Self::DitXl2Imagenet,
         Self::SdVae,
         Self::SdUnet,
+        Self::ClipText,
         Self::Inception,
     ];
 
@@ -52,6 +54,7 @@ impl Architecture {
             Self::DitXl2Imagenet => "dit-xl2-imagenet",
             Self::SdVae => "sd-vae",
             Self::SdUnet => "sd-unet",
+            Self::ClipText => "clip-text",
             Self::Inception => "inception",
         }
     }
@@ -67,6 +70,7 @@ impl Architecture {
             Self::DitXl2Imagenet => "DiT-XL/2 of ImageNet",
             Self::SdVae => "autoencoder of Stable Diffusion 1",
             Self::SdUnet => "UNet of Stable Diffusion 1.5",
+            Self::ClipText => "text encoder of CLIP ViT-L/14",
             Self::Inception => "Inception v3 of the FID",
         }
     }
@@ -76,6 +80,7 @@ impl Architecture {
         match self {
             Self::SdVae => Family::Vae,
             Self::SdUnet => Family::Unet,
+            Self::ClipText => Family::ClipText,
             Self::Inception => Family::Inception,
             _ => Family::Dit,
         }
@@ -99,6 +104,7 @@ impl Architecture {
             Self::DitXl2Imagenet => dit("DiT-XL/2", Some(IMAGENET)),
             Self::SdVae => vae::named_shapes(&vae::VaeConfig::stable_diffusion()),
             Self::SdUnet => unet::named_shapes(&unet::UnetConfig::stable_diffusion()),
+            Self::ClipText => clip::named_shapes(&clip::ClipTextConfig::vit_l_14()),
             Self::Inception => inception::named_shapes(),
         }
     }

@@ -15,11 +15,6 @@ pub fn of_dit(config: &DitConfig) -> usize {
     dit::elements(&dit::named_shapes(config))
 }
 
-/// Parameters of a diffusion transformer that is conditioned on text embeddings of `width`.
-pub fn of_text_dit(config: &DitConfig, width: usize) -> usize {
-    dit::elements(&dit::text_shapes(config, width))
-}
-
 /// Parameters of a denoising UNet.
 ///
 /// # Errors

@@ -2,13 +2,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use manifest::dit::DitConfig;
-use models::dit::{named_shapes, text_shapes, with_captions};
-use models::weights::{self, Tensors, Weights, constants, gradients, variables};
+use models::dit::{LABEL_TABLE, PROJECTION, label_table, label_table_backward, named_shapes};
+use models::weights::{self, Tensors, Weights, gradients, variables};
 use models::{Dit, Unpatched, count};
 use random::{Draws, Stream};
 
 const WIDTH: usize = 6;
 
+/// Over three captions.
 fn config() -> DitConfig {
     DitConfig {
         image_size: 4,
@@ -18,6 +19,7 @@ fn config() -> DitConfig {
         depth: 2,
         heads: 2,
         classes: Some(3),
+        text_width: None,
         label_dropout: 0.1,
         learn_sigma: true,
     }
@@ -34,8 +36,12 @@ fn tensor(shape: &[usize], number: u64) -> Tensor {
     Tensor::from_vec(normals(shape, number), shape, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap()
 }
 
+fn conditioned_on_text() -> DitConfig {
+    DitConfig { classes: None, text_width: Some(WIDTH), ..config() }
+}
+
 fn text_weights() -> Weights {
-    let shapes = text_shapes(&config(), WIDTH).into_iter().zip(0..);
+    let shapes = named_shapes(&conditioned_on_text()).into_iter().zip(0..);
     let tensor = |((name, shape), number): ((String, Vec<usize>), u64)| {
         let values = normals(&shape, number);
         (name, weights::Tensor { shape, values })
@@ -45,7 +51,7 @@ fn text_weights() -> Weights {
 
 #[test]
 fn the_projection_stands_in_the_place_of_the_table() {
-    let (with_text, with_labels) = (text_shapes(&config(), WIDTH), named_shapes(&config()));
+    let (with_text, with_labels) = (named_shapes(&conditioned_on_text()), named_shapes(&config()));
     assert_eq!(with_text.len(), with_labels.len() + 1);
     let at = with_labels.iter().position(|(name, _)| name == "y_embedder.embedding_table.weight").unwrap();
     assert_eq!(with_text[..at], with_labels[..at]);
@@ -54,7 +60,9 @@ fn the_projection_stands_in_the_place_of_the_table() {
     assert_eq!(with_text[at + 2..], with_labels[at + 1..]);
     // DiT-B/2 on CLIP ViT-L/14: a layer of 768 x 768 for the table of 1001 rows.
     let b = DitConfig::published("DiT-B/2", Some(1000)).unwrap();
-    assert_eq!(count::of_text_dit(&b, 768), count::of_dit(&b) - 1001 * 768 + 768 * 768 + 768);
+    let text = DitConfig { classes: None, text_width: Some(768), ..b.clone() };
+    assert_eq!(count::of_dit(&text), count::of_dit(&b) - 1001 * 768 + 768 * 768 + 768);
+    assert_eq!(conditioned_on_text().over_captions(3), config());
 }
 
 #[test]
@@ -63,7 +71,10 @@ fn a_caption_conditions_as_its_projection_and_gradients_reach_the_layer() {
     let (x, t) = (tensor(&[3, 1, 4, 4], 91), Tensor::new(&[1.0_f64, 500.0, 999.0], &Device::Cpu).unwrap());
     let labels = [2_u32, 0, 3];
     let condition = |tensors: &Tensors| {
-        let dit = Dit::new(&config(), &with_captions(tensors, &captions).unwrap()).unwrap();
+        let mut network = tensors.clone();
+        let [weight, bias] = PROJECTION.map(|name| network.remove(name).unwrap());
+        network.insert(LABEL_TABLE.to_owned(), label_table(&captions, &weight, &bias).unwrap());
+        let dit = Dit::new(&config(), &network).unwrap();
         let condition = dit.condition(&t, &Tensor::new(&labels, &Device::Cpu).unwrap()).unwrap();
         (dit, condition)
     };
@@ -97,9 +108,14 @@ fn a_caption_conditions_as_its_projection_and_gradients_reach_the_layer() {
 }
 
 #[test]
-fn other_weights_are_refused() {
-    let table = models::dit::initial_weights(&config(), 0);
-    let table = constants(&table, DType::F32, &Device::Cpu).unwrap();
-    let captions = Tensor::zeros((4, WIDTH), DType::F32, &Device::Cpu).unwrap();
-    assert!(with_captions(&table, &captions).unwrap_err().to_string().contains("no y_embedder.proj.weight"));
+fn gradients_of_the_layer_are_those_of_autograd() {
+    let (captions, d_table) = (tensor(&[5, WIDTH], 93), tensor(&[5, 8], 94));
+    let layer = variables(&text_weights(), DType::F64, &Device::Cpu).unwrap();
+    let table = label_table(&captions, &layer[PROJECTION[0]], &layer[PROJECTION[1]]).unwrap();
+    let slopes = gradients(&(table * &d_table).unwrap().sum_all().unwrap(), &layer).unwrap();
+    for (name, ours) in PROJECTION.iter().zip(label_table_backward(&captions, &d_table).unwrap()) {
+        assert_eq!(ours.dims(), slopes[*name].dims());
+        let apart = (ours - &slopes[*name]).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!(apart < 1e-12, "{name}: {apart:e}");
+    }
 }

@@ -33,6 +33,7 @@ fn config() -> DitConfig {
         depth: 3,
         heads: 2,
         classes: Some(2),
+        text_width: None,
         label_dropout: 0.1,
         learn_sigma: true,
     }

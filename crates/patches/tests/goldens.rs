@@ -42,6 +42,7 @@ fn dit_config(config: &Value) -> DitConfig {
         depth: count(config, "depth"),
         heads: count(config, "heads"),
         classes: (config["uncond"] != true).then(|| count(config, "num_classes")),
+        text_width: None,
         label_dropout: config["drop"].as_f64().unwrap_or(0.1),
         learn_sigma: config["learn_sigma"] != false,
     }

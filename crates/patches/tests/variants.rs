@@ -23,6 +23,7 @@ fn dit(hidden: usize, depth: usize, image_size: usize) -> DitConfig {
         depth,
         heads: 4,
         classes: Some(1000),
+        text_width: None,
         label_dropout: 0.1,
         learn_sigma: true,
     }

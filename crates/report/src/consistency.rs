@@ -82,6 +82,9 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the diffusion process", json(&sample.diffusion));
             add("the network", json(&sample.dit));
             add("what the network sees", json(&sample.latents));
+            if sample.dit.text_width.is_some() {
+                add("the captions", input("embeddings"));
+            }
             // From scratch there is none, which is what Table 6 compares.
             if !sample.method.from_scratch() {
                 add("the backbone", input("backbone"));
@@ -94,7 +97,8 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the training settings", json(&Optimisation { iterations: 0, ..train.optimisation.clone() }));
             add("the training images", json(&train.data));
         }
-        Stage::Pretrain(_)
+        Stage::Embeddings(_)
+        | Stage::Pretrain(_)
         | Stage::TrainExtractor(_)
         | Stage::Encode(_)
         | Stage::Decode(_)

@@ -59,6 +59,7 @@ pub(crate) fn all(sources: &Sources) -> Result<Vec<Drawn>, Error> {
     let mut drawn: Vec<Drawn> = figures.into_iter().flatten().collect();
     drawn.extend(sources.samples()?);
     drawn.extend(sources.classes()?);
+    drawn.extend(sources.captions()?);
     Ok(drawn)
 }
 
@@ -379,44 +380,80 @@ impl Sources<'_, '_> {
         ])
     }
 
-    /// A grid for each class that cells show, at the first seed at which all of them have samples of it.
+    /// A grid for each class that cells show.
     fn classes(&self) -> Result<Vec<Drawn>, Error> {
         let mut grids = Vec::new();
-        let cells: Vec<&PlannedCell> = self.table.cells.iter().filter(|cell| cell.same_run_as.is_none()).collect();
-        let mut classes: Vec<u32> =
-            cells.iter().flat_map(|c| &c.runs).flat_map(|r| &r.classes).map(|(c, _)| *c).collect();
-        let mut seen = std::collections::BTreeSet::new();
-        classes.retain(|class| seen.insert(*class));
-        for class in classes {
-            let key = |cell: &PlannedCell, seed: u64| {
-                let run = cell.runs.iter().find(|run| run.seed == seed)?;
-                Some(run.classes.iter().find(|(own, _)| *own == class)?.1)
-            };
-            let showing: Vec<&&PlannedCell> = cells
-                .iter()
-                .filter(|cell| cell.runs.iter().any(|run| run.classes.iter().any(|(own, _)| *own == class)))
-                .collect();
-            let complete = |seed: &u64| showing.iter().all(|cell| key(cell, *seed).is_some_and(|key| self.has(key)));
-            let Some(seed) = self.table.seeds.iter().copied().find(complete) else { continue };
-            let (mut rows, mut side) = (Vec::new(), 0);
-            for cell in showing {
-                let Some(key) = key(cell, seed) else { continue };
-                let images;
-                (side, images) = self.images(key, side)?;
-                rows.push((method_name(&cell.method).to_owned(), images));
-            }
+        for class in self.subjects(|run| &run.classes) {
             let shown = self.table.dit.classes.map_or(class, |classes| class % classes as u32);
-            let subtitle = format!("class {shown}, training seed {seed}");
-            let grid = samples::Grid { subtitle: &subtitle, side, columns: COLUMNS, rows: &rows };
-            let text = samples::draw(&grid).map_err(failed("class"))?;
             let other =
                 if shown == class { String::new() } else { format!(" (here class {shown}: the backbone has fewer)") };
             let caption = format!(
                 "The first samples of class {class}{other}, not chosen. Images of one column start from the same noise."
             );
-            grids.push(Drawn::svg(&format!("class-{class}"), &format!("Class {class}"), &caption, text));
+            let subject = Subject {
+                file: format!("class-{class}"),
+                title: format!("Class {class}"),
+                subtitle: format!("class {shown}"),
+                caption,
+            };
+            grids.extend(
+                self.grid(subject, |run| run.classes.iter().find(|(own, _)| *own == class).map(|shown| shown.1))?,
+            );
         }
         Ok(grids)
+    }
+
+    /// A grid for each caption that cells show.
+    fn captions(&self) -> Result<Vec<Drawn>, Error> {
+        let mut grids = Vec::new();
+        for (number, text) in (1..).zip(self.subjects(|run| &run.captions)) {
+            let subject = Subject {
+                file: format!("caption-{number}"),
+                title: format!("\u{201c}{text}\u{201d}"),
+                subtitle: format!("\u{201c}{text}\u{201d}"),
+                caption:
+                    "The first samples of this caption, not chosen. Images of one column start from the same noise, \
+                          under every caption."
+                        .to_owned(),
+            };
+            grids.extend(
+                self.grid(subject, |run| run.captions.iter().find(|(own, _)| *own == text).map(|shown| shown.1))?,
+            );
+        }
+        Ok(grids)
+    }
+
+    /// What any cell shows samples of, each once.
+    fn subjects<T: Clone + PartialEq>(&self, shown: impl Fn(&CellRun) -> &[(T, Key)]) -> Vec<T> {
+        let mut subjects = Vec::new();
+        for (subject, _) in self.table.cells.iter().flat_map(|cell| &cell.runs).flat_map(shown) {
+            if !subjects.contains(subject) {
+                subjects.push(subject.clone());
+            }
+        }
+        subjects
+    }
+
+    /// A row for each cell that shows a subject, at the first seed at which all of them have samples of it.
+    fn grid(&self, subject: Subject, shown: impl Fn(&CellRun) -> Option<Key>) -> Result<Option<Drawn>, Error> {
+        let showing: Vec<&PlannedCell> = (self.table.cells.iter())
+            .filter(|cell| cell.same_run_as.is_none() && cell.runs.iter().any(|run| shown(run).is_some()))
+            .collect();
+        let key = |cell: &PlannedCell, seed: u64| shown(cell.runs.iter().find(|run| run.seed == seed)?);
+        let complete = |seed: &u64| showing.iter().all(|cell| key(cell, *seed).is_some_and(|key| self.has(key)));
+        let Some(seed) = self.table.seeds.iter().copied().find(complete) else { return Ok(None) };
+        let (mut rows, mut side) = (Vec::new(), 0);
+        for cell in showing {
+            let Some(key) = key(cell, seed) else { continue };
+            let images;
+            (side, images) = self.images(key, side)?;
+            rows.push((method_name(&cell.method).to_owned(), images));
+        }
+        let Subject { file, title, subtitle, caption } = subject;
+        let subtitle = format!("{subtitle}, training seed {seed}");
+        let grid = samples::Grid { subtitle: &subtitle, side, columns: COLUMNS, rows: &rows };
+        let text = samples::draw(&grid).map_err(failed("samples"))?;
+        Ok(Some(Drawn::svg(&file, &title, &caption, text)))
     }
 
     /// Side and pixels of the first images of a stage that samples or decodes, of the same side as others (0 for any).
@@ -439,6 +476,17 @@ impl Sources<'_, '_> {
         let recorded = |kind: &str| matches!(record(self.store.tree(), key, kind), Ok(Some(_)));
         self.plan.stage(key).is_some_and(|planned| recorded(planned.stage.kind()))
     }
+}
+
+/// A class or a caption of which samples are shown.
+struct Subject {
+    /// Name of the figure's file.
+    file: String,
+    title: String,
+    /// What is said above the images.
+    subtitle: String,
+    /// What it shows.
+    caption: String,
 }
 
 /// Trained tensors.

@@ -9,9 +9,9 @@ use manifest::plan::Table;
 /// A reading and the cells that use it, in the order in which they first appear.
 pub(crate) fn of(table: &Table) -> Vec<(String, Vec<String>)> {
     let mut readings: Vec<(String, Vec<String>)> = Vec::new();
-    let tokens = table.dit.tokens();
+    let (tokens, text) = (table.dit.tokens(), table.dit.text_width.map(of_text));
     for cell in &table.cells {
-        for reading in of_method(&cell.written, tokens, table.dit.depth) {
+        for reading in text.iter().cloned().chain(of_method(&cell.written, tokens, table.dit.depth)) {
             match readings.iter_mut().find(|(known, _)| *known == reading) {
                 Some((_, cells)) => cells.push(cell.id.clone()),
                 None => readings.push((reading, vec![cell.id.clone()])),
@@ -19,6 +19,13 @@ pub(crate) fn of(table: &Table) -> Vec<(String, Vec<String>)> {
         }
     }
     readings
+}
+
+fn of_text(width: usize) -> String {
+    format!(
+        "Text: the pooled embedding of an image's first caption ({width} numbers, from CLIP's text encoder), through a linear layer, \
+         in the place of the class's; the empty text is the null caption. The paper does not say how."
+    )
 }
 
 fn of_method(method: &Method, tokens: usize, blocks: usize) -> Vec<String> {

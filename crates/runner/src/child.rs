@@ -191,6 +191,7 @@ fn open(store: &Store, key: Key, kind: &str, file: &str) -> Result<PathBuf, Stor
 /// The file of a stage that others read.
 fn file_of(stage: &Stage) -> Option<&'static str> {
     match stage {
+        Stage::Embeddings(_) => Some(artifact::EMBEDDINGS),
         Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Train(_) => Some(artifact::WEIGHTS),
         Stage::Encode(_) => Some(latents::LATENTS),
         Stage::Sample(_) | Stage::Decode(_) => Some(artifact::SAMPLES),

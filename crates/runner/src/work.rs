@@ -5,7 +5,8 @@ use manifest::dataset::Source;
 use manifest::dit::DitConfig;
 use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
-use manifest::stage::Stage;
+use manifest::stage::{Captions, Stage};
+use manifest::text::TextNetwork;
 
 /// The work of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +37,14 @@ impl Work {
         let iterations =
             |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
         match stage {
+            Stage::Embeddings(s) => {
+                let captions = match &s.captions {
+                    Captions::Listed(captions) => captions.len() as f64,
+                    // A dataset's are counted as images are.
+                    Captions::Of(_) => 1e4,
+                };
+                Self { flops: SMALL + captions * text_forward(&s.encoder), units: captions, unit: "captions" }
+            }
             Stage::Pretrain(s) => {
                 iterations(s.optimisation.iterations, s.optimisation.batch as f64 * 3.0 * dit_forward(&s.dit, None))
             }
@@ -110,6 +119,16 @@ fn dit_forward(dit: &DitConfig, prompts: Option<&Prompts>) -> f64 {
     let (t, d) = (dit.tokens() as f64 + extra, dit.hidden as f64);
     let edges = 2.0 * t * d * (dit.patch.pow(2) * (dit.channels + dit.out_channels())) as f64;
     dit.depth as f64 * (24.0 * t * d * d + 4.0 * t * t * d + 12.0 * d * d) + edges
+}
+
+/// One caption of 77 tokens through CLIP's layers: `24 T W^2` (attention's projections, MLP) and `4 T^2 W` each.
+fn text_forward(encoder: &TextNetwork) -> f64 {
+    let (width, depth) = match encoder {
+        TextNetwork::Clip => (768, 12),
+        TextNetwork::ClipFormula(formula) => (formula.width, formula.depth),
+    };
+    let (t, w) = (77.0, width as f64);
+    depth as f64 * (24.0 * t * w * w + 4.0 * t * t * w)
 }
 
 /// One image through the convolutions: `18 c_in c_out` per output pixel of each 3x3 layer.
@@ -192,6 +211,7 @@ mod tests {
             depth: 12,
             heads: 12,
             classes: None,
+            text_width: None,
             label_dropout: 0.0,
             learn_sigma: true,
         };

@@ -3,6 +3,7 @@
 //! `factors` draws what a face is like, `face` turns that into places and colours, `draw` paints its parts with the
 //! antialiased shapes of `ink`. Only `+ - * /` and `sqrt` on `f32`: the same bytes on every machine.
 
+mod captions;
 mod draw;
 mod face;
 mod factors;
@@ -17,7 +18,7 @@ use face::Face;
 use factors::Factors;
 
 /// Faces `first..first + count` as RGB images of `side` x `side` pixels, with their [`FACTORS`] in [-1, 1]. Labels: 1 with
-/// glasses, 2 with a beard, 3 with both, 0 with neither, a quarter of the faces each.
+/// glasses, 2 with a beard, 3 with both, 0 with neither, a quarter of the faces each. Captions: those of [`captions`].
 ///
 /// Face `i` is the same picture at every side, whatever the range it is drawn in.
 pub fn faces(side: usize, first: u64, count: usize) -> Images {
@@ -33,7 +34,14 @@ pub fn faces(side: usize, first: u64, count: usize) -> Images {
     let has = |factors: &[f32], i: usize| u32::from(factors[i] > -1.0);
     let label = |factors: &[f32]| has(factors, factors::GLASSES) + 2 * has(factors, factors::BEARD);
     let labels = values.chunks_exact(FACTORS.len()).map(label).collect();
-    Images { labels: Some(labels), factors: Some(values), ..Images::new(3, side, pixels) }
+    let captions = Some(captions(first, count));
+    Images { labels: Some(labels), factors: Some(values), captions, ..Images::new(3, side, pixels) }
+}
+
+/// Captions of faces `first..first + count`, written from their factors; nothing is drawn.
+pub fn captions(first: u64, count: usize) -> Vec<String> {
+    let caption = |i: usize| captions::caption(&Factors::draw(first.wrapping_add(i as u64)).known);
+    (0..count).into_par_iter().map(caption).collect()
 }
 
 #[cfg(test)]

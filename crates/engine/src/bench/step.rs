@@ -48,7 +48,7 @@ impl<'a> Step<'a> {
             numerics: &numerics,
         };
         let (layout, initial) = task.start(&inputs.backbone)?;
-        let objective = task.objective(&inputs.images, &inputs.backbone, &layout, &setting.device.tensors()?)?;
+        let objective = task.objective(&inputs.images, None, &inputs.backbone, &layout, &setting.device.tensors()?)?;
         let values = layout.flatten(&initial)?;
         let adamw = AdamW::new(values.len());
         let gradient = vec![0.0; values.len()];

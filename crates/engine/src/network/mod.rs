@@ -18,6 +18,7 @@ use patches::{Applied, PROMPTS};
 use random::{Draws, Stream};
 
 use crate::artifact;
+use crate::captions::Captions;
 use crate::job::{EngineError, Job};
 
 /// Predicts noise for samples with labels.
@@ -32,6 +33,8 @@ pub struct Network {
     /// Guidance and the null label.
     guidance: Option<(Guidance, u32)>,
     labels: Vec<u32>,
+    /// The caption of each image of the dataset, where text conditions the network.
+    captions: Vec<u32>,
     trunk: Box<dyn Trunk>,
 }
 
@@ -42,7 +45,7 @@ impl Network {
     /// An input is missing or does not fit the network.
     pub fn for_sampling(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
         let device = job.tensor_device()?;
-        let backbone = artifact::backbone(job, &stage.method)?;
+        let mut backbone = artifact::backbone(job, &stage.method)?;
         let mut trained = match stage.method {
             Method::Pretrained(_) => Weights::new(),
             _ => weights::read(job.input("trained")?).map_err(anyhow::Error::from)?,
@@ -50,7 +53,10 @@ impl Network {
         if stage.prompt_noise > 0.0 {
             disturb_prompts(&mut trained, stage.prompt_noise, stage.seed)?;
         }
-        Ok(Self::new(&stage.dit, &stage.method, &stage.sampler, (&backbone, &trained), stage.numerics.engine, &device)?)
+        let (dit, captions) = Captions::resolve(job, &stage.dit, [&mut backbone, &mut trained])?;
+        let weights = (&backbone, &trained);
+        let network = Self::new(&dit, &stage.method, &stage.sampler, weights, stage.numerics.engine, &device)?;
+        Ok(Self { captions, ..network })
     }
 
     /// The network of a method's `weights`: those of the backbone, and what was trained.
@@ -74,12 +80,17 @@ impl Network {
         let guided = dit.classes.filter(|_| sampler.guidance != 1.0);
         let guidance =
             guided.map(|null| (Guidance { scale: sampler.guidance, channels: sampler.guidance_channels }, null as u32));
-        Ok(Self { dit: dit.clone(), guidance, labels: Vec::new(), trunk })
+        Ok(Self { dit: dit.clone(), guidance, labels: Vec::new(), captions: Vec::new(), trunk })
     }
 
     /// Labels of the samples that are drawn next, `[B]`.
     pub fn set_labels(&mut self, labels: Vec<u32>) {
         self.labels = labels;
+    }
+
+    /// The caption of each image of the dataset; none where text does not condition the network.
+    pub fn captions(&self) -> &[u32] {
+        &self.captions
     }
 
     fn guided(&mut self, x: &[f32], t: usize, out: &mut [f32]) -> Result<()> {

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use kernels::{Parameters, Shape};
 use manifest::dit::DitConfig;
 use models::Condition;
+use models::dit::{LABEL_TABLE, PROJECTION};
 use models::weights::Weights;
 use patches::Mixture;
 
@@ -37,7 +38,7 @@ pub fn parameters(dit: &DitConfig, weights: &Weights) -> Result<Parameters> {
 }
 
 /// Names, shapes and learning rate factors of all weights of a DiT, in the order of [`Parameters`]: all learn but the
-/// positions.
+/// positions. Of a network that is conditioned on text, the projection stands where the label table does.
 ///
 /// # Errors
 /// The shape is unsound.
@@ -46,9 +47,15 @@ pub fn full_slots(dit: &DitConfig) -> Result<Vec<(String, Vec<usize>, f64)>> {
     segments.sort_by_key(|segment| segment.range.start);
     let slot = |segment: kernels::Segment| {
         let learns = f64::from(segment.name != models::dit::POSITION_EMBEDDING);
-        (segment.name, segment.dimensions, learns)
+        match dit.text_width {
+            Some(width) if segment.name == LABEL_TABLE => {
+                let [weight, bias] = PROJECTION.map(str::to_owned);
+                vec![(weight, vec![dit.hidden, width], learns), (bias, vec![dit.hidden], learns)]
+            }
+            _ => vec![(segment.name, segment.dimensions, learns)],
+        }
     };
-    Ok(segments.into_iter().map(slot).collect())
+    Ok(segments.into_iter().flat_map(slot).collect())
 }
 
 /// Timesteps `[B]` as the embedder reads them.

@@ -1,6 +1,7 @@
 //! A trunk with a method on it, as training sees it: losses and gradients of what learns. One implementation per engine.
 
 mod adapted;
+mod captions;
 pub mod fast;
 mod full;
 #[cfg(test)]
@@ -10,6 +11,8 @@ mod patched;
 mod reference;
 #[cfg(test)]
 pub mod released;
+
+pub use captions::captioned_trunk;
 
 use anyhow::Result;
 use candle_core::Device;

@@ -22,6 +22,7 @@ pub fn dit(config: &Value) -> DitConfig {
         depth: size("depth"),
         heads: size("heads"),
         classes: (!unconditional).then(|| size("num_classes")),
+        text_width: None,
         label_dropout: if unconditional { 0.0 } else { config["drop"].as_f64().unwrap_or(0.1) },
         learn_sigma: config["learn_sigma"] != false,
     }

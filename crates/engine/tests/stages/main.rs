@@ -8,3 +8,4 @@ mod pinned;
 mod run;
 mod sources;
 mod table4;
+mod text;

@@ -2,6 +2,7 @@
 //! 2021) and its tokenizer, under the tensor names of transformers without `text_model.` in front: what Stable Diffusion 1.x
 //! and a text-conditional DiT are conditioned on.
 
+mod formula;
 #[cfg(test)]
 mod goldens;
 mod layer;
@@ -16,6 +17,7 @@ use crate::layers::LayerNorm;
 use crate::weights::Tensors;
 use layer::Layer;
 
+pub use formula::formula_weights;
 pub use tokenizer::{Tokenizer, VocabularyError};
 
 /// Epsilon of the normalisations.

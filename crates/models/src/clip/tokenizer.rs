@@ -17,7 +17,7 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
 
 /// A file that is no vocabulary of CLIP.
 #[derive(Debug, thiserror::Error)]
-#[error("{}{}: {reason}; expected is CLIP's bpe_simple_vocab_16e6.txt.gz", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+#[error("{}{}: {reason}; expected is CLIP's bpe_simple_vocab_16e6.txt.gz, which `runner weights fetch clip-vocabulary` gets", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
 pub struct VocabularyError {
     /// The file.
     pub path: PathBuf,
@@ -50,6 +50,11 @@ impl Tokenizer {
         }
         let merges = Merges::parse(&text, PUBLISHED).map_err(|(line, reason)| error(Some(line), reason))?;
         Ok(Self::new(merges))
+    }
+
+    /// Every byte a token of its own: nothing is read.
+    pub fn of_bytes() -> Self {
+        Self::new(Merges::parse("", 0).expect("nothing to read"))
     }
 
     fn new(merges: Merges) -> Self {

@@ -38,6 +38,7 @@ fn config(golden: &Golden) -> DitConfig {
         depth: count("depth"),
         heads: count("heads"),
         classes: (!unconditional).then(|| count("num_classes")),
+        text_width: None,
         label_dropout: config["drop"].as_f64().unwrap_or(0.1),
         learn_sigma: config["learn_sigma"].as_bool().unwrap_or(true),
     }

@@ -7,11 +7,11 @@ use super::embed::position_embedding;
 use super::shapes::{POSITION_EMBEDDING, named_shapes};
 use crate::weights::{Tensor, Weights};
 
-/// Standard deviation of the label table and of the timestep MLP's weights.
+/// Standard deviation of the label table (or the captions' layer) and of the timestep MLP's weights.
 const EMBEDDER_STD: f32 = 0.02;
 
-/// Initial values: linear layers and the patch convolution Xavier-uniform with zero bias, label table and timestep MLP
-/// normal, all modulations and the final layer zero, positions sine-cosine. Tensor number `n` in state-dict order takes
+/// Initial values: linear layers and the patch convolution Xavier-uniform with zero bias, label table (or the
+/// captions' layer) and timestep MLP normal, all modulations and the final layer zero, positions sine-cosine. Tensor number `n` in state-dict order takes
 /// its draws from step `n` of [`Stream::Init`].
 ///
 /// # Panics

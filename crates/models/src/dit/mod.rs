@@ -22,7 +22,7 @@ use embed::{PatchEmbedder, TimestepEmbedder};
 pub use guidance::Guidance;
 pub use init::{initial_weights, xavier_uniform};
 pub use shapes::{MLP_RATIO, POSITION_EMBEDDING, TIMESTEP_FEATURES, elements, named_shapes};
-pub use text::{text_shapes, with_captions};
+pub use text::{LABEL_TABLE, PROJECTION, label_table, label_table_backward};
 
 /// What a prediction is conditioned on, as two vectors per sample.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl Dit {
             patches: PatchEmbedder::new(d, config.channels, config.patch, &vb.pp("x_embedder"))?,
             positions: vb.get((1, config.tokens(), d), POSITION_EMBEDDING)?,
             timesteps: TimestepEmbedder::new(d, &vb.pp("t_embedder"))?,
-            labels: vb.get((config.label_rows(), d), "y_embedder.embedding_table.weight")?,
+            labels: vb.get((config.label_rows(), d), LABEL_TABLE)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             last: FinalLayer::new(d, out, &vb.pp("final_layer"))?,
             config: config.clone(),

@@ -2,6 +2,8 @@
 
 use manifest::dit::DitConfig;
 
+use super::text::{LABEL_TABLE, PROJECTION};
+
 /// Channels of the sinusoidal timestep features.
 pub const TIMESTEP_FEATURES: usize = 256;
 
@@ -11,7 +13,7 @@ pub const MLP_RATIO: usize = 4;
 /// The one tensor that is stored but never trained.
 pub const POSITION_EMBEDDING: &str = "pos_embed";
 
-/// Names and shapes of all tensors, in state-dict order.
+/// Names and shapes of all tensors, in state-dict order. Conditioned on text, a linear layer stands in the place of the label table.
 pub fn named_shapes(config: &DitConfig) -> Vec<(String, Vec<usize>)> {
     let d = config.hidden;
     let patch = config.patch * config.patch;
@@ -25,7 +27,13 @@ pub fn named_shapes(config: &DitConfig) -> Vec<(String, Vec<usize>)> {
     tensor("t_embedder.mlp.0.bias", &[d]);
     tensor("t_embedder.mlp.2.weight", &[d, d]);
     tensor("t_embedder.mlp.2.bias", &[d]);
-    tensor("y_embedder.embedding_table.weight", &[config.label_rows(), d]);
+    match config.text_width {
+        None => tensor(LABEL_TABLE, &[config.label_rows(), d]),
+        Some(width) => {
+            tensor(PROJECTION[0], &[d, width]);
+            tensor(PROJECTION[1], &[d]);
+        }
+    }
     for block in 0..config.depth {
         let mut linear = |name: &str, out: usize, inputs: usize| {
             tensor(&format!("blocks.{block}.{name}.weight"), &[out, inputs]);

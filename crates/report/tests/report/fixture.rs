@@ -146,7 +146,10 @@ impl Bench {
             }
         }
         let file = tensors(&[("samples", Dtype::U8, vec![16, 3, side, side], bytes)]);
-        self.commit(self.run(cell, seed).sample, finished(), &[("samples.safetensors", file)]);
+        let run = self.run(cell, seed);
+        for key in [run.sample].into_iter().chain(run.captions.iter().map(|(_, key)| *key)) {
+            self.commit(key, finished(), &[("samples.safetensors", file.clone())]);
+        }
     }
 
     /// A gate that is broad at high t and narrow at low t.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fixture::{Bench, finished, full, metric, plan};
+use fixture::{Bench, finished, full, metric, plan, plan_of};
 use report::{Error, Row};
 use store::Outcome;
 
@@ -308,6 +308,30 @@ fn figures_are_whole_and_small() {
     for label in ["half (2)", "all (4)", "half (6)", "all (12)"] {
         assert_eq!(depth.matches(label).count(), 1, "{label}");
     }
+}
+
+/// Figure 6: under each caption a row for each method.
+#[test]
+fn captions_have_a_grid_each() {
+    let mut plan = plan_of("figure6", &[0], &[]);
+    plan.tables.retain(|table| table.dit.text_width.is_some());
+    let bench = Bench::new(plan);
+    for (cell, value) in [("coco/baseline", 6.0), ("coco/prompt_tuning", 6.1), ("coco/dmp", 5.9)] {
+        bench.measure(cell, &[value]);
+        bench.sample(cell, 0, 24);
+    }
+    let (report, page) = bench.page();
+    let drawn: Vec<_> = report.files.iter().filter(|path| path.to_string_lossy().contains("caption-")).collect();
+    let captions = &bench.table().scale.sample.captions;
+    assert_eq!((drawn.len(), captions.len()), (7, 7));
+    for (file, caption) in drawn.iter().zip(captions) {
+        let text = fs::read_to_string(file).unwrap();
+        for part in [caption.as_str(), "baseline", "prompt tuning", "DMP", "training seed 0"] {
+            assert!(text.contains(part), "{}: {part}", file.display());
+        }
+        assert!(page.contains(caption.as_str()), "{caption}");
+    }
+    assert!(page.contains("Text: the pooled embedding of an image's first caption (64 numbers"), "{page}");
 }
 
 #[test]

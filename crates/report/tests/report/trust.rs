@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use manifest::autoencoder::{Autoencoder, AutoencoderFile, VaeConfig};
 use manifest::dataset::{Dataset, Faces, ImageFolder, Source};
 use manifest::digest::Digest;
 use manifest::dit::DitConfig;
 use manifest::plan::{Input, PlannedStage, Table};
+use manifest::recipe::{Latents, Space};
 use manifest::scale::{Extractor, Inception, Optimisation, PUBLISHED_INCEPTION, Weights};
 use manifest::stage::{Pretrain, Stage};
 
@@ -110,6 +112,7 @@ fn pretraining(table: &Table) -> PlannedStage {
     let stage = Stage::Pretrain(Pretrain {
         dit: table.dit.clone(),
         data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
+        latents: None,
         diffusion: table.diffusion.clone(),
         optimisation,
         ema_halflife_iterations: 0.0,
@@ -122,7 +125,7 @@ fn pretraining(table: &Table) -> PlannedStage {
 /// Makes a table of the tiny scale one of the paper's.
 fn as_in_the_paper(table: &mut Table) {
     let (scale, further) = (&mut table.scale, table.paper.further_iterations);
-    let folder = Dataset::ImageFolder(ImageFolder { folder: "ffhq256".to_owned(), image_size: 256 });
+    let folder = Dataset::ImageFolder(ImageFolder { folder: "ffhq256".to_owned(), image_size: 256, count: None });
     (scale.data, scale.evaluation.reference) = (folder.clone(), folder);
     (scale.train.iterations, scale.train.batch, scale.train.learning_rate_multiplier) = (further, 128, 1.0);
     (scale.sample.count, scale.sample.sampler.steps, scale.sample.sampler.clip_x0) = (50_000, 250, false);
@@ -130,6 +133,9 @@ fn as_in_the_paper(table: &mut Table) {
     scale.extractor = Extractor::Inception(Inception { weights });
     let weights = Weights { file: "dit.safetensors".to_owned(), sha256: Some(Digest::of(b"backbone")) };
     scale.backbone.weights = Some(weights);
+    let weights = Weights { file: "vae.safetensors".to_owned(), sha256: Some(Digest::of(b"autoencoder")) };
+    let autoencoder = Autoencoder::File(AutoencoderFile { shape: VaeConfig::stable_diffusion(), weights });
+    table.space = Space::Latents(Latents { autoencoder, scale_factor: 0.18215 });
     table.dit = DitConfig {
         image_size: 32,
         channels: 4,
@@ -138,6 +144,7 @@ fn as_in_the_paper(table: &mut Table) {
         depth: 12,
         heads: 12,
         classes: None,
+        text_width: None,
         label_dropout: 0.0,
         learn_sigma: true,
     };
@@ -163,7 +170,7 @@ fn sizes_are_judged_at_the_papers_scale_only() {
     assert_eq!(report.files[0].parent().unwrap().file_name().unwrap(), "paper");
     assert!(page.contains("moreover the paper's difference lies in the interval"));
 
-    let changes: [fn(&mut Table); 12] = [
+    let changes: [fn(&mut Table); 14] = [
         |table| table.scale.extractor = plan(&[0], &[]).tables.remove(0).scale.extractor,
         |table| {
             let Extractor::Inception(inception) = &mut table.scale.extractor else { unreachable!() };
@@ -179,6 +186,13 @@ fn sizes_are_judged_at_the_papers_scale_only() {
         |table| table.scale.train.learning_rate_multiplier = 30.0,
         |table| table.scale.data = plan(&[0], &[]).tables.remove(0).scale.data,
         |table| table.scale_name = "large".to_owned(),
+        |table| table.space = plan(&[0], &[]).tables.remove(0).space,
+        |table| {
+            let Space::Latents(Latents { autoencoder: Autoencoder::File(file), .. }) = &mut table.space else {
+                unreachable!()
+            };
+            file.weights.sha256 = None;
+        },
     ];
     for (number, change) in changes.into_iter().enumerate() {
         let (report, _) = measured(&[0, 1, 2], change);

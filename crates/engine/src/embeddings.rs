@@ -1,0 +1,158 @@
+//! The stage `embeddings`: CLIP's text encoder reads captions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use manifest::dataset::Source;
+use manifest::plan::Input;
+use manifest::stage::{self, Captions};
+use manifest::text::{ClipFormula, TextNetwork};
+use models::clip::{self, ClipText, ClipTextConfig, Tokenizer};
+use models::weights::{self, WeightFile, names::Family};
+use rayon::prelude::*;
+use safetensors::Dtype;
+
+use crate::artifact;
+use crate::job::{EngineError, Finished, Job, Progress};
+
+/// Captions between two looks at whether to stop.
+const BATCH: usize = 64;
+/// Captions that one thread encodes at once. The embeddings do not depend on the number of threads.
+const PART: usize = 16;
+
+/// Embeds captions, each once: `embeddings` f32 `[captions + 1, W]`, the null caption's (that of the empty text) last, and
+/// `captions` i64 `[images]`, which of them each image has; empty where they are listed.
+///
+/// # Errors
+/// An input is missing or not what it claims to be, an image has no caption.
+pub fn embeddings(job: &Job, stage: &stage::Embeddings) -> Result<Finished, EngineError> {
+    let (captions, of_images) = match &stage.captions {
+        Captions::Of(source) => distinct(captions(job, source)?),
+        Captions::Listed(captions) => (captions.clone(), Vec::new()),
+    };
+    let device = job.tensor_device()?;
+    let encoder = Encoder::open(job, &stage.encoder, &device)?;
+    let texts: Vec<&str> = captions.iter().map(String::as_str).chain([""]).collect();
+    let (mut values, mut done) = (Vec::new(), 0);
+    for batch in texts.chunks(BATCH) {
+        if job.stopping() {
+            return Err(EngineError::Interrupted);
+        }
+        let parts = batch.par_chunks(PART).map(|part| encoder.embed(part, &device)).collect::<Result<Vec<_>>>();
+        values.extend(parts.context("cannot read the captions")?.into_iter().flatten());
+        done += batch.len() as u64;
+        (job.progress)(Progress { done, total: texts.len() as u64, unit: "captions", note: String::new() });
+    }
+    ensure_finite(&values, texts.len())?;
+    let width = values.len() / texts.len();
+    let tensors = [
+        ("embeddings", Dtype::F32, vec![texts.len(), width], values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        ("captions", Dtype::I64, vec![of_images.len()], of_images.iter().flat_map(|i| i.to_le_bytes()).collect()),
+    ];
+    artifact::write(&job.directory.join(artifact::EMBEDDINGS), &tensors)?;
+    let metrics = BTreeMap::from([("captions".to_owned(), captions.len() as f64)]);
+    Ok(Finished { metrics, ..Finished::completed(artifact::EMBEDDINGS) })
+}
+
+fn ensure_finite(values: &[f32], captions: usize) -> Result<()> {
+    ensure!(
+        values.iter().all(|v| v.is_finite()),
+        "the embeddings of {captions} captions are not finite: other weights?"
+    );
+    Ok(())
+}
+
+/// The captions of a dataset's images; no image is decoded.
+fn captions(job: &Job, source: &Source) -> Result<Vec<String>, EngineError> {
+    let failed = |error: data::Error| EngineError::Failed(error.into());
+    let captions = match source {
+        Source::Faces(faces) => Some(data::faces::captions(faces.first, faces.count)),
+        Source::Captions { image_size } => {
+            data::captions::open(job.input("captions")?, job.input("folder")?, *image_size).map_err(failed)?.captions
+        }
+        Source::WebDataset { image_size } => {
+            data::shards::open(job.input("shards")?, *image_size).map_err(failed)?.captions
+        }
+        Source::Idx { .. } | Source::ImageFolder { .. } | Source::ClassFolders { .. } => None,
+    };
+    Ok(captions.context("these images have no captions; use `kind: captions`, `web_dataset` or `faces`")?)
+}
+
+/// Each caption once, in the order of their bytes, and which of them each image has.
+fn distinct(captions: Vec<String>) -> (Vec<String>, Vec<i64>) {
+    let mut once = captions.clone();
+    once.sort();
+    once.dedup();
+    let place = |caption: &String| once.binary_search(caption).expect("it is among them") as i64;
+    let of_images = captions.iter().map(place).collect();
+    (once, of_images)
+}
+
+/// Text to vectors.
+struct Encoder {
+    tokenizer: Tokenizer,
+    clip: ClipText,
+}
+
+impl Encoder {
+    fn open(job: &Job, network: &TextNetwork, device: &Device) -> Result<Self, EngineError> {
+        let (config, weights, tokenizer) = match network {
+            TextNetwork::Clip => {
+                let weights = open_clip(job.input("encoder")?)?.read().map_err(anyhow::Error::from)?;
+                let tokenizer = Tokenizer::read(job.input("vocabulary")?).map_err(anyhow::Error::from)?;
+                (ClipTextConfig::vit_l_14(), weights, tokenizer)
+            }
+            TextNetwork::ClipFormula(ClipFormula { width, depth, heads }) => {
+                let config = ClipTextConfig::over_bytes(*width, *depth, *heads);
+                let weights = clip::formula_weights(&config).map_err(anyhow::Error::from)?;
+                (config, weights, Tokenizer::of_bytes())
+            }
+        };
+        let clip = weights::constants(&weights, DType::F32, device).and_then(|w| ClipText::new(&config, &w));
+        Ok(Self { tokenizer, clip: clip.map_err(anyhow::Error::from)? })
+    }
+
+    /// Pooled embeddings, one behind the other. A caption that has more tokens than the encoder has positions is cut.
+    fn embed(&self, captions: &[&str], device: &Device) -> Result<Vec<f32>> {
+        let positions = self.clip.config().positions;
+        let ids: Vec<u32> = captions.iter().flat_map(|caption| self.tokenizer.encode(caption, positions)).collect();
+        let ids = Tensor::from_vec(ids, (captions.len(), positions), device)?;
+        Ok(self.clip.forward(&ids)?.pooled.flatten_all()?.to_vec1()?)
+    }
+}
+
+/// A file that holds the text encoder of CLIP ViT-L/14, alone or among Stable Diffusion's networks. No number is read.
+fn open_clip(path: &Path) -> Result<WeightFile> {
+    let mut file = WeightFile::open(path, None)?;
+    file.translate(Family::ClipText);
+    file.keep(&clip::named_shapes(&ClipTextConfig::vit_l_14())?)?;
+    Ok(file)
+}
+
+/// Looks into the encoder's files before anything runs.
+///
+/// # Errors
+/// As [`crate::inspect`].
+pub(crate) fn inspect(inputs: &BTreeMap<String, Input>) -> Result<()> {
+    if let Some(Input::File { path, .. }) = inputs.get("encoder") {
+        open_clip(path)?;
+    }
+    if let Some(Input::File { path, .. }) = inputs.get("vocabulary") {
+        Tokenizer::read(path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captions_are_numbered_once_in_the_order_of_their_bytes() {
+        let captions = ["b", "a", "b", "A"].map(str::to_owned).to_vec();
+        let (once, of_images) = distinct(captions);
+        assert_eq!((once, of_images), (["A", "a", "b"].map(str::to_owned).to_vec(), vec![2, 1, 2, 0]));
+    }
+}
