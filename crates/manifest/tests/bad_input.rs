@@ -100,7 +100,7 @@ fn mistakes_in_a_manifest() {
         (
             "title: Gating",
             "«titel: Gating",
-            "@: unknown key `titel` in `groups.b`; allowed: baseline, cells, paper, setting, title; did you mean `title`?\n\
+            "@: unknown key `titel` in `groups.b`; allowed: baseline, captions, cells, paper, setting, title; did you mean `title`?\n\
              @: missing key `title` in `groups.b`",
         ),
         ("soft: {}", "soft: {}\n      «hard: {}", "@: duplicate key `hard`; it is first at experiments/mini.yaml:10:7"),
