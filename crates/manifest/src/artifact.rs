@@ -155,6 +155,7 @@ impl Artifact<'_> {
             scale_name: stem(&request.scale),
             overrides: request.overrides.clone(),
             preset: self.preset_name.to_owned(),
+            method: expanded.base.clone(),
             seeds,
             dit: dit.clone(),
             diffusion: networks.backbone.value.diffusion.clone(),

@@ -45,11 +45,7 @@ impl Dataset {
 
     /// Number of images; `None` where only the folder knows.
     pub fn count(&self) -> Option<usize> {
-        match self {
-            Self::Faces(faces) => Some(faces.count),
-            Self::Idx(idx) => Some(idx.count),
-            Self::ImageFolder(_) | Self::ClassFolders(_) | Self::Captions(_) | Self::WebDataset(_) => None,
-        }
+        self.source().0.count()
     }
 
     /// Its first `count` images; of a folder, all.
@@ -203,4 +199,17 @@ pub enum Source {
         /// Side in pixels.
         image_size: usize,
     },
+}
+
+impl Source {
+    /// Number of images; `None` where only the folder knows.
+    pub fn count(&self) -> Option<usize> {
+        match self {
+            Self::Faces(faces) => Some(faces.count),
+            Self::Idx { count, .. } => Some(*count),
+            Self::ImageFolder { .. } | Self::ClassFolders { .. } | Self::Captions { .. } | Self::WebDataset { .. } => {
+                None
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! How much arithmetic a stage is: an estimate for plans and for the time left, not a measurement.
 
+use manifest::dataset::Source;
 use manifest::dit::DitConfig;
 use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
@@ -19,12 +20,15 @@ pub(crate) struct Work {
 /// Arithmetic of a stage whose size its parameters do not tell (statistics, distances): seconds at most.
 const SMALL: f64 = 1e9;
 
+/// Images of a folder, which only the folder can count.
+const FOLDER: usize = 10_000;
+
 /// One image of 299 x 299 through Inception v3 (Szegedy et al. 2016: 5.7e9 multiply-adds).
 const INCEPTION_FORWARD: f64 = 1.14e10;
 
 impl Work {
-    /// Estimates the work of a stage.
-    pub(crate) fn of(stage: &Stage) -> Self {
+    /// Estimates the work of a stage. `samples` are the images of its input of that name, where they are known.
+    pub(crate) fn of(stage: &Stage, samples: Option<usize>) -> Self {
         let iterations =
             |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
         match stage {
@@ -44,12 +48,12 @@ impl Work {
                     // Frozen weights need no gradient of their own: forward and backward cost the same.
                     _ => 2.0,
                 };
-                let forward = dit_forward(&s.dit, prompts(&s.method));
+                let forward = dit_forward(&s.dit, s.method.prompts());
                 iterations(s.optimisation.iterations, s.optimisation.batch as f64 * passes * forward)
             }
             Stage::Sample(s) => {
                 let passes = if s.sampler.guidance == 1.0 { 1.0 } else { 2.0 };
-                let forward = dit_forward(&s.dit, prompts(&s.method));
+                let forward = dit_forward(&s.dit, s.method.prompts());
                 let images = s.count as f64;
                 Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
             }
@@ -58,7 +62,8 @@ impl Work {
                     FeatureNetwork::Cnn(cnn) => extractor_forward(cnn),
                     FeatureNetwork::Inception(_) => INCEPTION_FORWARD,
                 };
-                Self { flops: SMALL + 1e4 * forward, units: 1.0, unit: "stages" }
+                let count = s.data.as_ref().map_or(samples, Source::count).unwrap_or(FOLDER);
+                Self { flops: SMALL + count as f64 * forward, units: 1.0, unit: "stages" }
             }
             Stage::Statistics(_)
             | Stage::Metrics(_)
@@ -71,11 +76,11 @@ impl Work {
     }
 }
 
-fn prompts(method: &Method) -> Option<&Prompts> {
-    match method {
-        Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
-        Method::PromptTuning(method) => Some(&method.prompts),
-        Method::Dmp(method) => Some(&method.prompts),
+/// The images of a stage, where it is one that samples.
+pub(crate) fn samples(stage: &Stage) -> Option<usize> {
+    match stage {
+        Stage::Sample(sample) => Some(sample.count),
+        _ => None,
     }
 }
 

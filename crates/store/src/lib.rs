@@ -35,7 +35,7 @@ pub use frames::CurvePoint;
 pub use hashes::HashCache;
 pub use lock::Owner;
 pub use provenance::{Checkout, Code, Cost, Machine, Provenance};
-pub use record::{Artifact, Outcome, Record};
+pub use record::{Artifact, Outcome, Record, RecordedInput};
 pub use status::{Failure, FailureClass, Status};
 pub use store::Store;
 pub use tree::Tree;
