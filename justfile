@@ -16,9 +16,20 @@ reproduce artifact *options:
 test:
     cargo test --release --workspace --quiet
 
+# Tests on published data that is not committed: CLIP's vocabulary, COCO's captions, Fashion-MNIST, under `$DMP_DATA` or `../shared/datasets`.
+test-published:
+    cargo test --release --package runner --package data --package models --quiet -- --ignored
+
 # Show what `reproduce` would do and why.
 plan artifact *options:
     {{runner}} plan {{artifact}} --explain {{options}}
+
+# Feed one of the readers in fuzz/targets with spoiled files, e.g. `just fuzz npz 60`; what breaks it is kept in fuzz/artifacts.
+fuzz target seconds="600":
+    cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz
+    mkdir -p fuzz/found/{{target}}
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{target}} fuzz/found/{{target}} fuzz/corpus/{{target}} -- \
+      -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=2048 -max_len=65536
 
 # Formatting and lints, warnings are errors.
 lint:

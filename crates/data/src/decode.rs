@@ -139,8 +139,18 @@ mod tests {
 
     #[test]
     fn truncated_images_are_errors_and_no_cut_is_a_panic() {
-        for name in ["plain.jpg", "progressive.jpg", "cmyk.jpg", "lossy.webp", "alpha.webp", "palette.png", "plain.bmp"]
-        {
+        for name in [
+            "plain.jpg",
+            "progressive.jpg",
+            "cmyk.jpg",
+            "grey.jpg",
+            "lossy.webp",
+            "alpha.webp",
+            "palette.png",
+            "grey-16.png",
+            "grey-alpha.png",
+            "plain.bmp",
+        ] {
             let bytes = file(name);
             for cut in 0..bytes.len() {
                 let found = decode(Path::new(name), &bytes[..cut]);
@@ -150,6 +160,17 @@ mod tests {
             }
             let message = decode(Path::new(name), &bytes[..bytes.len() / 2]).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
+        }
+        // Of an animation, the first frame is enough.
+        for name in ["animated.png", "animated.webp"] {
+            let bytes = file(name);
+            let whole = decode(Path::new(name), &bytes).unwrap();
+            for cut in 0..bytes.len() {
+                if let Ok(found) = decode(Path::new(name), &bytes[..cut]) {
+                    assert!(found.values == whole.values, "{name} cut at {cut}");
+                }
+            }
+            assert!(decode(Path::new(name), &bytes[..bytes.len() / 4]).is_err(), "{name}");
         }
     }
 

@@ -154,6 +154,7 @@ impl Artifact<'_> {
             scale_name: stem(&request.scale),
             overrides: request.overrides.clone(),
             preset: self.preset_name.to_owned(),
+            method: expanded.base.clone(),
             seeds,
             space: networks.backbone.value.space.clone(),
             dit: dit.clone(),

@@ -102,6 +102,11 @@ impl Metric {
         }
     }
 
+    /// Whether it depends on what else the machine does meanwhile, which no record knows.
+    pub fn depends_on_load(self) -> bool {
+        self == Self::SamplingSeconds
+    }
+
     /// Whether less or more is better, where one of them is.
     pub fn better(self) -> Option<Direction> {
         match self {

@@ -45,12 +45,7 @@ impl Dataset {
 
     /// Number of images; `None` where only the folder knows.
     pub fn count(&self) -> Option<usize> {
-        match self {
-            Self::Faces(faces) => Some(faces.count),
-            Self::Idx(idx) => Some(idx.count),
-            Self::ImageFolder(folder) | Self::ClassFolders(folder) => folder.count,
-            Self::Captions(_) | Self::WebDataset(_) => None,
-        }
+        self.source().0.count()
     }
 
     /// Its first `count` images, where it says how many it has; else all.

@@ -31,6 +31,15 @@ impl Method {
         };
         backbone == Backbone::FromScratch
     }
+
+    /// Its prompts, where it has any.
+    pub fn prompts(&self) -> Option<&Prompts> {
+        match self {
+            Self::Pretrained(_) | Self::Finetune(_) | Self::Lora(_) => None,
+            Self::PromptTuning(tuning) => Some(&tuning.prompts),
+            Self::Dmp(dmp) => Some(&dmp.prompts),
+        }
+    }
 }
 
 /// What a method's backbone starts from (Table 6).

@@ -64,6 +64,8 @@ pub struct Table {
     pub overrides: Vec<String>,
     /// Preset that the cells start from (`paper`).
     pub preset: String,
+    /// The method as the manifest names it, which the cells change.
+    pub method: Method,
     /// Training seeds.
     pub seeds: Vec<u64>,
     /// What the network sees.

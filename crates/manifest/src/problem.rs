@@ -187,7 +187,7 @@ impl Problems {
 }
 
 /// `; did you mean ...?` if something allowed is near `word`, or nothing.
-pub(crate) fn did_you_mean<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>) -> String {
     let near = allowed
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))

@@ -240,7 +240,7 @@ impl Sampler {
         }
         // DDIM keeps every n-th timestep, for a whole n.
         let kept = |stride: usize| timesteps.div_ceil(stride);
-        let stride = (1..timesteps).find(|&stride| kept(stride) <= steps)?;
+        let stride = timesteps.div_ceil(steps); // the least that keeps no more than the steps
         let uneven = self.kind == SamplerKind::Ddim && kept(stride) != steps;
         uneven.then(|| {
             let (fewer, more) = (kept(stride), kept(stride - 1));
@@ -328,4 +328,31 @@ pub enum DeviceKind {
 pub enum Dtype {
     /// 32-bit floating point.
     F32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_of_long_processes_are_found_at_once() {
+        let sampler = |kind, steps| Sampler {
+            kind,
+            steps,
+            clip_x0: false,
+            guidance: 1.0,
+            guidance_channels: GuidanceChannels::All,
+        };
+        let misfit = sampler(SamplerKind::Ddim, 60).misfit(1000).unwrap();
+        assert!(misfit.ends_with("found `60`; 59 and 63 are"), "{misfit}");
+        // It would take years to try them one by one.
+        let misfit = sampler(SamplerKind::Ddim, (1 << 33) + 1).misfit(usize::MAX).unwrap();
+        assert!(misfit.contains("evenly spaced"), "{misfit}");
+        assert_eq!(sampler(SamplerKind::Ddpm, 2).misfit(usize::MAX), None);
+        for (timesteps, steps) in [(21_usize, 2_usize), (100, 7), (1000, 250), (1000, 999)] {
+            let kept = |stride: usize| timesteps.div_ceil(stride);
+            let fits = (1..timesteps).any(|stride| kept(stride) == steps);
+            assert_eq!(sampler(SamplerKind::Ddim, steps).misfit(timesteps).is_none(), fits, "{steps} of {timesteps}");
+        }
+    }
 }

@@ -90,23 +90,20 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell]) -> PlannedCell {
 
 /// Noise on the prompts is known to hurt; it needs a method with prompts.
 fn positive_control(base: &Method, baseline: &str) -> Option<PlannedCell> {
-    match base {
-        Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
-        Method::PromptTuning(_) | Method::Dmp(_) => Some(PlannedCell {
-            // Beside the table's baseline, `baseline` or `group/baseline`.
-            id: format!("{}positive_control", baseline.strip_suffix("baseline").unwrap_or_default()),
-            group: None,
-            title: "Positive control: noise on the prompts".to_owned(),
-            claim: None,
-            further_claims: Vec::new(),
-            share: 1.0,
-            written: base.clone(),
-            method: base.canonical(),
-            runs: Vec::new(),
-            same_run_as: None,
-            identical_by_construction: None,
-        }),
-    }
+    base.prompts().map(|_| PlannedCell {
+        // Beside the table's baseline, `baseline` or `group/baseline`.
+        id: format!("{}positive_control", baseline.strip_suffix("baseline").unwrap_or_default()),
+        group: None,
+        title: "Positive control: noise on the prompts".to_owned(),
+        claim: None,
+        further_claims: Vec::new(),
+        share: 1.0,
+        written: base.clone(),
+        method: base.canonical(),
+        runs: Vec::new(),
+        same_run_as: None,
+        identical_by_construction: None,
+    })
 }
 
 /// Each cell's claims against those that the paper compares them with, where a cell stands for them.

@@ -1,7 +1,6 @@
-//! CLIP's tokenizer on the published vocabulary, which is not committed: these tests run where it is found under `$DMP_DATA` or
-//! `../shared/datasets`, and pass without it (`src/clip` has tests on a small one). The ids are those of transformers' fast tokenizer (4.57).
-
-#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+//! CLIP's tokenizer on the published vocabulary, which is not committed: these tests are ignored unless they are asked for, and
+//! then fail without it (`src/clip` has tests on a small one). It is looked for under `$DMP_DATA`, then `../shared/datasets`. The
+//! ids are those of transformers' fast tokenizer (4.57).
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -15,16 +14,17 @@ const CAPTIONS: &str = "coco_captions_val2017.json.gz";
 /// Of the ids of all 25,014 captions of COCO's validation set, four bytes each, little-endian, 77 a caption.
 const CAPTIONS_SHA256: &str = "4c790aa1f7034aa86c478d4030fc131601bde032639a1f3b93a15acbfcfc3e30";
 
-fn find(file: &str) -> Option<PathBuf> {
+fn find(file: &str) -> PathBuf {
     let shared = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/datasets"));
     let folders = std::env::var_os("DMP_DATA").map(PathBuf::from).into_iter().chain([shared]);
-    folders.map(|folder| folder.join(file)).find(|path| path.is_file())
+    let mut paths = folders.map(|folder| folder.join(file));
+    paths.find(|path| path.is_file()).unwrap_or_else(|| panic!("no {file} under $DMP_DATA"))
 }
 
 #[test]
+#[ignore = "needs CLIP's vocabulary: `just test-published`"]
 fn known_ids() {
-    let Some(path) = find(VOCABULARY) else { return };
-    let tokenizer = Tokenizer::read(&path).unwrap();
+    let tokenizer = Tokenizer::read(&find(VOCABULARY)).unwrap();
     assert_eq!((tokenizer.start(), tokenizer.end()), (49_406, 49_407));
     let known = include_str!("../../goldens/files/clip_tokens.json");
     let known: Vec<(String, Vec<u32>)> = serde_json::from_str(known).unwrap();
@@ -39,10 +39,10 @@ fn known_ids() {
 }
 
 #[test]
+#[ignore = "needs CLIP's vocabulary and COCO's captions: `just test-published`"]
 fn every_caption_of_coco() {
-    let (Some(path), Some(captions)) = (find(VOCABULARY), find(CAPTIONS)) else { return };
-    let tokenizer = Tokenizer::read(&path).unwrap();
-    let file = flate2::read::GzDecoder::new(std::fs::File::open(captions).unwrap());
+    let tokenizer = Tokenizer::read(&find(VOCABULARY)).unwrap();
+    let file = flate2::read::GzDecoder::new(std::fs::File::open(find(CAPTIONS)).unwrap());
     let captions: serde_json::Value = serde_json::from_reader(file).unwrap();
     let mut digest = Sha256::new();
     let captions = captions["annotations"].as_array().unwrap();

@@ -90,6 +90,7 @@ fn programs_that_make_no_sense() {
         (b"\x80\x02cos\nsystem", "it ends within a name"),
         (b"\x80\x02c\xff\n\xff\n.", "no UTF-8"),
         (b"\x80\x04NN\x93.", "no text"),
+        (&[b"\x80\x02c", &b"m".repeat(1 << 10)[..], b"\nn\n."].concat(), "the name of a class has 1025 bytes"),
         (b"\x80\x02ccollections\nOrderedDict\n]NaR.", "no tensors"),
         (b"\x80\x02ccollections\nOrderedDict\n]Na\x85R.", "no pairs"),
         (b"\x80\x02K\x01.", "no tensors"),
@@ -137,6 +138,8 @@ fn lengths_and_sizes_beyond_the_file() {
         (tensor(b"K\0", &large, b"K\0"), "1099511627776 elements in a file of"),
         (tensor(b"K\0", b"J\xff\xff\xff\xff", b"K\x01"), "-1 is no size"),
         (tensor(b"K\0", b"N", b"K\x01"), "no integer"),
+        // A tuple of sizes that a thousand tensors share would be copied for each.
+        (tensor(b"K\0", &b"K\x01".repeat(65), &b"K\x01".repeat(65)), "it has 65 axes"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n)R".to_vec(), "lacks arguments"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n(NNNNtR".to_vec(), "no storage"),
         (b"ctorch._utils\n_rebuild_sparse_tensor\n)R".to_vec(), "_rebuild_sparse_tensor makes a kind of tensor"),
@@ -218,6 +221,14 @@ fn safetensors_that_overlap_or_reach_out() {
     assert_refused(&file(&two((0, 8), (8, u64::MAX)), 16), "header");
     let huge = r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]}}"#;
     assert_refused(&file(huge, 8), "header");
+    // Together, the tensors end where 64 bits have ended long before.
+    let most = u64::MAX >> 3;
+    let byte = |i: u64| {
+        let (from, to) = (i * most, i * most + most);
+        format!(r#""{i}":{{"dtype":"U8","shape":[{most}],"data_offsets":[{from},{to}]}}"#)
+    };
+    let all: Vec<String> = (0..8).map(byte).collect();
+    assert_refused(&file(&format!("{{{}}}", all.join(",")), 8), "its tensors end at byte 18446744073709551615");
     assert_refused(&[&u64::MAX.to_le_bytes()[..], b"{}"].concat(), "its header has");
     assert_refused(&[&90_000_000u64.to_le_bytes()[..], b"{}"].concat(), "it ends at byte 10");
     let part = WeightFile::from_bytes(Path::new("x"), file(&two((0, 8), (8, 16)), 16), Some("ema"));

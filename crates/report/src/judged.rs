@@ -1,17 +1,12 @@
 //! Differences between cells, and what they say about the paper's.
 
 use manifest::claim::{ALMOST, Direction, Metric};
-use manifest::dataset::Dataset;
-use manifest::dit::DitConfig;
-use manifest::method::Method;
 use manifest::plan::{Contrast, Table};
-use manifest::recipe::Space;
-use manifest::scale::{Extractor, SamplerKind};
 use metrics::{Difference, Outcome, Spread, Summary, Verdict};
 
 use crate::error::Error;
 use crate::observed::{Cell, Measured, name};
-use crate::protocol::PAPER_LEARNING_RATE;
+use crate::paper_scale::is_paper_scale;
 
 /// Confidence of every interval.
 pub(crate) const CONFIDENCE: f64 = 0.95;
@@ -124,7 +119,7 @@ impl Comparison {
 pub(crate) enum Control {
     /// The table's method has no prompts to disturb, or the distance is not what is judged.
     Absent,
-    /// There are prompts, but no cell trains the method as the manifest names it, undisturbed.
+    /// The method has prompts, but no cell trains it as the manifest names it, undisturbed.
     Missing,
     /// No record of it, or of the cell it disturbs.
     NotRun,
@@ -155,7 +150,7 @@ pub(crate) fn judge<'p>(
 ) -> Result<Judged<'p>, Error> {
     let outcome = |a: &Cell, b: &Cell| outcome(a, b, metric);
     let control = match &table.positive_control {
-        None if metric.is_none() && lacks_control(table) => Control::Missing,
+        None if metric.is_none() && table.method.prompts().is_some() => Control::Missing,
         None => Control::Absent,
         Some(_) => {
             let disturbed = cells.pop().expect("the control is the last cell");
@@ -186,72 +181,6 @@ pub(crate) fn judge<'p>(
         JudgedCell { summary: Summary::of(&values), to_baseline: to_baseline.next().flatten(), cell }
     });
     Ok(Judged { metric, cells: cells.collect(), contrasts, control, paper_scale })
-}
-
-/// Whether some cell has prompts and none is the one that a control would disturb.
-fn lacks_control(table: &Table) -> bool {
-    let prompted = |method: &Method| matches!(method, Method::PromptTuning(_) | Method::Dmp(_));
-    table.default_cell.is_none() && table.cells.iter().any(|cell| prompted(&cell.method))
-}
-
-/// Samples behind each of the paper's distances (the released configuration).
-const PAPER_SAMPLES: usize = 50_000;
-/// Steps of its sampler, DDPM.
-const PAPER_STEPS: usize = 250;
-/// Images in a step of its further training.
-const PAPER_BATCH: usize = 128;
-
-/// The paper's own backbone, size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
-fn is_paper_scale(table: &Table) -> bool {
-    let (scale, train, sample) = (&table.scale, &table.scale.train, &table.scale.sample);
-    // Without a pinned hash nobody can say which weights lie there: neither the metric nor the backbone is the paper's.
-    let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.is_published());
-    let backbone = scale.backbone.weights.as_ref().is_some_and(|weights| weights.sha256.is_some())
-        && is_shaped(&table.dit, &table.paper.backbone);
-    let encoded = match &table.space {
-        Space::Latents(latents) => latents.autoencoder.weights().is_some_and(|weights| weights.sha256.is_some()),
-        Space::Pixels(_) => false,
-    };
-    let trained = train.iterations == table.paper.further_iterations
-        && train.batch == PAPER_BATCH
-        && train.learning_rate * train.learning_rate_multiplier == PAPER_LEARNING_RATE;
-    let sampler = &sample.sampler;
-    let sampled = sample.count == PAPER_SAMPLES
-        && sampler.steps == PAPER_STEPS
-        && sampler.kind == SamplerKind::Ddpm
-        && !sampler.clip_x0;
-    let images =
-        [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
-    table.scale_name == "paper"
-        && table.overrides.is_empty()
-        && inception
-        && backbone
-        && encoded
-        && trained
-        && sampled
-        && images
-}
-
-/// Whether a network has the shape of the paper's name for it, on the latents of 256 x 256 images (DiT, Peebles & Xie
-/// 2023, Table 1): `DiT-B/2` is 12 blocks of width 768 with 12 heads, in patches of 2 x 2.
-fn is_shaped(dit: &DitConfig, name: &str) -> bool {
-    let shape = |dit: &DitConfig| {
-        let trunk = (dit.depth, dit.hidden, dit.heads, dit.patch);
-        (trunk, dit.image_size, dit.channels, dit.learn_sigma)
-    };
-    DitConfig::published(name, dit.classes).is_some_and(|published| shape(&published) == shape(dit))
-}
-
-/// Whether all of a folder of images is meant, and it bears the name that the paper gives its images (`FFHQ 256`:
-/// `ffhq256`, in 256 x 256).
-fn is_called(images: &Dataset, name: &str) -> bool {
-    let Dataset::ImageFolder(folder) = images else { return false };
-    let plain = |text: &str| -> String {
-        text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
-    };
-    folder.count.is_none()
-        && plain(&folder.folder) == plain(name)
-        && plain(name).ends_with(&folder.image_size.to_string())
 }
 
 /// The mean over training seeds.
@@ -337,6 +266,9 @@ impl Judge<'_, '_> {
         let over_seeds = matches!(outcome, Outcome::Measured(difference) if difference.spread == Spread::TrainingSeeds);
         let sized = self.paper_scale && gap.is_some() && over_seeds;
         let verdict = match outcome {
+            Outcome::Measured(_) if self.metric.is_some_and(Metric::depends_on_load) => {
+                claimed.map(|_| Verdict::Inconclusive)
+            }
             Outcome::Measured(_) | Outcome::Once | Outcome::Diverged if self.is_said_to_diverge(cell) => {
                 self.cell(cell).map(|cell| divergence(cell, self.paper_scale))
             }

@@ -27,6 +27,7 @@ mod observed;
 mod page;
 mod pages;
 mod paper;
+mod paper_scale;
 mod protocol;
 mod provenance;
 mod readings;

@@ -163,8 +163,8 @@ pub fn write(count: &Count, claims: &[Claim], sizes: &[Size], reports: &Path) ->
     Ok(SizesReport { files: files.map(|(path, _)| path).to_vec(), claims })
 }
 
-/// Digits in threes.
-fn grouped(number: usize) -> String {
+/// A count with its digits in threes: `129,744,416`.
+pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let threes: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().map(|three| std::str::from_utf8(three).expect("digits")).collect();
@@ -194,6 +194,6 @@ mod tests {
         let agree = |printed: f64, counted: f64| Digits::of(&claim(printed), counted).unwrap().agree();
         assert!(agree(132.5, 132.556) && !agree(132.6, 132.556));
         assert!(agree(892.0, 892.889) && agree(1.96, 1.9665) && !agree(1.96, 1.95));
-        assert_eq!([grouped(7), grouped(1234), grouped(859_520_964)], ["7", "1,234", "859,520,964"]);
+        assert_eq!([0, 123, 1234, 859_520_964].map(grouped), ["0", "123", "1,234", "859,520,964"]);
     }
 }

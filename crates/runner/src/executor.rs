@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use store::{FailureClass, Outcome, Status, Store, StoreError};
+use store::{FailureClass, Status, Store, StoreError};
 
 use crate::cli::Mode;
-use crate::exit::Exit;
+use crate::ending::Ending;
 use crate::progress::Board;
 use crate::protocol::{Event, Order};
 use crate::schedule::Schedule;
@@ -32,41 +32,6 @@ pub(crate) struct Task {
     pub(crate) needs: Vec<usize>,
     /// Estimated duration; only the proportions matter.
     pub(crate) seconds: f64,
-}
-
-/// How a task ended.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(tag = "ended", rename_all = "snake_case")]
-pub(crate) enum Ending {
-    /// Its record was there before.
-    Cached,
-    /// It ran, here or in another runner.
-    Done,
-    /// Its loss was not finite: a result, but its dependents cannot run.
-    Diverged {
-        /// The first iteration whose loss was not finite.
-        iteration: usize,
-    },
-    /// It failed.
-    Failed {
-        /// Whether a file or a device is missing.
-        missing_input: bool,
-        /// Why.
-        error: String,
-    },
-    /// It failed in an earlier invocation, and nobody asked to try again.
-    FailedBefore {
-        /// Why.
-        error: String,
-    },
-    /// A stage that it needs failed.
-    Blocked,
-    /// A stage that it needs diverged.
-    Skipped,
-    /// There is no record, and nothing may run (mode `read-only`).
-    Missing,
-    /// It was stopped by the user, after saving its state or (stopped at once) with that of its last checkpoint.
-    Interrupted,
 }
 
 /// How much may run at once, and where.
@@ -170,7 +135,7 @@ impl<'a> Executor<'a> {
     fn begin(&mut self, stage: usize) {
         let again = self.mode == Mode::Force;
         match self.status(stage) {
-            Ok(Status::Done(record)) if !again => self.end(stage, done(record.outcome, Ending::Cached)),
+            Ok(Status::Done(record)) if !again => self.end(stage, Ending::of(record.outcome, Ending::Cached)),
             Ok(Status::Running(owner)) => self.hold(stage, &owner.to_string()),
             Ok(_) if self.mode == Mode::ReadOnly => self.end(stage, Ending::Missing),
             Ok(Status::Failed(failure)) if !runs_again(self.mode, failure.class) => {
@@ -221,7 +186,7 @@ impl<'a> Executor<'a> {
                     self.held.insert(stage, Instant::now());
                     continue;
                 }
-                Ok(Status::Done(record)) => done(record.outcome, Ending::Done),
+                Ok(Status::Done(record)) => Ending::of(record.outcome, Ending::Done),
                 Ok(Status::Failed(failure)) => {
                     let missing_input = failure.class == FailureClass::MissingInput;
                     Ending::Failed { missing_input, error: failure.reason }
@@ -264,7 +229,7 @@ impl<'a> Executor<'a> {
     fn reap(&mut self, stage: usize, active: Active) {
         let exited = active.worker.wait();
         let ending = match active.last {
-            Some(Event::Done { outcome }) => done(outcome, Ending::Done),
+            Some(Event::Done { outcome }) => Ending::of(outcome, Ending::Done),
             Some(Event::Held { by }) => return self.hold(stage, &by),
             Some(Event::Interrupted) => Ending::Interrupted,
             Some(Event::Failed { missing_input, error }) => Ending::Failed { missing_input, error },
@@ -307,58 +272,12 @@ impl<'a> Executor<'a> {
     }
 }
 
-impl Ending {
-    /// A failure for which the stage itself has left no words.
-    fn fault(error: impl std::fmt::Display) -> Self {
-        Self::Failed { missing_input: false, error: error.to_string() }
-    }
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cached => write!(f, "already done"),
-            Self::Done => write!(f, "done"),
-            Self::Diverged { iteration } => write!(f, "diverged at iteration {iteration}"),
-            Self::Failed { error, .. } => write!(f, "failed: {error}"),
-            Self::FailedBefore { error } => write!(f, "failed before: {error}"),
-            Self::Blocked => write!(f, "blocked: a stage that it needs failed"),
-            Self::Skipped => write!(f, "skipped: a stage that it needs diverged"),
-            Self::Missing => write!(f, "missing"),
-            Self::Interrupted => write!(f, "interrupted"),
-        }
-    }
-}
-
-/// The exit of a whole execution. Every failed stage makes it non-zero.
-pub(crate) fn exit(endings: &[Option<Ending>], interrupted: bool) -> Exit {
-    if interrupted {
-        return Exit::Interrupted;
-    }
-    let failed =
-        |ending: &&Ending| matches!(ending, Ending::Failed { .. } | Ending::FailedBefore { .. } | Ending::Missing);
-    let missing_input = |ending: &Ending| matches!(ending, Ending::Failed { missing_input: true, .. });
-    let mut failures = endings.iter().flatten().filter(failed);
-    match failures.next() {
-        None => Exit::Done,
-        Some(first) if missing_input(first) && failures.all(missing_input) => Exit::MissingInput,
-        Some(_) => Exit::Failed,
-    }
-}
-
 /// Whether a stage that failed before is run again. A failure that lay in the surroundings says nothing about the next try.
 pub(crate) fn runs_again(mode: Mode, class: FailureClass) -> bool {
     match mode {
         Mode::Cached => class != FailureClass::Other,
         Mode::Retry | Mode::Force => true,
         Mode::ReadOnly => false,
-    }
-}
-
-fn done(outcome: Outcome, otherwise: Ending) -> Ending {
-    match outcome {
-        Outcome::Completed => otherwise,
-        Outcome::Diverged { iteration } => Ending::Diverged { iteration },
     }
 }
 
@@ -374,29 +293,4 @@ fn crash(status: std::process::ExitStatus, complaints: &str) -> String {
         None => format!("its process ended early ({status})"),
     };
     if complaints.is_empty() { how } else { format!("{how}; its last words:\n{complaints}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn failed(missing_input: bool) -> Option<Ending> {
-        Some(Ending::Failed { missing_input, error: "no".to_owned() })
-    }
-
-    #[test]
-    fn one_failed_stage_makes_the_exit_non_zero() {
-        assert_eq!(exit(&[Some(Ending::Done), Some(Ending::Cached)], false), Exit::Done);
-        assert_eq!(exit(&[Some(Ending::Done), failed(false), Some(Ending::Blocked)], false), Exit::Failed);
-        assert_eq!(exit(&[Some(Ending::FailedBefore { error: "no".to_owned() })], false), Exit::Failed);
-        assert_eq!(exit(&[failed(true), Some(Ending::Blocked)], false), Exit::MissingInput);
-        assert_eq!(exit(&[failed(true), failed(false)], false), Exit::Failed);
-        assert_eq!(exit(&[Some(Ending::Missing)], false), Exit::Failed);
-    }
-
-    #[test]
-    fn divergence_is_a_result_and_an_interruption_has_its_own_code() {
-        assert_eq!(exit(&[Some(Ending::Diverged { iteration: 3 }), Some(Ending::Skipped)], false), Exit::Done);
-        assert_eq!(exit(&[Some(Ending::Interrupted), None], true), Exit::Interrupted);
-    }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use manifest::digest::Key;
 use manifest::plan::PlannedStage;
 use serde::Serialize;
-use store::{Outcome, Record, Status, Store};
+use store::{Outcome, Record, RecordedInput, Status, Store};
 
 use crate::cli::Mode;
 use crate::difference::{Difference, Flat, differences, flatten};
@@ -14,7 +14,7 @@ use crate::executor::runs_again;
 use crate::exit::Failure;
 use crate::inventory::{self, Found};
 use crate::tasks::Stages;
-use crate::work::Work;
+use crate::work::{self, Work};
 
 /// A record that differs in more parameters than this is not the same cell edited.
 const MOST_DIFFERENCES: usize = 3;
@@ -163,7 +163,7 @@ pub(crate) fn explain(
                 without_result.insert(stage.key);
             }
         }
-        let Work { flops, units, unit } = Work::of(&stage.stage);
+        let Work { flops, units, unit } = stages.work(stage);
         let (key, kind, label) = (stage.key, stage.stage.kind(), label_of(stage.key));
         explained.push(Explained { key, kind, label, prospect, flops, units, unit });
     }
@@ -231,11 +231,18 @@ impl History {
             if record.provenance.cost.resumed_attempts == 0
                 && let Ok(stage) = serde_json::from_value(record.params.clone())
             {
-                flops += Work::of(&stage).flops;
+                flops += Work::of(&stage, self.samples(record)).flops;
                 seconds += record.provenance.cost.wall_seconds;
             }
         }
         (seconds > 0.0).then_some(flops / seconds)
+    }
+
+    /// Images of the samples that a record was made from.
+    fn samples(&self, record: &Record) -> Option<usize> {
+        let RecordedInput::Stage(key) = record.inputs.get("samples")? else { return None };
+        let (_, made_of) = self.by_kind.get("sample")?.iter().find(|(_, record)| record.key == *key)?;
+        work::samples(&serde_json::from_value(made_of.params.clone()).ok()?)
     }
 }
 

@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod device;
 mod difference;
+mod ending;
 mod executor;
 mod exit;
 mod explain;

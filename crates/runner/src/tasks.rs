@@ -10,6 +10,7 @@ use manifest::stage::Stage;
 use crate::device::Device;
 use crate::executor::Task;
 use crate::protocol::Order;
+use crate::work::{self, Work};
 
 /// The stages of some plans, each once, inputs before those who need them.
 pub(crate) struct Stages<'a> {
@@ -53,13 +54,22 @@ impl<'a> Stages<'a> {
         self.labels.get(&key).map_or("a stage", String::as_str)
     }
 
+    /// The work of one of them.
+    pub(crate) fn work(&self, planned: &PlannedStage) -> Work {
+        let sampled = planned.inputs.get("samples").and_then(|input| match input {
+            Input::Stage(key) => self.stages.iter().find(|stage| stage.key == *key),
+            Input::File { .. } => None,
+        });
+        Work::of(&planned.stage, sampled.and_then(|stage| work::samples(&stage.stage)))
+    }
+
     /// What the executor is given. `seconds` estimates how long a stage takes.
     pub(crate) fn tasks(
         &self,
         results: &Path,
         checkout: &store::Checkout,
         device: Device,
-        seconds: &dyn Fn(&Stage) -> f64,
+        seconds: &dyn Fn(&PlannedStage) -> f64,
     ) -> Vec<Task> {
         let places: BTreeMap<Key, usize> =
             self.stages.iter().enumerate().map(|(place, stage)| (stage.key, place)).collect();
@@ -82,7 +92,7 @@ impl<'a> Stages<'a> {
                     again: false,
                 },
                 needs: needs.into_iter().collect(),
-                seconds: seconds(&stage.stage),
+                seconds: seconds(stage),
             }
         };
         self.stages.iter().map(task).collect()

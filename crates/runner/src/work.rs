@@ -22,8 +22,8 @@ pub(crate) struct Work {
 /// Arithmetic of a stage whose size its parameters do not tell (statistics, distances): seconds at most.
 const SMALL: f64 = 1e9;
 
-/// Images of a stage whose parameters do not tell how many.
-const UNCOUNTED: f64 = 1e4;
+/// Images of a stage whose files alone can count them.
+const UNCOUNTED: usize = 10_000;
 
 /// Side of an image that is decoded, which the stage's parameters do not tell: the paper's.
 const DECODED: usize = 256;
@@ -32,8 +32,8 @@ const DECODED: usize = 256;
 const INCEPTION_FORWARD: f64 = 1.14e10;
 
 impl Work {
-    /// Estimates the work of a stage.
-    pub(crate) fn of(stage: &Stage) -> Self {
+    /// Estimates the work of a stage. `samples` are the images of its input of that name, where they are known.
+    pub(crate) fn of(stage: &Stage, samples: Option<usize>) -> Self {
         let iterations =
             |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
         match stage {
@@ -61,17 +61,17 @@ impl Work {
                     // Frozen weights need no gradient of their own: forward and backward cost the same.
                     _ => 2.0,
                 };
-                let forward = dit_forward(&s.dit, prompts(&s.method));
+                let forward = dit_forward(&s.dit, s.method.prompts());
                 iterations(s.optimisation.iterations, s.optimisation.batch as f64 * passes * forward)
             }
             Stage::Sample(s) => {
                 let passes = if s.sampler.guidance == 1.0 { 1.0 } else { 2.0 };
-                let forward = dit_forward(&s.dit, prompts(&s.method));
+                let forward = dit_forward(&s.dit, s.method.prompts());
                 let images = s.count as f64;
                 Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
             }
             Stage::Encode(s) => {
-                let images = s.data.count().map_or(UNCOUNTED, |count| count as f64);
+                let images = s.data.count().unwrap_or(UNCOUNTED) as f64;
                 let passes = images * if s.horizontal_flip { 2.0 } else { 1.0 };
                 let forward = Half::Encoder.forward(&s.autoencoder.shape, s.data.image_size());
                 Self { flops: passes * forward, units: images, unit: "images" }
@@ -88,8 +88,8 @@ impl Work {
                 };
                 let decoded = |space: &LatentSpace| Half::Decoder.forward(&space.autoencoder.shape, DECODED);
                 let forward = forward + s.latents.as_ref().map_or(0.0, decoded);
-                let images = s.data.as_ref().and_then(Source::count).map_or(UNCOUNTED, |count| count as f64);
-                Self { flops: SMALL + images * forward, units: 1.0, unit: "stages" }
+                let count = s.data.as_ref().map_or(samples, Source::count).unwrap_or(UNCOUNTED);
+                Self { flops: SMALL + count as f64 * forward, units: 1.0, unit: "stages" }
             }
             Stage::Statistics(_)
             | Stage::Metrics(_)
@@ -102,11 +102,11 @@ impl Work {
     }
 }
 
-fn prompts(method: &Method) -> Option<&Prompts> {
-    match method {
-        Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
-        Method::PromptTuning(method) => Some(&method.prompts),
-        Method::Dmp(method) => Some(&method.prompts),
+/// The images of a stage, where it is one that samples.
+pub(crate) fn samples(stage: &Stage) -> Option<usize> {
+    match stage {
+        Stage::Sample(sample) => Some(sample.count),
+        _ => None,
     }
 }
 

@@ -101,7 +101,7 @@ impl WeightFile {
         &self.contents.parts
     }
 
-    /// Python classes that lie beside the tensors, which are not read.
+    /// Python classes that lie beside the tensors, which are not read; the first thousand by name.
     pub fn skipped(&self) -> &[String] {
         &self.contents.skipped
     }

@@ -42,7 +42,7 @@ pub(super) fn open(source: &mut Source, part: Option<&str>) -> Result<Contents, 
     let header: Metadata =
         serde_json::from_slice(&header).map_err(|error| Fault::damaged(format!("its header: {error}")))?;
     let start = LENGTH as u64 + length;
-    let end = start + header.data_len() as u64;
+    let end = start.saturating_add(header.data_len() as u64);
     if end != source.length() {
         return Err(Fault::damaged(format!("its tensors end at byte {end}, it ends at byte {}", source.length())));
     }

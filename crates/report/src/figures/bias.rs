@@ -4,7 +4,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, Bitmap, FAINT, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, tick, write};
+use super::{Area, Axes, Bitmap, Failure, INK, LABEL, PALETTE, SMALL, headline, range, svg, write};
 
 /// The strength of prompts, block by block.
 pub struct Bias<'a> {
@@ -39,25 +39,15 @@ fn temporal(root: &Area, bias: &Bias) -> Result<(), Failure> {
     let curves = || bias.blocks.iter().map(|(temporal, _)| temporal);
     let last = bias.timesteps.last().copied().unwrap_or(1).max(1) as f64;
     let Some((low, high)) = range(curves().flatten().copied(), 0.06) else { return Ok(()) };
-    let mut chart = ChartBuilder::on(&area)
-        .margin_top(8)
-        .margin_right(12)
-        .x_label_area_size(42)
-        .y_label_area_size(66)
-        .build_cartesian_2d(0f64..last, low..high)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(FAINT)
-        .axis_style(GREY)
-        .x_labels(6)
-        .y_labels(5)
-        .x_desc("timestep t")
-        .x_label_formatter(&|value| tick(*value, last))
-        .y_label_formatter(&|value| tick(*value, high - low))
-        .label_style(("sans-serif", SMALL).into_font().color(&INK))
-        .draw()?;
+    let axes = Axes {
+        room: (8, 12, 42, 66),
+        x: (0.0, last),
+        y: (low, high),
+        numbers: (6, 5),
+        title: Some("timestep t"),
+        unit: 1.0,
+    };
+    let mut chart = axes.draw(&area)?;
     for (number, curve) in curves().enumerate() {
         let colour = PALETTE[number % PALETTE.len()];
         let points = bias.timesteps.iter().map(|t| *t as f64).zip(curve.iter().copied());

@@ -4,7 +4,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, FAINT, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, tick, write};
+use super::{Area, Axes, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, write};
 
 /// What the figure shows.
 pub struct Curves<'a> {
@@ -98,29 +98,13 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
         let area = root.clone().shrink((loss as i32 * PANEL.0, top), (PANEL.0 as u32, PANEL.1 as u32));
         let last = default.iterations.last().copied().unwrap_or(1.0).max(1.0);
         let Some((low, high)) = span(curves, loss) else { continue };
-        let height = high - low;
         let power = low.abs().max(high.abs()).log10().floor().min(0.0) as i32;
         let (unit, note) =
             if power < -2 { (10f64.powi(power), format!(" (× 1e{power})")) } else { (1.0, String::new()) };
         write(&area, &format!("{name}{suffix}{note}"), (52, 3), SMALL, INK, (HPos::Left, VPos::Top))?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin_top(24)
-            .margin_right(12)
-            .x_label_area_size(26)
-            .y_label_area_size(52)
-            .build_cartesian_2d(0f64..last, low..high)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(FAINT)
-            .axis_style(GREY)
-            .x_labels(4)
-            .y_labels(4)
-            .x_label_formatter(&|value| tick(*value, last))
-            .y_label_formatter(&|value| tick(*value / unit, height / unit))
-            .label_style(("sans-serif", SMALL).into_font().color(&INK))
-            .draw()?;
+        let axes =
+            Axes { room: (24, 12, 26, 52), x: (0.0, last), y: (low, high), numbers: (4, 4), title: None, unit: unit };
+        let mut chart = axes.draw(&area)?;
         if !suffix.is_empty() {
             chart.draw_series(LineSeries::new([(0.0, 0.0), (last, 0.0)], GREY.stroke_width(1)))?;
         }

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, FAINT, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, tick, write};
+use super::{Area, Axes, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, tick, write};
 
 /// What the figure shows.
 pub struct Depths<'a> {
@@ -37,7 +37,7 @@ type Drawn = (usize, f64, Option<(f64, f64)>);
 const PANEL: i32 = 440;
 const HEIGHT: u32 = 380;
 /// Room right of a panel, for a word.
-const BESIDE: i32 = 74;
+const BESIDE: u32 = 74;
 
 /// Draws our curve on the left and the paper's printed values on the right.
 pub fn draw(depths: &Depths) -> Result<String, Failure> {
@@ -80,23 +80,9 @@ fn panel(
         return write(&area, "not run", (PANEL / 2, 130), LABEL, GREY, (HPos::Center, VPos::Center));
     };
     let (span, last) = (high - low, labels.len() as f64 - 0.5);
-    let mut chart = ChartBuilder::on(&area)
-        .margin_top(28)
-        .margin_right(BESIDE)
-        .x_label_area_size(48)
-        .y_label_area_size(66)
-        .build_cartesian_2d(-0.5f64..last, low..high)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(FAINT)
-        .axis_style(GREY)
-        .x_labels(0)
-        .y_labels(6)
-        .y_label_formatter(&|value| tick(*value, span))
-        .label_style(("sans-serif", SMALL).into_font().color(&INK))
-        .draw()?;
+    let axes =
+        Axes { room: (28, BESIDE, 48, 66), x: (-0.5, last), y: (low, high), numbers: (0, 6), title: None, unit: 1.0 };
+    let mut chart = axes.draw(&area)?;
     let bottom = area.dim_in_pixel().1 as i32;
     let (corner_x, corner_y) = area.get_base_pixel();
     for (i, label) in labels.iter().enumerate() {

@@ -5,6 +5,7 @@ use std::io;
 use image::ImageEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -52,6 +53,49 @@ struct Bitmap {
     size: (u32, u32),
     /// RGB, row by row.
     rgb: Vec<u8>,
+}
+
+/// What the figures' charts have in common: lines across at the numbers of the vertical axis, none down.
+struct Axes<'a> {
+    /// Pixels above and right of a chart, and below and left of it, where its numbers stand.
+    room: (u32, u32, u32, u32),
+    /// Ends of the horizontal axis.
+    x: (f64, f64),
+    /// Ends of the vertical axis.
+    y: (f64, f64),
+    /// Numbers on both, about.
+    numbers: (usize, usize),
+    /// Below the horizontal axis.
+    title: Option<&'a str>,
+    /// What a one on the vertical axis stands for.
+    unit: f64,
+}
+
+impl Axes<'_> {
+    /// Draws them, for curves to be drawn into.
+    fn draw<'a, 'b>(
+        &self,
+        area: &'a Area<'b>,
+    ) -> Result<ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>, Failure> {
+        let (above, right, below, left) = self.room;
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(above)
+            .margin_right(right)
+            .x_label_area_size(below)
+            .y_label_area_size(left)
+            .build_cartesian_2d(self.x.0..self.x.1, self.y.0..self.y.1)?;
+        let across = |value: &f64| tick(*value, self.x.1 - self.x.0);
+        let up = |value: &f64| tick(*value / self.unit, (self.y.1 - self.y.0) / self.unit);
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_x_mesh().light_line_style(TRANSPARENT).bold_line_style(FAINT).axis_style(GREY);
+        mesh.x_labels(self.numbers.0).y_labels(self.numbers.1).x_label_formatter(&across).y_label_formatter(&up);
+        mesh.label_style(("sans-serif", SMALL).into_font().color(&INK));
+        if let Some(title) = self.title {
+            mesh.x_desc(title);
+        }
+        mesh.draw()?;
+        Ok(chart)
+    }
 }
 
 /// Draws one figure on white. `description` is its accessible title. Bitmaps that `draw` returns are laid over the

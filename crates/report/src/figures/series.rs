@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, FAINT, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, tick, write};
+use super::{Area, Axes, Failure, GREY, INK, LABEL, PALETTE, SMALL, headline, range, svg, write};
 
 /// What the figure shows.
 pub struct Series<'a> {
@@ -84,25 +84,15 @@ fn panel(root: &Area, left: i32, title: &str, curves: &[Vec<Place>]) -> Result<(
     let Some((low, high)) = range(values, 0.08).filter(|_| last > 0.0) else {
         return write(&area, "not run", (PANEL / 2, 130), LABEL, GREY, (HPos::Center, VPos::Center));
     };
-    let mut chart = ChartBuilder::on(&area)
-        .margin_top(28)
-        .margin_right(16)
-        .x_label_area_size(46)
-        .y_label_area_size(66)
-        .build_cartesian_2d(0f64..last * 1.03, low..high)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(FAINT)
-        .axis_style(GREY)
-        .x_labels(5)
-        .y_labels(6)
-        .x_desc("further iterations")
-        .x_label_formatter(&|value| tick(*value, last))
-        .y_label_formatter(&|value| tick(*value, high - low))
-        .label_style(("sans-serif", SMALL).into_font().color(&INK))
-        .draw()?;
+    let axes = Axes {
+        room: (28, 16, 46, 66),
+        x: (0.0, last * 1.03),
+        y: (low, high),
+        numbers: (5, 6),
+        title: Some("further iterations"),
+        unit: 1.0,
+    };
+    let mut chart = axes.draw(&area)?;
     for (number, places) in curves.iter().enumerate() {
         let colour = colour(number);
         chart.draw_series(LineSeries::new(places.iter().map(|&(x, y, _)| (x, y)), colour.stroke_width(2)))?;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use manifest::digest::{Digest, Key};
 use manifest::plan::{CellRun, Plan, PlannedCell, Table};
@@ -45,6 +46,8 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     /// Whether what is committed comes from a working tree with local changes.
     pub(crate) dirty: Cell<bool>,
+    /// How long what is committed took.
+    pub(crate) took: Cell<Duration>,
     folder: tempfile::TempDir,
 }
 
@@ -52,7 +55,7 @@ impl Bench {
     pub(crate) fn new(plan: Plan) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("results")).unwrap();
-        Self { plan, store, dirty: Cell::new(false), folder }
+        Self { plan, store, dirty: Cell::new(false), took: Cell::default(), folder }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -189,6 +192,7 @@ impl Bench {
         for (name, bytes) in files {
             fs::write(claim.dir().join(name), bytes).unwrap();
         }
+        std::thread::sleep(self.took.get());
         let artifacts = files.iter().map(|(name, _)| (*name).to_owned()).collect();
         let code = Code {
             git_commit: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),

@@ -1,8 +1,10 @@
 //! Artifacts other than Table 4: tables of a setting of their own, other metrics, series, what cannot be run, sizes.
 
 use std::fs;
+use std::time::Duration;
 
 use manifest::claim::Metric;
+use report::Error;
 use report::sizes::Size;
 use store::Outcome;
 
@@ -90,6 +92,52 @@ fn a_claimed_divergence_is_judged_by_its_own_seeds() {
     let report = bench.page().0;
     assert_eq!(verdict(&report.rows, "position/prepend_256"), "inconclusive", "worse, but finite");
     assert_eq!(verdict(&report.rows, "initialisation/random"), "inconclusive", "one seed of two");
+}
+
+#[test]
+fn no_verdict_rests_on_a_clock() {
+    let bench = Bench::new(plan_of("words", &[0, 1, 2], &[]));
+    bench.measure("baseline", &[2.0, 2.1, 2.05]);
+    // By these times, prepended prompts would be slower and added ones would not.
+    for (cell, milliseconds) in [("baseline", 1), ("initialisation/zero", 1), ("position/prepend_50", 40)] {
+        bench.took.set(Duration::from_millis(milliseconds));
+        for seed in [0, 1, 2] {
+            bench.sample(cell, seed, 8);
+        }
+    }
+    let (_, page) = bench.page();
+    for cell in ["initialisation/zero", "position/prepend_50"] {
+        assert_eq!(said(&page, "## Seconds a sample takes", cell), "inconclusive", "{page}");
+    }
+    assert!(page.contains("No record knows what else the machine did meanwhile"), "{page}");
+}
+
+#[test]
+fn cells_from_scratch_stand_beside_a_backbone_and_two_backbones_do_not() {
+    let bench = Bench::new(plan_of("table6", &[0, 1], &[]));
+    let cells = ["baseline", "scratch/dit_100k", "scratch/dmp_100k"];
+    for (i, cell) in cells.into_iter().enumerate() {
+        bench.measure(cell, &[2.0 + i as f64, 2.1 + i as f64]);
+        for seed in [0, 1] {
+            bench.sample(cell, seed, 8);
+        }
+    }
+    let report = bench.page().0;
+    assert!(cells.iter().all(|cell| row(&report.rows, cell).state == "measured"));
+
+    let mut mixed = plan_of("table4", &[0, 1], &["numerics.engine=reference"]);
+    let weights = "backbone.weights={file: experiments/weights/tiny-extractor.safetensors, sha256: null}";
+    let other = plan_of("table4", &[0, 1], &["numerics.engine=reference", weights]);
+    let foreign = other.tables[0].cell("b/hard").unwrap().runs.clone();
+    mixed.tables[0].cells.iter_mut().find(|cell| cell.id == "b/hard").unwrap().runs = foreign;
+    mixed.stages.extend(other.stages);
+    let bench = Bench::new(mixed);
+    for cell in ["baseline", "b/hard"] {
+        bench.measure(cell, &[6.0, 6.1]);
+        bench.sample(cell, 0, 8);
+    }
+    let error = bench.build().unwrap_err();
+    assert!(matches!(&error, Error::Mixed { what, .. } if what == "the backbone"), "{error}");
 }
 
 #[test]

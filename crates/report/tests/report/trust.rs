@@ -6,6 +6,7 @@ use manifest::autoencoder::{Autoencoder, AutoencoderFile, VaeConfig};
 use manifest::dataset::{Dataset, Faces, ImageFolder, Source};
 use manifest::digest::Digest;
 use manifest::dit::DitConfig;
+use manifest::method::{Finetune, Method};
 use manifest::plan::{Input, PlannedStage, Table};
 use manifest::recipe::{Latents, Space};
 use manifest::scale::{Extractor, Inception, Optimisation, PUBLISHED_INCEPTION, Weights};
@@ -205,12 +206,21 @@ fn sizes_are_judged_at_the_papers_scale_only() {
 
 #[test]
 fn verdicts_are_withheld_where_no_cell_is_there_to_disturb() {
-    let mut bench = Bench::new(plan(&[0, 1], &[]));
-    bench.table_mut().default_cell = None;
-    bench.table_mut().positive_control = None;
-    bench.measure("baseline", &[6.0, 6.1]);
-    bench.measure("b/hard", &[7.0, 7.11]);
-    let (report, page) = bench.page();
+    let without_control = |method: Option<Method>| {
+        let mut bench = Bench::new(plan(&[0, 1], &[]));
+        let table = bench.table_mut();
+        (table.default_cell, table.positive_control) = (None, None);
+        table.method = method.unwrap_or_else(|| table.method.clone());
+        bench.measure("baseline", &[6.0, 6.1]);
+        bench.measure("b/hard", &[7.0, 7.11]);
+        let (report, page) = bench.page();
+        (verdict(&report.rows, "b/hard"), page)
+    };
+    let (said, page) = without_control(None);
     assert!(page.contains("none: no cell of this table trains the method as the manifest names it"), "{page}");
-    assert_eq!(verdict(&report.rows, "b/hard"), "withheld");
+    assert_eq!(said, "withheld");
+    // It is the manifest's method that has no prompts, whatever single cells have.
+    let (said, page) = without_control(Some(Method::Finetune(Finetune::default())));
+    assert!(page.contains("none, since the table's method has no prompts to disturb"), "{page}");
+    assert_eq!(said, "direction contradicted");
 }

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use manifest::plan::CellRun;
-use manifest::stage::Stage;
+use manifest::plan::{CellRun, PlannedStage};
 use serde::Serialize;
 
-use crate::executor::{self, Ending, Executor, Task};
+use crate::ending::{self, Ending};
+use crate::executor::{Executor, Task};
 use crate::exit::{Exit, Failure};
 use crate::explain::History;
 use crate::output::{counted, duration};
 use crate::session::Session;
 use crate::signals::StopRequests;
 use crate::tasks::Stages;
-use crate::work::Work;
 
 /// What a child process takes to start and to commit.
 const STARTING_SECONDS: f64 = 0.1;
@@ -88,12 +87,13 @@ pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Fa
     let store = session.store();
     let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);
     let history = History::of(store);
-    let seconds =
-        |stage: &Stage| STARTING_SECONDS + Work::of(stage).flops / history.rate(stage.kind()).unwrap_or(USUAL_RATE);
+    let seconds = |planned: &PlannedStage| {
+        STARTING_SECONDS + stages.work(planned).flops / history.rate(planned.stage.kind()).unwrap_or(USUAL_RATE)
+    };
     let tasks = stages.tasks(session.results(), &checkout, session.device(), &seconds);
     let stop = StopRequests::listen().map_err(|error| anyhow::anyhow!("signals cannot be caught: {error}"))?;
     let endings = Executor::new(&tasks, store, session.mode(), session.slots()).run(&stop);
-    let exit = executor::exit(&endings, stop.count() > 0);
+    let exit = ending::exit(&endings, stop.count() > 0);
     let ran = |ending: &Ending| matches!(ending, Ending::Done | Ending::Diverged { .. });
     if endings.iter().flatten().any(ran)
         && let Err(error) = store::index::rebuild(store.tree())

@@ -19,6 +19,7 @@ mod weights;
 
 use clap::CommandFactory;
 use manifest::plan::{Plan, PlannedCell};
+use manifest::problem::did_you_mean;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -72,8 +73,7 @@ fn cell<'a>(plan: &'a Plan, id: &str) -> Result<&'a PlannedCell, Failure> {
         let artifact = &plan.artifact;
         let cells = plan.tables.iter().flat_map(|table| table.cells.iter().chain(&table.positive_control));
         let ids: Vec<&str> = cells.map(|cell| cell.id.as_str()).collect();
-        let nearest = ids.iter().max_by(|a, b| strsim::jaro_winkler(a, id).total_cmp(&strsim::jaro_winkler(b, id)));
-        let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean `{nearest}`?"));
+        let hint = did_you_mean(id, ids.iter().copied());
         Failure::Usage(format!("{artifact} has no cell `{id}`{hint}\n  cells: {}", ids.join(", ")))
     })
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use fetch::{FetchError, Fetched, Fetcher, Remote};
 use indicatif::{ProgressBar, ProgressStyle};
 use manifest::digest::Digest;
+use manifest::problem::did_you_mean;
 use manifest::published::{Publication, PublishedFile};
 use manifest::{Error, Workspace};
 use serde::Serialize;
@@ -60,10 +61,7 @@ impl Publications<'_> {
     /// There is none.
     fn get(&self, name: &str) -> Result<&Publication, Failure> {
         self.named.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.named.keys().map(String::as_str).collect();
-            let near =
-                names.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-            let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let hint = did_you_mean(name, self.named.keys().map(String::as_str));
             Failure::Usage(format!(
                 "experiments/published.yaml has no {} called `{name}`{hint}\n  `runner {} list` lists all",
                 self.command, self.command

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use models::architecture::Architecture;
 use models::weights::{self, Format, WeightFile, WeightsError};
+use report::sizes::grouped;
 use serde::Serialize;
 
 use super::published;
@@ -91,7 +92,7 @@ fn list(output: Output, path: &Path, part: Option<&str>) -> Result<Exit, Failure
         Format::PyTorch => "PyTorch",
     };
     let mut text = columns(&rows);
-    text.push_str(&format!("{}: {format}, {} tensors, {} numbers", path.display(), rows.len(), digits(parameters)));
+    text.push_str(&format!("{}: {format}, {} tensors, {} numbers", path.display(), rows.len(), grouped(parameters)));
     if file.parts().len() > 1 {
         text.push_str(&format!(", part {} of {}", file.part(), file.parts().join(", ")));
     }
@@ -119,7 +120,7 @@ fn check(output: Output, path: &Path, architecture: Architecture, part: Option<&
     });
     let about = format!("{} ({}, {} tensors)", architecture, architecture.about(), shapes.len());
     let text = match faults.len() {
-        0 => format!("{} fits {about}: {} numbers", path.display(), digits(parameters)),
+        0 => format!("{} fits {about}: {} numbers", path.display(), grouped(parameters)),
         count => format!("{}\n{} does NOT fit {about}: {count} faults", faults.join("\n"), path.display()),
     };
     output.emit(&object, text)?;
@@ -165,19 +166,4 @@ fn convert(
     let object = serde_json::json!({"file": to, "tensors": tensors.len(), "sha256": sha256});
     output.emit(&object, format!("{}: {} tensors, sha256 {sha256}", to.display(), tensors.len()))?;
     Ok(Exit::Done)
-}
-
-/// A count with its thousands apart: `129,744,416`.
-fn digits(count: usize) -> String {
-    let digits = count.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group).into_owned());
-    groups.collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn thousands_are_apart() {
-        assert_eq!([0, 12, 123, 1234, 129_744_416].map(super::digits), ["0", "12", "123", "1,234", "129,744,416"]);
-    }
 }

@@ -66,6 +66,70 @@ fn everything_is_reproduced_as_far_as_it_goes() {
     assert!(refused.err.contains("`runner report` writes it"), "{}", refused.err);
 }
 
+/// Three blocks, the middle one trained on photographs.
+const SETTINGS: &str = "\
+artifact: settings
+title: three settings
+paper: {where: Table 2, backbone: DiT-B/2, dataset: FFHQ 256, further_iterations: 30000}
+method: {kind: dmp, preset: paper}
+baseline: {title: Baseline, method: {kind: pretrained}}
+groups:
+  usual: {title: The usual setting, cells: {soft: {}}}
+  photographs:
+    title: Photographs
+    setting: photographs
+    paper: {where: Table 2, backbone: DiT-B/2, dataset: COCO 256, further_iterations: 40000}
+    baseline: {method: {kind: pretrained}}
+    cells: {soft: {}}
+  longer:
+    title: Trained longer
+    setting: longer
+    paper: {where: Table 2, backbone: DiT-B/2, dataset: COCO 256, further_iterations: 40000}
+    baseline: {method: {kind: pretrained}}
+    cells: {soft: {}}
+";
+
+/// A block whose data went away after it was run is said not to run, the blocks behind it stay in their order, and its
+/// results are not taken for garbage.
+#[test]
+fn a_block_without_its_data_is_left_out_and_keeps_its_results() {
+    let repository = Repository::new();
+    repository.write("experiments/settings.yaml", SETTINGS);
+    let scale = std::fs::read_to_string(repository.path("experiments/scales/tiny.yaml")).unwrap();
+    let folder = "data: {kind: image_folder, folder: photographs, image_size: 12}";
+    let settings = format!("settings:\n  photographs: {{{folder}}}\n  longer: {{train: {{iterations: 5}}}}\n");
+    repository.write("experiments/scales/tiny.yaml", &(scale + &settings));
+    std::fs::create_dir(repository.path("photographs")).unwrap();
+    for i in 0..4 {
+        let image = include_bytes!("../../../data/tests/images/palette.png");
+        std::fs::write(repository.path(&format!("photographs/{i}.png")), image).unwrap();
+    }
+    repository.exits(0, &["sweep", "settings"]);
+    let left = |code| {
+        let listed = repository.exits(code, &["gc", "--json"]);
+        (listed.json()["items"].as_array().unwrap().len(), listed.err)
+    };
+    assert_eq!(left(0).0, 0);
+
+    std::fs::rename(repository.path("photographs"), repository.path("away")).unwrap();
+    let plan = repository.exits(0, &["plan", "settings", "--json"]).json();
+    assert_eq!((plan["will_run"].as_u64(), plan["will_not_run"].as_u64()), (Some(0), Some(0)), "{plan}");
+    repository.exits(0, &["reproduce", "settings"]);
+    let page = std::fs::read_to_string(repository.path("reports/settings.md")).unwrap();
+    let places = ["### Results", "## Trained longer", "## Not run", "`photographs/soft`"].map(|part| page.find(part));
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} in {page}");
+    assert!(!page.contains("## Photographs\n"), "{page}");
+
+    let (unasked, said) = left(0);
+    assert!(said.contains("a part of settings at tiny is not counted") && unasked > 0, "{said}");
+    let refused = repository.exits(2, &["gc", "--delete"]);
+    assert!(refused.err.contains("photographs"), "{}", refused.err);
+    std::fs::rename(repository.path("away"), repository.path("photographs")).unwrap();
+    assert_eq!(left(0).0, 0);
+    let plan = repository.exits(0, &["plan", "settings", "--json"]).json();
+    assert_eq!(plan["will_run"], 0, "nothing was deleted");
+}
+
 #[test]
 fn weights_of_another_kind_are_refused_before_anything_runs() {
     let repository = Repository::new();

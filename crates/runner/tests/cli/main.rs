@@ -1,5 +1,6 @@
 //! The runner as its users meet it: commands typed in a repository, what they say, their exit codes, what they leave.
 
+mod architecture;
 mod bench;
 mod everything;
 mod execution;

@@ -7,6 +7,9 @@ use super::{Node, Pickle, PickleFault, Value};
 /// Values that one program may make: a checkpoint of a thousand tensors makes some fifty thousand.
 const MOST_VALUES: usize = 1 << 22;
 
+/// Bytes of the name of a class with its module.
+const LONGEST_NAME: usize = 1 << 10;
+
 /// Follows the program at the start of `program` to its end; what comes behind is not looked at.
 ///
 /// Instructions of the protocols 2 to 5 are known, in which PyTorch has always written.
@@ -190,13 +193,13 @@ impl<'a> Machine<'a> {
     /// Names classes and functions, and writes down what would be called.
     fn call(&mut self, instruction: u8) -> Step<()> {
         let node = match instruction {
-            b'c' => Node::Global { module: self.line()?, name: self.line()? },
+            b'c' => global(self.line()?, self.line()?)?,
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Value::Text(module), Value::Text(name)) = (module, name) else {
                     return Err("the name of a class is no text".to_owned());
                 };
-                Node::Global { module, name }
+                global(module, name)?
             }
             b'b' => return self.set_state(),
             b'Q' => Node::Persistent(self.pop()?),
@@ -321,6 +324,14 @@ impl<'a> Machine<'a> {
         self.at += length + 1;
         let line = rest[..length].strip_suffix(b"\r").unwrap_or(&rest[..length]);
         std::str::from_utf8(line).map_err(|_| "a name is no UTF-8 text".to_owned())
+    }
+}
+
+/// A class or function. Its texts may be shared by many, of which each is told with its own.
+fn global<'a>(module: &'a str, name: &'a str) -> Step<Node<'a>> {
+    match module.len() + name.len() {
+        0..=LONGEST_NAME => Ok(Node::Global { module, name }),
+        bytes => Err(format!("the name of a class has {bytes} bytes")),
     }
 }
 

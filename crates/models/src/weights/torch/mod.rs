@@ -24,6 +24,9 @@ use super::view::{Storage, View};
 /// Bytes of a pickle, without the tensors' own. The largest published checkpoints have a few megabytes.
 const LARGEST_PICKLE: usize = 1 << 26;
 
+/// Foreign classes that are told by name.
+const MOST_SKIPPED: usize = 1 << 10;
+
 /// Finds storages in a file.
 trait Storages {
     /// The storage that the pickle calls `key`.
@@ -55,7 +58,8 @@ fn contents(pickle: &Pickle, part: Option<&str>, source: &Source, storages: &dyn
     contents.part = found.part;
     contents.parts = found.parts;
     let foreign = pickle.globals().filter(|(module, name)| !tensor::is_own(module, name));
-    let foreign: BTreeSet<String> = foreign.map(|(module, name)| format!("{module}.{name}")).collect();
-    contents.skipped = foreign.into_iter().collect();
+    let foreign: BTreeSet<(&str, &str)> = foreign.collect();
+    contents.skipped =
+        foreign.into_iter().take(MOST_SKIPPED).map(|(module, name)| format!("{module}.{name}")).collect();
     Ok(contents)
 }

@@ -26,6 +26,9 @@ pub(super) struct StorageId<'a> {
     pub(super) skipped: usize,
 }
 
+/// Axes of a tensor, as many as PyTorch has. Tensors may share one tuple of sizes, which each of them has for itself here.
+const MOST_AXES: usize = 64;
+
 /// Wrappers around a tensor, one within the other.
 const DEEPEST: usize = 8;
 
@@ -129,6 +132,9 @@ fn sizes(pickle: &Pickle, value: Value) -> Result<Vec<usize>, String> {
         None => Some(value),
     };
     let values = value.and_then(|value| pickle.sequence(value)).ok_or("its shape is no tuple")?;
+    if values.len() > MOST_AXES {
+        return Err(format!("it has {} axes", values.len()));
+    }
     values.iter().map(|&value| size(value)).collect()
 }
 

@@ -1,11 +1,16 @@
 //! The command line as typed: subcommands and options, with an example each.
 
+mod data;
+mod weights;
+
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::bench::Work;
-use models::architecture::Architecture;
+
+pub(crate) use data::{DataCommand, ImagesKind};
+pub(crate) use weights::{Names, WeightsCommand};
 
 use crate::device::Device;
 use crate::seeds::Seeds;
@@ -229,131 +234,6 @@ pub(crate) enum Command {
     Stage,
 }
 
-/// What to do with datasets.
-#[derive(Debug, Subcommand)]
-pub(crate) enum DataCommand {
-    /// List the datasets of `experiments/published.yaml`: what is there, and where.
-    #[command(after_help = "Example:\n  runner data list")]
-    List,
-    /// Fetch datasets to `$DMP_DATA`, or to the root. A call that was cut short goes on where it ended.
-    #[command(after_help = "Example:\n  runner data fetch fashion-mnist")]
-    Fetch {
-        /// Names of datasets, as `runner data list` shows them.
-        #[arg(value_name = "NAME", required = true)]
-        names: Vec<String>,
-    },
-    /// Hold a dataset against its pinned hashes, or decode every image of a folder as training would.
-    #[command(
-        after_help = "Examples:\n  runner data check fashion-mnist\n  runner data check photographs\n  runner data check imagenet/train --as class_folders\n  runner data check coco/train2017 --captions captions_train2017.json\n  runner data check laion --as web_dataset"
-    )]
-    Check {
-        /// Name of a dataset, or a folder of images (or shards); `./name` where both are called the same.
-        #[arg(value_name = "NAME|PATH")]
-        what: String,
-        /// How the folder is laid out.
-        #[arg(long = "as", value_name = "KIND", value_enum, default_value_t = ImagesKind::ImageFolder)]
-        kind: ImagesKind,
-        /// The folder's images are those that this file of captions names.
-        #[arg(long, value_name = "FILE")]
-        captions: Option<PathBuf>,
-        /// Side in pixels after resizing and centre crop.
-        #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = side())]
-        image_size: usize,
-    },
-}
-
-/// How a folder of images is laid out; the names are those of manifests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum ImagesKind {
-    /// Images, in any folders.
-    ImageFolder,
-    /// A folder for each class.
-    ClassFolders,
-    /// Tar shards of images and captions.
-    WebDataset,
-}
-
-/// What to do with weights.
-#[derive(Debug, Subcommand)]
-pub(crate) enum WeightsCommand {
-    /// List the weights of `experiments/published.yaml`, or the tensors of a file.
-    #[command(after_help = "Examples:\n  runner weights list\n  runner weights list weights/DiT-XL-2-256x256.pt")]
-    List {
-        /// A file in any format that is read: safetensors, or PyTorch's.
-        #[arg(value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// Which state dict of a checkpoint that holds several.
-        #[arg(long, value_name = "PART", requires = "file")]
-        part: Option<String>,
-    },
-    /// Fetch weights to `$DMP_DATA`, or to the root. A call that was cut short goes on where it ended.
-    #[command(after_help = "Example:\n  runner weights fetch inception")]
-    Fetch {
-        /// Names of weights, as `runner weights list` shows them.
-        #[arg(value_name = "NAME", required = true)]
-        names: Vec<String>,
-    },
-    /// Hold weights against their pinned hash, or a file against a network: which tensors are missing, unexpected, mis-shaped.
-    #[command(
-        after_help = "Examples:\n  runner weights check inception\n  runner weights check weights/DiT-XL-2-256x256.pt --as dit-xl2-imagenet\n  runner weights check checkpoint.pt --as dit-b2 --part ema"
-    )]
-    Check {
-        /// Name of weights, or a file.
-        #[arg(value_name = "NAME|FILE")]
-        what: String,
-        /// The network.
-        #[arg(long = "as", value_name = "NETWORK", value_parser = architectures())]
-        architecture: Option<Architecture>,
-        /// Which state dict of a checkpoint that holds several.
-        #[arg(long, value_name = "PART", requires = "architecture")]
-        part: Option<String>,
-    },
-    /// Write weights in another format, under other names, as 32-bit floats.
-    #[command(
-        after_help = "Examples:\n  runner weights convert DiT-XL-2-256x256.pt dit-xl2.safetensors\n  runner weights convert v1-5-pruned-emaonly.safetensors vae.safetensors --as sd-vae\n  runner weights convert vae.safetensors vae.ckpt --as sd-vae --names original --into-part state_dict"
-    )]
-    Convert {
-        /// The file to read.
-        #[arg(value_name = "FROM")]
-        input: PathBuf,
-        /// The file to write: .safetensors, or .pt, .pth, .th, .ckpt, .bin.
-        #[arg(value_name = "TO")]
-        to: PathBuf,
-        /// The network: its tensors are taken out of a checkpoint of several, and must be all there.
-        #[arg(long = "as", value_name = "NETWORK", value_parser = architectures())]
-        architecture: Option<Architecture>,
-        /// Under which names the tensors are written.
-        #[arg(long, value_enum, default_value_t = Names::Own, requires_if("original", "architecture"))]
-        names: Names,
-        /// Which state dict of a checkpoint that holds several.
-        #[arg(long, value_name = "PART")]
-        part: Option<String>,
-        /// The key under which a PyTorch file keeps the tensors, e.g. `ema`.
-        #[arg(long, value_name = "PART")]
-        into_part: Option<String>,
-    },
-}
-
-/// Names of tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Names {
-    /// Those that are used here: DiT's, diffusers', pytorch-fid's; without `--as` those of the file.
-    Own,
-    /// Those of the original Stable Diffusion checkpoints.
-    Original,
-}
-
-/// Names of networks, all of which `--help` lists.
-fn architectures() -> impl TypedValueParser<Value = Architecture> {
-    PossibleValuesParser::new(Architecture::ALL.map(Architecture::name)).try_map(|name| name.parse::<Architecture>())
-}
-
-/// A side in pixels.
-fn side() -> impl TypedValueParser<Value = usize> {
-    clap::value_parser!(u16).range(1..=16384).map(usize::from)
-}
-
 /// Names of works, all of which `--help` lists.
 fn works() -> impl TypedValueParser<Value = Work> {
     PossibleValuesParser::new(Work::ALL.map(Work::name)).try_map(|name| name.parse::<Work>())
@@ -369,7 +249,6 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
     use std::path::Path;
 
     use super::*;
@@ -397,51 +276,5 @@ mod tests {
         for words in typed {
             Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
         }
-    }
-
-    #[test]
-    fn the_architecture_names_every_crate_and_no_other() {
-        let text = document("ARCHITECTURE.md");
-        let row = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
-        let named: BTreeSet<String> = text.lines().filter_map(row).collect();
-        let folders = std::fs::read_dir(repository().join("crates")).unwrap();
-        let there: BTreeSet<String> = folders.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
-        assert_eq!(named, there);
-    }
-
-    /// Every package of Cargo.lock with the names of those it needs itself, tests included.
-    fn locked() -> BTreeMap<String, Vec<String>> {
-        let lock = document("Cargo.lock");
-        let quoted = |line: &str| Some(line.split('"').nth(1)?.split(' ').next()?.to_owned());
-        let mut packages: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for package in lock.split("[[package]]").skip(1) {
-            let name = package.lines().find(|line| line.starts_with("name = ")).and_then(quoted).unwrap();
-            let needs = package.lines().skip_while(|line| !line.starts_with("dependencies = [")).skip(1);
-            // Two versions of a package are taken for one: more is reached, never less.
-            packages.entry(name).or_default().extend(needs.take_while(|line| *line != "]").filter_map(quoted));
-        }
-        packages
-    }
-
-    /// The column `never` of ARCHITECTURE.md, where it names packages.
-    #[test]
-    fn no_crate_reaches_what_the_architecture_forbids_it() {
-        let packages = locked();
-        let known = |word: &str| packages.keys().any(|name| name == word || *name == format!("{word}-core"));
-        let mut held = 0;
-        for line in document("ARCHITECTURE.md").lines().filter(|line| line.starts_with("| `")) {
-            let columns: Vec<&str> = line.split('|').map(str::trim).collect();
-            let (own, never) = (columns[1].trim_matches('`'), columns[3]);
-            let (mut reached, mut open) = (BTreeSet::new(), vec![own]);
-            while let Some(next) = open.pop() {
-                open.extend(packages[next].iter().map(String::as_str).filter(|name| reached.insert(*name)));
-            }
-            for word in never.split(", ").filter(|word| known(word)) {
-                let found = reached.iter().find(|name| name.split('-').next() == Some(word));
-                assert_eq!(found, None, "`{own}` reaches what it never should");
-                held += 1;
-            }
-        }
-        assert!(held >= 6, "candle four times, polars, models: {held}");
     }
 }
