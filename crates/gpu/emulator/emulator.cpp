@@ -116,20 +116,30 @@ std::vector<size_t> permutation(size_t count, unsigned order) {
     return places;
 }
 
-void run_block(Index block, const std::vector<size_t>& order) {
-    size_t count = order.size();
+// Runs the ready lanes of a warp; whether there were any.
+bool run_warp(size_t first, size_t count, const std::vector<size_t>& lanes) {
+    bool ran = false;
+    for (size_t lane : lanes)
+        if (first + lane < count && fibers[first + lane]->state == State::Ready) ran = true, enter(fibers[first + lane]);
+    return ran;
+}
+
+// A warp goes as far as it can before the next one starts, which shows where one must wait for another; or, `together`, all go from shuffle
+// to shuffle side by side.
+void run_block(Index block, size_t count, const std::vector<size_t>& warps, const std::vector<size_t>& lanes, bool together) {
     for (size_t i = 0; i < count; i++) {
         fibers[i]->thread = {{unsigned(i), 0, 0}, block};
         fibers[i]->state = State::Ready;
         fibers[i]->turn = 0;
     }
     for (;;) {
-        bool ran = false;
-        for (size_t i : order)
-            if (fibers[i]->state == State::Ready) ran = true, enter(fibers[i]);
-        bool released = false, left = false;
-        for (size_t i = 0; i < count; i += 32) released |= release(i, i + 32 < count ? i + 32 : count, State::Warp);
-        released |= release(0, count, State::Block);
+        bool ran = false, left = false;
+        for (size_t warp : warps) {
+            size_t first = warp * 32, end = first + 32 < count ? first + 32 : count;
+            do ran |= run_warp(first, count, lanes);
+            while (release(first, end, State::Warp) && !together);
+        }
+        bool released = release(0, count, State::Block);
         for (size_t i = 0; i < count; i++) left |= fibers[i]->state != State::Done;
         if (!left) return;
         if (!ran && !released) fail("threads of a block wait at different barriers");
@@ -287,12 +297,12 @@ int emulator_launch(const char* name, unsigned x, unsigned y, unsigned threads, 
     emulator::arguments = arguments;
     block_size = {threads, 1, 1};
     grow(threads);
-    std::vector<size_t> lanes = permutation(threads, order);
+    std::vector<size_t> warps = permutation((threads + 31) / 32, order), lanes = permutation(32, order);
     Guarded memory = guard(shared_bytes, true);
     shared = memory.bytes;
     for (size_t number : permutation(size_t(x) * y, order)) {
         memset(memory.bytes, 0xff, shared_bytes);
-        run_block({unsigned(number % x), unsigned(number / x), 0}, lanes);
+        run_block({unsigned(number % x), unsigned(number / x), 0}, threads, warps, lanes, order % 4 == 3);
     }
     current = nullptr;
     munmap(memory.whole, (memory.pages + 2) * PAGE);

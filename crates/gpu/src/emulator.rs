@@ -29,8 +29,8 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// `order` 0: first to last, 1: last to first, else a permutation of that number. Buffers lie against the page behind them where it is
-    /// even, else against the page before them.
+    /// `order` 0: first to last, 1: last to first, else a permutation of that number. A warp goes as far as it can before the next one
+    /// starts; at 3, 7, .. all go side by side. Buffers lie against the page behind them where it is even, else against the page before them.
     pub fn new(order: u32) -> Self {
         Self { order }
     }

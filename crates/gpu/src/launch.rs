@@ -269,3 +269,24 @@ impl<M: Machine> Launcher<'_, M> {
 pub fn column_parts(count: usize) -> usize {
     count.div_ceil(CHUNK)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shared memory that a block may have, in bytes: compute capability 9.0 and 8.0 (CUDA programming guide, technical specifications).
+    const HOPPER: usize = 227 << 10;
+    const AMPERE: usize = 163 << 10;
+
+    #[test]
+    fn a_head_fits_shared_memory() {
+        for width in HEAD_WIDTHS {
+            for precision in Precision::ALL {
+                let needs = |tokens, backward| attention_shared(precision, tokens, width, backward);
+                assert!(needs(MAX_TOKENS, true) <= HOPPER && needs(256, true) <= AMPERE, "{precision:?} {width}");
+                assert!(needs(MAX_TOKENS, false) <= needs(MAX_TOKENS, true));
+            }
+            assert!(attention_shared(Precision::Bf16, MAX_TOKENS, width, true) <= AMPERE, "{width}");
+        }
+    }
+}

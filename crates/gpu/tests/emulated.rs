@@ -41,3 +41,17 @@ fn passes_in_f32() {
 fn passes_in_bf16() {
     near_the_cpu_in_every_order(check::passes, Precision::Bf16);
 }
+
+#[test]
+fn steps_of_training() {
+    for learn in [Learn::Contributions { from: 0 }, Learn::Everything] {
+        for precision in Precision::ALL {
+            let run = |order| check::steps(&Emulator::new(order), precision, learn, 3, |step| step.launch()).unwrap();
+            let first = run(0);
+            for (finding, other) in first.iter().zip(run(2)) {
+                assert!(finding.holds(), "{finding:?}");
+                assert_eq!(finding.bits, other.bits, "{}", finding.what);
+            }
+        }
+    }
+}

@@ -4,8 +4,11 @@ mod attention;
 mod elementwise;
 mod reductions;
 mod rows;
+mod steps;
 mod training;
 mod trunk;
+
+pub use steps::steps;
 
 use random::{Draws, Stream};
 

@@ -9,9 +9,9 @@ use crate::machine::{Error, Machine, Precision};
 use crate::trunk::{Added, Trunk};
 
 /// 36 tokens, heads 16 wide.
-const SHAPE: Shape =
+pub(super) const SHAPE: Shape =
     Shape { image_size: 12, channels: 3, patch: 2, hidden: 32, depth: 2, heads: 2, label_rows: 5, out_channels: 6 };
-const BATCH: usize = 3;
+pub(super) const BATCH: usize = 3;
 /// Blocks that have something added: not all.
 const BLOCKS: usize = 1;
 

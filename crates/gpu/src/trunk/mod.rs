@@ -155,7 +155,6 @@ impl<'m, M: Machine> Trunk<'m, M> {
                 parts: wide(true, column_parts(batch * tokens) * widest)?,
             })
         };
-        let many = |count: usize, each: &dyn Fn() -> Result<Array<M>, Error>| (0..count).map(|_| each()).collect();
         let streams = if back { shape.depth + 1 } else { 1 };
         Ok(Self {
             l: Launcher { machine, precision },
@@ -166,8 +165,8 @@ impl<'m, M: Machine> Trunk<'m, M> {
             condition: Condition::new(machine, precision, &shape, rows)?,
             rows: Numbers::from(machine, &(0..batch).map(|b| (b % rows) as u32).collect::<Vec<_>>())?,
             patch: Patch::new(machine, added, Size { batch, rows, tokens, width: d })?,
-            x: many(streams, &|| stream(d)).collect::<Result<_, _>>()?,
-            x_statistics: many(streams, &|| wide(true, 2 * batch * tokens)).collect::<Result<_, _>>()?,
+            x: (0..streams).map(|_| stream(d)).collect::<Result<_, _>>()?,
+            x_statistics: (0..streams).map(|_| wide(true, 2 * batch * tokens)).collect::<Result<_, _>>()?,
             kept: (0..slots).map(|_| kept()).collect::<Result<_, _>>()?,
             scratch: Scratch {
                 patches: stream(shape.patch_in().max(shape.patch_out()))?,
@@ -263,5 +262,26 @@ impl<'m, M: Machine> Trunk<'m, M> {
     /// Those of the machine, and of what was launched before.
     pub fn gradient(&self) -> Result<Option<Vec<f32>>, Error> {
         self.full.as_ref().map(|full| full.gradient.read(self.l.machine)).transpose()
+    }
+
+    /// The weights as the products read them. Waits.
+    ///
+    /// # Errors
+    /// Those of the machine, and of what was launched before.
+    pub fn weights(&self) -> Result<Vec<f32>, Error> {
+        self.weights.read(self.l.machine)
+    }
+
+    /// Where images, output and its gradient lie.
+    pub(crate) fn ends(&self) -> (Address, Address, Address) {
+        (self.images.start(), self.output.start(), self.d_output.start())
+    }
+
+    /// What learns and its gradient: all weights, or the patch's values.
+    pub(crate) fn trained(&self) -> (Address, Address) {
+        match &self.full {
+            Some(full) => (self.weights.start(), full.gradient.start()),
+            None => (self.patch.values.start(), self.patch.d_values.start()),
+        }
     }
 }
