@@ -1,12 +1,11 @@
 //! Every kernel, compiled by g++ and run thread by thread, against the CPU engine.
 
-use gpu::Precision;
 use gpu::check::{self, Finding};
 use gpu::emulator::Emulator;
+use gpu::{Error, Precision};
+use kernels::Learn;
 
-fn run(order: u32, precision: Precision) -> Vec<Finding> {
-    check::kernels(&Emulator::new(order), precision).unwrap()
-}
+type Check = fn(&Emulator, Precision) -> Result<Vec<Finding>, Error>;
 
 /// Threads and blocks from first to last, from last to first, and shuffled: near the CPU, and the same bits.
 fn near_the_cpu_in_every_order(check: Check, precision: Precision) {

@@ -29,8 +29,8 @@ struct Problem {
 }
 
 impl Problem {
-    /// `rows` rows of the condition; samples read them backwards.
-    fn new<M: Machine>(bench: &mut Bench<M>, rows: usize) -> Self {
+    /// `rows` rows of the condition; samples read them backwards unless all weights learn.
+    fn new<M: Machine>(bench: &mut Bench<M>, rows: usize, learn: Learn) -> Self {
         let mut parameters = Parameters::zeros(SHAPE).expect("a sound shape");
         let values = bench.numbers(parameters.values().len(), 0.15);
         parameters.values_mut().copy_from_slice(&values);
@@ -39,7 +39,10 @@ impl Problem {
             parameters,
             timesteps: (0..rows as u32).map(|row| row * 331 + 5).collect(),
             labels: (0..rows as u32).map(|row| (row * 2 + 1) % 5).collect(),
-            rows: (0..BATCH as u32).rev().map(|sample| sample % rows as u32).collect(),
+            rows: match learn {
+                Learn::Everything => (0..BATCH as u32).collect(),
+                _ => (0..BATCH as u32).rev().map(|sample| sample % rows as u32).collect(),
+            },
             images: bench.numbers(BATCH * SHAPE.image(), 1.0),
             d_output: bench.numbers(BATCH * SHAPE.output(), 1.0),
             weights: bench.numbers(BLOCKS * rows * t, 1.0),
@@ -73,7 +76,9 @@ impl Problem {
         let mut trunk = Trunk::new(machine, bench.launcher.precision, plan, self.timesteps.len(), added)?;
         trunk.set_weights(&self.parameters)?;
         trunk.set_condition(&self.timesteps, &self.labels)?;
-        trunk.set_rows(&self.rows)?;
+        if learn != Learn::Everything {
+            trunk.set_rows(&self.rows)?;
+        }
         trunk.set_images(&self.images)?;
         match added {
             Added::Nothing => {}
@@ -104,7 +109,7 @@ pub(super) fn check<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
 
 /// Two samples share a row.
 fn sampling<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
-    let problem = Problem::new(bench, BATCH - 1);
+    let problem = Problem::new(bench, BATCH - 1, Learn::Nothing);
     let added = Added::Prompts { blocks: BLOCKS };
     let trunk = problem.trunk(bench, Learn::Nothing, added)?;
     trunk.forward()?;
@@ -123,7 +128,7 @@ fn sampling<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
 
 fn training<M: Machine>(bench: &mut Bench<M>, learn: Learn, added: Added) -> Result<(), Error> {
     let (problem, machine, bound) =
-        (Problem::new(bench, BATCH), bench.launcher.machine, bound(bench.launcher.precision));
+        (Problem::new(bench, BATCH, learn), bench.launcher.machine, bound(bench.launcher.precision));
     let mut trunk = problem.trunk(bench, learn, added)?;
     trunk.set_output_gradient(&problem.d_output)?;
     trunk.forward()?;

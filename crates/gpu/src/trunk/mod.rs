@@ -216,8 +216,9 @@ impl<'m, M: Machine> Trunk<'m, M> {
     /// Those of the machine.
     ///
     /// # Panics
-    /// If a row lies outside, or a length is not that of the batch.
+    /// If a row lies outside, a length is not that of the batch, or all weights learn: then each sample has its own row.
     pub fn set_rows(&mut self, rows: &[u32]) -> Result<(), Error> {
+        assert!(self.full.is_none(), "where all weights learn, sample i reads row i");
         assert!(rows.iter().all(|row| (*row as usize) < self.condition.rows), "a row outside the condition");
         self.rows.write(self.l.machine, rows)
     }
