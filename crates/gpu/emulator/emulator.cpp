@@ -3,6 +3,7 @@
 // What it can find: reads and writes outside a buffer or outside shared memory (guard pages), reads of memory that nobody wrote (it holds
 // NaNs), barriers that not all threads reach, packs off their alignment, and races, as results that depend on the order of threads or blocks.
 #include "../cuda/kernels.cu"
+#include "faults.cuh"
 
 #include <map>
 #include <random>

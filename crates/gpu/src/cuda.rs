@@ -217,7 +217,7 @@ impl Cuda {
             unsafe { lt::set_matmul_pref_attribute(preference, attribute, value, size) }.map_err(failed_product)
         };
         let [left, right, out] = &key.alignments;
-        prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const WORKSPACE).cast(), 8)?;
+        prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::ptr::from_ref(&WORKSPACE).cast(), 8)?;
         for (attribute, bytes) in [
             (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, right),
             (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, left),

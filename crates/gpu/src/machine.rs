@@ -34,7 +34,7 @@ pub enum Error {
 
 /// An address in a machine's memory; 0 where a kernel is to leave something out.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Address(pub u64);
 
 impl Address {

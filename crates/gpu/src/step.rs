@@ -38,8 +38,8 @@ pub struct Step<'m, M: Machine> {
     terms: Plain<M>,
     /// `f32` values of weights that learn, where the products read others.
     master: Option<Array<M>>,
-    /// Parts of the trained values that learn.
-    learning: Vec<Range<usize>>,
+    /// Parts of the trained values that learn: all but positions.
+    learning: [Range<usize>; 2],
     first: Array<M>,
     second: Array<M>,
     factors: Array<M>,
@@ -64,13 +64,14 @@ impl<'m, M: Machine> Step<'m, M> {
         trunk.set_weights(parameters)?;
         let everything = plan.learn == Learn::Everything;
         let learning = if everything {
-            let position =
-                parameters.segments().into_iter().find(|s| s.name == "pos_embed").expect("a DiT has positions").range;
-            vec![0..position.start, position.end..parameters.values().len()]
+            let mut segments = parameters.segments().into_iter();
+            let position = segments.find(|s| s.name == "pos_embed").expect("a DiT has positions").range;
+            [0..position.start, position.end..parameters.values().len()]
         } else {
-            vec![0..trunk.patch().values.len()]
+            let values = trunk.patch().values.len();
+            [0..values, values..values]
         };
-        let trained = learning.last().map_or(0, |range| range.end);
+        let trained = learning[1].end;
         let master = (everything && precision == Precision::Bf16)
             .then(|| Array::from(machine, Precision::F32, parameters.values()))
             .transpose()?;
@@ -178,7 +179,7 @@ impl<'m, M: Machine> Step<'m, M> {
             Some(master) => (master.start(), Some(weights)),
             None => (weights, None),
         };
-        for Range { start, end } in self.learning.iter().cloned() {
+        for Range { start, end } in self.learning.iter().filter(|range| !range.is_empty()).cloned() {
             let wide = start * Precision::F32.bytes();
             let arguments = AdamW {
                 p: values.offset(wide),

@@ -72,9 +72,9 @@ pub fn steps<M: Machine>(
         let n = SHAPE.image();
         let (mut noise, mut x_t) = (vec![0.0; x0.len()], vec![0.0; x0.len()]);
         Draws::new(SEED, Stream::TrainNoise, u64::from(number)).fill_normal(0, &mut noise);
-        for sample in 0..BATCH {
+        for (sample, t) in timesteps.iter().enumerate() {
             let at = sample * n..(sample + 1) * n;
-            loss.process().q_sample(timesteps[sample] as usize, &x0[at.clone()], &noise[at.clone()], &mut x_t[at]);
+            loss.process().q_sample(*t as usize, &x0[at.clone()], &noise[at.clone()], &mut x_t[at]);
         }
         let told: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
         condition.compute(&parameters, &told, &labels);
