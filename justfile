@@ -40,9 +40,14 @@ lint:
 smoke:
     {{runner}} reproduce all --scale smoke --results target/smoke/results --reports target/smoke/reports
 
-# Compile the CUDA build, with or without a GPU (10 minutes; CI does not).
-check-cuda:
-    .ci/check-cuda
+# Run the CUDA kernels and their schedule on the CPU, compiled by g++, against the CPU engine.
+check-kernels:
+    cargo test --release --package gpu --features emulate --quiet
+    cargo clippy --release --package gpu --features emulate --all-targets --quiet -- --deny warnings
+
+# Compile what is CUDA, with or without a GPU: `just check-cuda kernels` in a minute, all of it in 10 (CI does not).
+check-cuda *what:
+    .ci/check-cuda {{what}}
 
 # Write the JSON schemas of the manifests anew; fails in CI if they were stale.
 schema:

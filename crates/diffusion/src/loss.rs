@@ -63,6 +63,11 @@ impl TrainingLoss {
         &self.process
     }
 
+    /// The weight of the squared error.
+    pub fn weight(&self) -> MseWeight {
+        self.weight
+    }
+
     /// Loss of one sample at step `t`.
     ///
     /// # Shapes

@@ -20,6 +20,8 @@ mod forward;
 mod gelu;
 mod layernorm;
 mod matrix;
+#[doc(hidden)]
+pub mod oracle;
 mod parameters;
 mod pass;
 mod patches;

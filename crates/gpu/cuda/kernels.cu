@@ -1,0 +1,46 @@
+// Every kernel by name: one module. A new one: a header beside this file, a line here, its arguments in ../src/kernels/.
+#include "adamw.cuh"
+#include "attention.cuh"
+#include "condition.cuh"
+#include "gelu.cuh"
+#include "loss.cuh"
+#include "noise.cuh"
+#include "patches.cuh"
+#include "plain.cuh"
+#include "reductions.cuh"
+#include "residual.cuh"
+
+EXPORT_BOTH(residual_norm, THREADS, ResidualNorm, residual_norm)
+EXPORT_BOTH(norm_backward, THREADS, NormBackward, norm_backward)
+EXPORT_BOTH(gelu_forward, THREADS, Gelu, gelu_forward)
+EXPORT_BOTH(gelu_backward, THREADS, Gelu, gelu_backward)
+EXPORT_BOTH(gather, THREADS, Patches, gather)
+EXPORT_BOTH(unpatchify, THREADS, Patches, unpatchify)
+EXPORT_BOTH(patchify, THREADS, Patches, patchify)
+EXPORT_BOTH(column_sum, THREADS, ColumnSum, column_sum)
+EXPORT(add_parts_f32, THREADS, AddParts, add_parts)
+EXPORT_BOTH(modulation_gradient, THREADS, ModulationGradient, modulation_gradient)
+EXPORT_BOTH(gate_gradient, THREADS, GateGradient, gate_gradient)
+EXPORT_BOTH(entry_weight_gradient, THREADS, EntryGradient, entry_weight_gradient)
+EXPORT_BOTH(prompt_gradient, THREADS, EntryGradient, prompt_gradient)
+EXPORT_BOTH(vector_gradient, THREADS, EntryGradient, vector_gradient)
+EXPORT_BOTH(timestep_features, THREADS, Features, timestep_features)
+EXPORT_BOTH(silu_forward, THREADS, Silu, silu_forward)
+EXPORT_BOTH(silu_backward, THREADS, Silu, silu_backward)
+EXPORT_BOTH(label_sum, THREADS, Label, label_sum)
+EXPORT_BOTH(label_gradient, THREADS, LabelGradient, label_gradient)
+EXPORT(normals_f32, THREADS, Normals, normals)
+EXPORT(q_sample_f32, THREADS, QSample, q_sample)
+EXPORT(loss_f32, THREADS, Loss, loss)
+EXPORT_BOTH(adamw, THREADS, AdamW, adamw)
+EXPORT(average_f32, THREADS, Average, average)
+
+#define EXPORT_ATTENTION(W)                                                                           \
+    EXPORT(attention_forward_w##W##_f32, ATTENTION_THREADS, Attention<float>, plain_forward<W>)       \
+    EXPORT(attention_backward_w##W##_f32, ATTENTION_THREADS, Attention<float>, plain_backward<W>)     \
+    EXPORT(attention_forward_w##W##_bf16, ATTENTION_THREADS, Attention<bf16>, attention_forward<W>)   \
+    EXPORT(attention_backward_w##W##_bf16, ATTENTION_THREADS, Attention<bf16>, attention_backward<W>)
+EXPORT_ATTENTION(16)
+EXPORT_ATTENTION(32)
+EXPORT_ATTENTION(64)
+EXPORT_ATTENTION(72)

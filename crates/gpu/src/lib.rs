@@ -1,0 +1,40 @@
+//! The DiT trunk's training step in CUDA: kernels (`cuda/`), their schedule, and an emulator that runs both on a CPU (`emulator/`).
+//!
+//! Everything is written for a [`Machine`]: memory, launches by name, matrix products. With feature `emulate` there is one on the CPU, for
+//! which g++ compiles the kernels' very files; with feature `cuda` one on a GPU. A [`Trunk`] is `kernels`' schedule over a machine, a [`Step`]
+//! all of a training step around it, [`check`] both against the CPU engine. The default build has neither machine.
+//!
+//! # What has run, and what never has
+//! - In the emulator (`just check-kernels`): every kernel in `f32` and bf16 against the CPU engine, whole passes (sampling with shared rows,
+//!   prompts and vectors on a frozen trunk, all weights), three training steps with their losses; in several orders of threads and blocks, with
+//!   the same bits; between guard pages, in memory that holds NaNs.
+//! - By nvcc (`just check-cuda kernels`): every kernel compiles for compute capability 8.0 and 9.0, its registers fit.
+//! - **Never, on any GPU**: a kernel, a product by cuBLASLt, a captured graph, the self-test. `cuda.rs` has been type-checked, no more. No
+//!   time and no amount of memory has been measured. The emulator knows nothing of a GPU's compiler, of its memory model, of whether blocks
+//!   fit, and its `mma` and `ldmatrix` are the PTX manual as we read it.
+//!
+//! # What is not written
+//! Prompts in front of the tokens, gradients of images and of LoRA's products, the gate (it lies outside, as with the CPU engine; on a GPU
+//! it would have to move inside the graph), the VAE, Inception, gradient accumulation. The engine does not use this crate yet.
+
+mod arguments;
+mod array;
+pub mod check;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod diffusion_table;
+#[cfg(feature = "emulate")]
+pub mod emulator;
+mod launch;
+pub mod machine;
+mod optimizer;
+#[cfg(feature = "cuda")]
+pub mod selftest;
+mod step;
+mod trunk;
+
+pub use array::Array;
+pub use launch::{HEAD_WIDTHS, MAX_TOKENS, MAX_WIDTH};
+pub use machine::{Error, Machine, Precision};
+pub use step::Step;
+pub use trunk::{Added, Patch, Trunk};
