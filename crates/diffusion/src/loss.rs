@@ -95,19 +95,32 @@ impl TrainingLoss {
             Some(g) => g.split_at_mut(n),
             None => Default::default(),
         };
-        let mse = squared_error(eps, noise, self.weight.at(step) / n as f64, grad_eps, scale);
-        if variance.is_empty() {
-            return SampleLoss { mse, vb: 0.0 };
-        }
-        let bound = Bound::new(step, n);
-        let slope = bound.per_element * scale;
-        let inputs = [x0, x_t, eps, variance];
-        let vb = if t == 0 {
-            each_term(inputs, grad_variance, slope, |values| bound.decoder(values))
-        } else {
-            each_term(inputs, grad_variance, slope, |values| bound.divergence(values))
-        };
-        SampleLoss { mse, vb: vb * bound.per_element }
+        let weight = self.weight.at(step) / n as f64;
+        // Additions and multiplications alone, never fused: every width of vector gives the same bits.
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let mse = squared_error(eps, noise, weight, grad_eps, scale);
+                if variance.is_empty() {
+                    return SampleLoss { mse, vb: 0.0 };
+                }
+                let bound = Bound::new(step, n);
+                let slope = bound.per_element * scale;
+                let inputs = [x0, x_t, eps, variance];
+                let vb = if t == 0 {
+                    each_term(inputs, grad_variance, slope, |values| bound.decoder(values))
+                } else {
+                    each_term(
+                        inputs,
+                        grad_variance,
+                        slope,
+                        #[inline(always)]
+                        |values| bound.divergence(values),
+                    )
+                };
+                SampleLoss { mse, vb: vb * bound.per_element }
+            },
+        )
     }
 
     /// Losses of a batch, and the derivative of their mean with respect to `output`. Shapes as in
@@ -136,12 +149,20 @@ impl TrainingLoss {
 }
 
 /// `weight * sum (eps - noise)^2`, and `scale` times its derivative in `grad` unless that is empty.
+#[inline(always)]
 fn squared_error(eps: &[f32], noise: &[f32], weight: f64, grad: &mut [f32], scale: f64) -> f64 {
     let slope = (2.0 * weight * scale) as f32;
     for ((g, &e), &n) in grad.iter_mut().zip(eps).zip(noise) {
         *g = slope * (e - n);
     }
-    weight * each_term([eps, noise], &mut [], 0.0, |[e, n]| ((e - n) * (e - n), 0.0))
+    let squares = each_term(
+        [eps, noise],
+        &mut [],
+        0.0,
+        #[inline(always)]
+        |[e, n]| ((e - n) * (e - n), 0.0),
+    );
+    weight * squares
 }
 
 /// Sum of the terms of all elements, whose slopes times `scale` go to `grad` unless that is empty. [`LANES`] elements are
@@ -153,14 +174,13 @@ fn each_term<const K: usize>(
     scale: f64,
     term: impl Fn([f64; K]) -> (f64, f64),
 ) -> f64 {
-    let at = |values: [f32; K]| term(values.map(f64::from));
     let (mut sums, mut slopes) = ([0.0; LANES], [0.0; LANES]);
     let (blocks, rest) = (inputs.map(|input| input.as_chunks::<LANES>().0), inputs.map(|i| i.as_chunks::<LANES>().1));
     #[expect(clippy::needless_range_loop, reason = "a block of every input, not of the first alone")]
     for block in 0..blocks[0].len() {
         let block_inputs: [&[f32; LANES]; K] = std::array::from_fn(|k| &blocks[k][block]);
         for lane in 0..LANES {
-            let (value, slope) = at(std::array::from_fn(|k| block_inputs[k][lane]));
+            let (value, slope) = term(std::array::from_fn(|k| f64::from(block_inputs[k][lane])));
             sums[lane] += value;
             slopes[lane] = slope * scale;
         }
@@ -169,7 +189,7 @@ fn each_term<const K: usize>(
         }
     }
     for lane in 0..rest[0].len() {
-        let (value, slope) = at(std::array::from_fn(|k| rest[k][lane]));
+        let (value, slope) = term(std::array::from_fn(|k| f64::from(rest[k][lane])));
         sums[lane] += value;
         if let Some(grad) = grad.as_chunks_mut::<LANES>().1.get_mut(lane) {
             *grad = (slope * scale) as f32;

@@ -62,10 +62,8 @@ impl Reference {
             return Err(FeatureError::Dimensions { ours, theirs });
         }
         let root = match (self.gaussian.spread(), other.spread()) {
-            (_, Covariance::Full(full)) => trace_of_root(sandwich(self.factor.as_ref(), full.as_ref()).as_ref()),
-            (Covariance::Full(full), Covariance::Thin(thin)) => {
-                trace_of_root(sandwich(thin.as_ref(), full.as_ref()).as_ref())
-            }
+            (_, Covariance::Full(full)) => trace_of_root(sandwich(self.factor.as_ref(), full.as_ref())),
+            (Covariance::Full(full), Covariance::Thin(thin)) => trace_of_root(sandwich(thin.as_ref(), full.as_ref())),
             (Covariance::Thin(ours), Covariance::Thin(theirs)) => {
                 nuclear_norm(product(ours.as_ref(), theirs.transpose()).as_ref())
             }
@@ -133,7 +131,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let d = 300;
+        let d = 600;
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {

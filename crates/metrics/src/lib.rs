@@ -21,6 +21,7 @@ mod similarity;
 mod student;
 pub mod subsets;
 mod summary;
+mod tridiagonal;
 
 pub use activation::StructuralBias;
 pub use claim::{FidNoise, Outcome, Verdict, known_fid_noise, verdict};

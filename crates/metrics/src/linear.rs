@@ -3,15 +3,20 @@
 //! Every call of faer is sequential, and work is split over threads in tiles of fixed size only: the bits do not depend
 //! on the number of threads.
 
-use faer::diag::Diag;
+use faer::diag::{Diag, DiagRef};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
-use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
+use faer::linalg::evd::{
+    ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch, tridiagonal_self_adjoint_evd,
+};
 use faer::linalg::matmul::matmul;
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
+use faer::linalg::temp_mat_scratch;
 use faer::prelude::{ReborrowMut, default};
 use faer::{Accum, Mat, MatRef, Par};
 use rayon::prelude::*;
+
+use crate::tridiagonal::{Tridiagonal, tridiagonal};
 
 /// Columns of a tile.
 const TILE: usize = 256;
@@ -93,13 +98,16 @@ fn eigen_factor(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
     Some(Mat::from_fn(kept.len(), n, |i, j| vectors[(j, kept[i].0)] * kept[i].1.sqrt()))
 }
 
-/// `sum sqrt(eigenvalue)` of a positive semi-definite matrix, of which the lower half is read; eigenvalues that rounding made negative count as 0.
-pub(crate) fn trace_of_root(a: MatRef<'_, f64>) -> Option<f64> {
+/// `sum sqrt(eigenvalue)` of a positive semi-definite matrix, of which the lower half is read; eigenvalues that rounding
+/// made negative count as 0.
+pub(crate) fn trace_of_root(a: Mat<f64>) -> Option<f64> {
     let n = a.nrows();
+    let Tridiagonal { diagonal, beside } = tridiagonal(a);
     let mut values = Diag::zeros(n);
-    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::No, Par::Seq, default());
-    let mut memory = MemBuffer::new(scratch);
-    self_adjoint_evd(a, values.as_mut(), None, Par::Seq, MemStack::new(&mut memory), default()).ok()?;
+    let mut memory = MemBuffer::new(temp_mat_scratch::<f64>(n, 1).array(2));
+    let (diagonal, beside) = (DiagRef::from_slice(&diagonal), DiagRef::from_slice(&beside));
+    let stack = MemStack::new(&mut memory);
+    tridiagonal_self_adjoint_evd(diagonal, beside, values.as_mut(), None, Par::Seq, stack, default()).ok()?;
     Some(values.column_vector().iter().map(|value| value.max(0.0).sqrt()).sum())
 }
 
