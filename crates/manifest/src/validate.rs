@@ -92,7 +92,7 @@ impl Checked<'_> {
     pub(crate) fn backbone(&mut self, recipe: &BackboneRecipe) {
         let BackboneRecipe { dit, data, optimisation, diffusion, .. } = recipe;
         self.dit(dit);
-        self.text(recipe.text.as_ref(), dit);
+        self.text(recipe.text.as_deref(), dit);
         let (least, found) = (diffusion.shortest(), diffusion.timesteps);
         self.require(found >= least, "diffusion.timesteps", || {
             format!("must be at least {least} with this schedule, found `{found}`")
