@@ -288,7 +288,7 @@ mod tests {
             (
                 "heads: 4",
                 "heds: 4, heads: 4",
-                "f.yaml:1:63: unknown key `heds`; allowed: channels, classes, depth, heads, hidden, image_size, label_dropout, learn_sigma, patch; did you mean `heads`?",
+                "f.yaml:1:63: unknown key `heds`; allowed: channels, classes, depth, heads, hidden, image_size, label_dropout, learn_sigma, patch, text_width; did you mean `heads`?",
             ),
         ];
         for (right, wrong, expected) in cases {

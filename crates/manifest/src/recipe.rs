@@ -32,7 +32,7 @@ pub struct BackboneRecipe {
     pub dit: DitConfig,
     /// What turns captions into the vectors that condition the network (`dit.text_width`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<TextEncoder>,
+    pub text: Option<Box<TextEncoder>>,
     /// Training images.
     pub data: Dataset,
     /// The diffusion process; further training and sampling use the same.

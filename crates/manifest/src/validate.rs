@@ -109,7 +109,7 @@ impl Checked<'_> {
             Space::Pixels(_) => {}
             Space::Latents(latents) => self.latents(latents.autoencoder.shape(), dit),
         }
-        self.text(recipe.text.as_ref(), dit);
+        self.text(recipe.text.as_deref(), dit);
         let (least, found) = (diffusion.shortest(), diffusion.timesteps);
         self.require(found >= least, "diffusion.timesteps", || {
             format!("must be at least {least} with this schedule, found `{found}`")
