@@ -13,6 +13,8 @@
 //!   time and no amount of memory has been measured. The emulator knows nothing of a GPU's compiler, of its memory model, of whether blocks
 //!   fit, and its `mma` and `ldmatrix` are the PTX manual as we read it.
 //!
+//! The first hour with a GPU begins with `cargo run --release --package gpu --features cuda --example selftest -- target/cuda-kernels/sm_90a.cubin`.
+//!
 //! # What is not written
 //! Prompts in front of the tokens, gradients of images and of LoRA's products, the gate (it lies outside, as with the CPU engine; on a GPU
 //! it would have to move inside the graph), the VAE, Inception, gradient accumulation. The engine does not use this crate yet.

@@ -15,9 +15,9 @@ pub(super) fn check<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
     entries(bench, 5, 3, 1152)
 }
 
-/// Sums in double precision over the terms that `term` names for each of `count` places.
-fn sums<'a, I: Iterator<Item = (f32, f32)>>(count: usize, terms: impl Fn(usize) -> I + 'a) -> Vec<f32> {
-    let sum = |place| terms(place).map(|(a, b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32;
+/// Sums in double precision of the products that `terms` gives for each of `count` places.
+fn sums(count: usize, terms: impl Fn(usize) -> Vec<(f32, f32)>) -> Vec<f32> {
+    let sum = |place| terms(place).into_iter().map(|(a, b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32;
     (0..count).map(sum).collect()
 }
 
@@ -28,8 +28,7 @@ fn column_sum<M: Machine>(bench: &mut Bench<M>, count: usize, width: usize) -> R
         (bench.put(&values)?, bench.room_wide(column_parts(count) * width)?, bench.room_wide(width)?);
     // SAFETY: all arrays are as large as the sizes say.
     unsafe { l.column_sum(on.start(), count, width, parts.start(), sum.start())? };
-    let want =
-        sums(width, |column| (0..count).map(|row| (values[row * width + column], 1.0)).collect::<Vec<_>>().into_iter());
+    let want = sums(width, |column| (0..count).map(|row| (values[row * width + column], 1.0)).collect());
     bench.compare(&format!("column_sum, width {width}"), &sum, &want)
 }
 
@@ -109,29 +108,16 @@ fn entries<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usi
         l.vector_gradient(&arguments)?;
     }
     let at = |sample: usize, token: usize, i: usize| dx[(sample * tokens + token) * d + i];
-    let want = sums(batch * tokens, |n| {
-        (0..d)
-            .map(move |i| (at(n / tokens, n % tokens, i), prompts_at(n, tokens, d, i)))
-            .map(|(a, j)| (a, prompts[j]))
-            .collect::<Vec<_>>()
-            .into_iter()
+    let want = sums(batch * tokens, |place| {
+        let (sample, token) = (place / tokens, place % tokens);
+        (0..d).map(|i| (at(sample, token, i), prompts[token * d + i])).collect()
     });
     bench.compare(&format!("entry_weight_gradient, width {d}"), &d_weights, &want)?;
     let want = sums(tokens * d, |place| {
         let (token, i) = (place / d, place % d);
-        (0..batch)
-            .map(|b| (at(b, token, i), weights[rows[b] as usize * tokens + token]))
-            .collect::<Vec<_>>()
-            .into_iter()
+        (0..batch).map(|b| (at(b, token, i), weights[rows[b] as usize * tokens + token])).collect()
     });
     bench.compare(&format!("prompt_gradient, width {d}"), &d_prompts, &want)?;
-    let want = sums(batch * d, |place| {
-        (0..tokens).map(|t| (at(place / d, t, place % d), 1.0)).collect::<Vec<_>>().into_iter()
-    });
+    let want = sums(batch * d, |place| (0..tokens).map(|t| (at(place / d, t, place % d), 1.0)).collect());
     bench.compare(&format!("vector_gradient, width {d}"), &d_vectors, &want)
-}
-
-/// Place of column `i` of the prompt of row `n` of the tokens.
-fn prompts_at(n: usize, tokens: usize, d: usize, i: usize) -> usize {
-    n % tokens * d + i
 }
