@@ -102,8 +102,7 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
         let (unit, note) =
             if power < -2 { (10f64.powi(power), format!(" (× 1e{power})")) } else { (1.0, String::new()) };
         write(&area, &format!("{name}{suffix}{note}"), (52, 3), SMALL, INK, (HPos::Left, VPos::Top))?;
-        let axes =
-            Axes { room: (24, 12, 26, 52), x: (0.0, last), y: (low, high), numbers: (4, 4), title: None, unit: unit };
+        let axes = Axes { room: (24, 12, 26, 52), x: (0.0, last), y: (low, high), numbers: (4, 4), title: None, unit };
         let mut chart = axes.draw(&area)?;
         if !suffix.is_empty() {
             chart.draw_series(LineSeries::new([(0.0, 0.0), (last, 0.0)], GREY.stroke_width(1)))?;
