@@ -136,13 +136,14 @@ impl Lower<'_> {
         for (c, values) in columns.iter_mut().enumerate() {
             *values = &self.a.col_as_slice(self.first + column + c)[self.first..self.first + n];
         }
+        let entry = |c: usize, row: usize| columns[c][row];
         let mut dots = [0.0; C];
         for c in 0..C {
             let own = self.v[column + c];
-            self.sum[column + c] += columns[c][column + c] * own;
+            self.sum[column + c] += entry(c, column + c) * own;
             for row in column + c + 1..below {
-                self.sum[row] += columns[c][row] * own;
-                dots[c] += columns[c][row] * self.v[row];
+                self.sum[row] += entry(c, row) * own;
+                dots[c] += entry(c, row) * self.v[row];
             }
         }
         let whole = below + (n - below) / S::F64_LANES * S::F64_LANES;
@@ -164,8 +165,8 @@ impl Lower<'_> {
         }
         for row in whole..n {
             for c in 0..C {
-                self.sum[row] += columns[c][row] * self.v[column + c];
-                dots[c] += columns[c][row] * self.v[row];
+                self.sum[row] += entry(c, row) * self.v[column + c];
+                dots[c] += entry(c, row) * self.v[row];
             }
         }
         for c in 0..C {
