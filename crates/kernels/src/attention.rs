@@ -10,7 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::matrix::{Matrix, MatrixMut};
 use crate::tile;
-use crate::vector::{LANES, dot, exp2_at_most_one, map_sum, max};
+use crate::vector::{dot, exp2_at_most_one, map_sum, max};
 
 /// Queries of a strip: a multiple of [`tile::ROWS`].
 const STRIP: usize = 12;
@@ -76,34 +76,6 @@ impl Heads {
         let tokens = self.tokens;
         (0..tokens).step_by(STRIP).map(move |first| (first, STRIP.min(tokens - first)))
     }
-
-    /// `out [width, tokens]` of the `width` columns from `start` on: in squares that the compiler keeps in registers.
-    #[inline(always)]
-    fn transpose<'a>(&self, buffer: &[f32], stride: usize, start: usize, out: &'a mut [f32]) -> Matrix<'a> {
-        let (t, square) = (self.tokens, |length: usize| length / LANES * LANES);
-        for first in (0..square(t)).step_by(LANES) {
-            for c in (0..square(self.width)).step_by(LANES) {
-                let mut rows: [&[f32]; LANES] = [&[]; LANES];
-                for (i, row) in rows.iter_mut().enumerate() {
-                    *row = &buffer[(first + i) * stride + start + c..][..LANES];
-                }
-                for j in 0..LANES {
-                    let mut column = [0.0; LANES];
-                    for i in 0..LANES {
-                        column[i] = rows[i][j];
-                    }
-                    out[(c + j) * t + first..][..LANES].copy_from_slice(&column);
-                }
-            }
-        }
-        for token in 0..t {
-            let done = if token < square(t) { square(self.width) } else { 0 };
-            for c in done..self.width {
-                out[c * t + token] = buffer[token * stride + start + c];
-            }
-        }
-        Matrix::new(out, self.width, t)
-    }
 }
 
 /// `qkv [tokens, 3 D]` to `out [tokens, D]`; `rows [H, tokens]` keeps the softmax rows; `scratch` holds
@@ -142,7 +114,7 @@ impl Forward<'_> {
         let (keys, scores) = scratch.split_at_mut(h.width * t);
         for head in 0..h.heads {
             let start = head * h.width;
-            let keys = h.transpose(qkv, 3 * d, d + start, keys);
+            let keys = tile::transpose(simd, h.view(qkv, 3 * d, d + start, 0, t), keys);
             let values = h.view(qkv, 3 * d, 2 * d + start, 0, t);
             for (first, count) in h.strips() {
                 let scores = &mut scores[..count * t];
@@ -164,8 +136,8 @@ impl Forward<'_> {
 }
 
 /// Gradients of `qkv` from `d_out [tokens, D]`, given `qkv`, `out` and `rows` of the forward pass: with
-/// `P = softmax(S)`, `dV = P^T dO`, `dP = dO V^T`, `dS = P (dP - rowsum(dO O)) / sqrt(D/H)`, `dQ = dS K`,
-/// `dK = dS^T Q`.
+/// `P = softmax(S)`, `dV = P^T dO`, `dP = dO V^T`, `dS = P (dP - rowsum(dO O))`, `dQ = dS K / sqrt(D/H)`,
+/// `dK = dS^T Q / sqrt(D/H)`.
 pub(crate) struct Backward<'a> {
     pub(crate) heads: Heads,
     pub(crate) qkv: &'a [f32],
@@ -204,8 +176,8 @@ impl Backward<'_> {
         let (p, ds) = scratch[..2 * t * t].split_at_mut(t * t);
         for head in 0..h.heads {
             let start = head * h.width;
-            let keys_t = h.transpose(qkv, 3 * d, d + start, keys);
-            let values_t = h.transpose(qkv, 3 * d, 2 * d + start, values);
+            let keys_t = tile::transpose(simd, h.view(qkv, 3 * d, d + start, 0, t), keys);
+            let values_t = tile::transpose(simd, h.view(qkv, 3 * d, 2 * d + start, 0, t), values);
             for (first, count) in h.strips() {
                 let queries = h.view(qkv, 3 * d, start, first, count);
                 let d_head = h.view(d_out, d, start, first, count);
@@ -218,16 +190,16 @@ impl Backward<'_> {
                     let mean = dot(simd, &out[at..at + h.width], &d_out[at..at + h.width]);
                     for (p, ds) in p.iter_mut().zip(ds) {
                         *p = exp2_at_most_one(*p - row.maximum) * row.inverse_sum;
-                        *ds = *p * (*ds - mean) * scale;
+                        *ds = *p * (*ds - mean);
                     }
                 }
                 let into = h.view_mut(d_qkv, 3 * d, start, first, count);
                 let keys = h.view(qkv, 3 * d, d + start, 0, t);
-                tile::product::<S, false>(simd, into, Matrix::new(ds, count, t), keys, None, |_| 1.0);
+                tile::product::<S, false>(simd, into, Matrix::new(ds, count, t), keys, None, |_| scale);
             }
             let into = h.view_mut(d_qkv, 3 * d, d + start, 0, t);
             let queries = h.view(qkv, 3 * d, start, 0, t);
-            tile::product::<S, false>(simd, into, Matrix::new(ds, t, t).t(), queries, None, |_| 1.0);
+            tile::product::<S, false>(simd, into, Matrix::new(ds, t, t).t(), queries, None, |_| scale);
             let into = h.view_mut(d_qkv, 3 * d, 2 * d + start, 0, t);
             let d_head = h.view(d_out, d, start, 0, t);
             tile::product::<S, false>(simd, into, Matrix::new(p, t, t).t(), d_head, None, |_| 1.0);

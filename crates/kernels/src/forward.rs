@@ -65,7 +65,7 @@ impl Pass<'_> {
     /// One block, from normalised rows in `scratch.normed` to the next block's (or the final layer's).
     fn block(&self, level: usize, chunk: Chunk, activations: &mut Activations, scratch: &mut Scratch) {
         let (s, d) = (self.shape, self.shape.hidden);
-        let (weights, transposed) = (self.parameters.block(level), self.transposed.block(level, d));
+        let (weights, transposed) = (self.parameters.block(level), self.transposed.block(self.parameters, level));
         let tokens = self.tokens[level];
         let rows = chunk.count * tokens;
         let (slot, keeps) = (activations.slot(level), activations.keeps(level));
@@ -80,7 +80,7 @@ impl Pass<'_> {
         let qkv = chunk.of_mut(&mut qkv[slot], tokens * 3 * d);
         let normed = Matrix::new(&scratch.normed[..rows * d], rows, d);
         let into = MatrixMut::new(qkv, rows, 3 * d);
-        linear(into, normed, Matrix::new(transposed.qkv, d, 3 * d), weights.qkv_bias);
+        linear(into, normed, transposed.qkv, weights.qkv_bias);
 
         let attention = chunk.of_mut(&mut attention[slot], tokens * d);
         let softmax = chunk.of_mut(&mut softmax[slot], tokens * s.heads);
@@ -93,8 +93,7 @@ impl Pass<'_> {
             Some(kept) => chunk.of_mut(kept, tokens * d),
             None => &mut scratch.branch[..rows * d],
         };
-        let weight = Matrix::new(transposed.proj, d, d);
-        product(MatrixMut::new(branch, rows, d), Matrix::new(attention, rows, d), weight);
+        product(MatrixMut::new(branch, rows, d), Matrix::new(attention, rows, d), transposed.proj);
         vectorize(Middle {
             pass: self,
             chunk,
@@ -109,7 +108,7 @@ impl Pass<'_> {
 
         let hidden = chunk.of_mut(&mut hidden[slot], tokens * s.mlp());
         let normed = Matrix::new(&scratch.normed[..rows * d], rows, d);
-        product(MatrixMut::new(hidden, rows, s.mlp()), normed, Matrix::new(transposed.fc1, d, s.mlp()));
+        product(MatrixMut::new(hidden, rows, s.mlp()), normed, transposed.fc1);
         let active: &[f32] = if keeps {
             let wide = &mut scratch.wide[..rows * s.mlp()];
             vectorize(gelu::Forward { u: hidden, bias: weights.fc1_bias, h: wide });
@@ -122,8 +121,7 @@ impl Pass<'_> {
             Some(kept) => chunk.of_mut(kept, tokens * d),
             None => &mut scratch.branch[..rows * d],
         };
-        let weight = Matrix::new(transposed.fc2, s.mlp(), d);
-        product(MatrixMut::new(branch, rows, d), Matrix::new(active, rows, s.mlp()), weight);
+        product(MatrixMut::new(branch, rows, d), Matrix::new(active, rows, s.mlp()), transposed.fc2);
 
         vectorize(Enter {
             pass: self,

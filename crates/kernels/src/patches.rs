@@ -1,15 +1,19 @@
 //! Images to patches and back: the rearrangements around the first and the last linear layer.
 
+use std::ops::Range;
+
 use crate::shape::Shape;
 
-/// Visits every value of an image of `channels`: `visit(token, row in patch, column in patch, channel, position in the image)`.
-fn walk(shape: &Shape, channels: usize, mut visit: impl FnMut(usize, usize, usize, usize, usize)) {
+/// Visits every row of every patch: `visit(token, channel, row in the patch, its values' place in the image)`.
+#[inline(always)]
+fn walk(shape: &Shape, channels: usize, mut visit: impl FnMut(usize, usize, usize, Range<usize>)) {
     let (grid, patch, size) = (shape.grid(), shape.patch, shape.image_size);
     for channel in 0..channels {
         for y in 0..size {
-            for x in 0..size {
-                let token = y / patch * grid + x / patch;
-                visit(token, y % patch, x % patch, channel, (channel * size + y) * size + x);
+            let (first, row) = (y / patch * grid, y % patch);
+            for column in 0..grid {
+                let at = (channel * size + y) * size + column * patch;
+                visit(first + column, channel, row, at..at + patch);
             }
         }
     }
@@ -18,32 +22,36 @@ fn walk(shape: &Shape, channels: usize, mut visit: impl FnMut(usize, usize, usiz
 /// `[C, size, size]` to `[T, C P P]`, the order of the patch embedding's convolution weights.
 pub(crate) fn gather(shape: &Shape, image: &[f32], patches: &mut [f32]) {
     let (p, width) = (shape.patch, shape.patch_in());
-    walk(shape, shape.channels, |token, y, x, channel, at| {
-        patches[token * width + (channel * p + y) * p + x] = image[at];
+    walk(shape, shape.channels, |token, channel, row, at| {
+        let patch = &mut patches[token * width + (channel * p + row) * p..][..p];
+        patch.iter_mut().zip(&image[at]).for_each(|(patch, image)| *patch = *image);
     });
 }
 
 /// The reverse of [`gather`].
 pub(crate) fn scatter(shape: &Shape, patches: &[f32], image: &mut [f32]) {
     let (p, width) = (shape.patch, shape.patch_in());
-    walk(shape, shape.channels, |token, y, x, channel, at| {
-        image[at] = patches[token * width + (channel * p + y) * p + x];
+    walk(shape, shape.channels, |token, channel, row, at| {
+        let patch = &patches[token * width + (channel * p + row) * p..][..p];
+        image[at].iter_mut().zip(patch).for_each(|(image, patch)| *image = *patch);
     });
 }
 
 /// `[T, P P O]`, the order of the final layer, to `[O, size, size]`.
 pub(crate) fn unpatchify(shape: &Shape, patches: &[f32], image: &mut [f32]) {
     let (p, o, width) = (shape.patch, shape.out_channels, shape.patch_out());
-    walk(shape, o, |token, y, x, channel, at| {
-        image[at] = patches[token * width + (y * p + x) * o + channel];
+    walk(shape, o, |token, channel, row, at| {
+        let patch = &patches[token * width + row * p * o..][..p * o];
+        image[at].iter_mut().zip(patch.chunks_exact(o)).for_each(|(image, patch)| *image = patch[channel]);
     });
 }
 
 /// The reverse of [`unpatchify`].
 pub(crate) fn patchify(shape: &Shape, image: &[f32], patches: &mut [f32]) {
     let (p, o, width) = (shape.patch, shape.out_channels, shape.patch_out());
-    walk(shape, o, |token, y, x, channel, at| {
-        patches[token * width + (y * p + x) * o + channel] = image[at];
+    walk(shape, o, |token, channel, row, at| {
+        let patch = &mut patches[token * width + row * p * o..][..p * o];
+        patch.chunks_exact_mut(o).zip(&image[at]).for_each(|(patch, image)| patch[channel] = *image);
     });
 }
 

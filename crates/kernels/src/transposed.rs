@@ -1,22 +1,28 @@
-//! The trunk's linear weights transposed, so that a forward product `x W^T` reads them along their rows.
+//! The trunk's linear weights as the right factors of its forward products `x W^T`.
 //!
-//! Made again only when the weights have changed: once per run where they are frozen, once per step where they learn
-//! (a share of `1 / tokens` of the products' work).
+//! A narrow trunk's are kept transposed, so that products read them along their rows: made again only when the weights
+//! have changed, once per run where they are frozen, once per step where they learn. Of a wide trunk such a copy would
+//! take as much memory as the weights: its products transpose panel by panel ([`crate::matrix`]), as often as a chunk
+//! comes by.
 
 use std::ops::Range;
 
+use pulp::Simd;
 use rayon::prelude::*;
 
+use crate::matrix::Matrix;
 use crate::parameters::{Offsets, Parameters};
 use crate::shape::Shape;
+use crate::tile;
+use crate::vector::{Kernel, vectorize};
 
-/// Side of the squares in which a matrix is transposed.
-const SQUARE: usize = 16;
+/// Most values of all blocks that are kept transposed: 4 MB.
+const KEPT: usize = 1 << 20;
 
 /// Where the transposed weights of one block lie, in units of `D^2`: `qkv`, `proj`, `fc1`, `fc2`.
 const PLACES: [Range<usize>; 4] = [0..3, 3..4, 4..8, 8..12];
 
-/// `W^T` of the patch embedding `[C P P, D]`, of every block's four layers, and of the final layer `[D, P P O]`.
+/// `W^T` of the patch embedding, of the four layers of every block of a narrow trunk, and of the final layer.
 pub(crate) struct Transposed {
     version: Option<u64>,
     embed: Vec<f32>,
@@ -24,41 +30,49 @@ pub(crate) struct Transposed {
     last: Vec<f32>,
 }
 
-/// One block's transposed weights.
+/// One block's right factors.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockTransposed<'a> {
     /// `[D, 3 D]`
-    pub(crate) qkv: &'a [f32],
+    pub(crate) qkv: Matrix<'a>,
     /// `[D, D]`
-    pub(crate) proj: &'a [f32],
+    pub(crate) proj: Matrix<'a>,
     /// `[D, 4 D]`
-    pub(crate) fc1: &'a [f32],
+    pub(crate) fc1: Matrix<'a>,
     /// `[4 D, D]`
-    pub(crate) fc2: &'a [f32],
+    pub(crate) fc2: Matrix<'a>,
 }
 
-/// `out [columns, rows] = matrix [rows, columns]^T`.
-fn transpose(matrix: &[f32], columns: usize, out: &mut [f32]) {
-    let rows = matrix.len() / columns;
-    for top in (0..rows).step_by(SQUARE) {
-        for left in (0..columns).step_by(SQUARE) {
-            for j in left..columns.min(left + SQUARE) {
-                for i in top..rows.min(top + SQUARE) {
-                    out[j * rows + i] = matrix[i * columns + j];
-                }
-            }
-        }
+/// `out = matrix^T`.
+struct Transpose<'a> {
+    matrix: Matrix<'a>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        tile::transpose(simd, self.matrix, self.out);
     }
+}
+
+/// `out [columns, rows]` of `matrix [rows, columns]`.
+fn transpose(matrix: &[f32], columns: usize, out: &mut [f32]) {
+    let matrix = Matrix::new(matrix, matrix.len() / columns, columns);
+    vectorize(Transpose { matrix, out });
 }
 
 impl Transposed {
     /// Room for the weights of `shape`.
     pub(crate) fn new(shape: &Shape) -> Self {
         let d = shape.hidden;
+        let blocks = shape.depth * 12 * d * d;
         Self {
             version: None,
             embed: vec![0.0; shape.patch_in() * d],
-            blocks: vec![0.0; shape.depth * 12 * d * d],
+            blocks: vec![0.0; if blocks <= KEPT { blocks } else { 0 }],
             last: vec![0.0; d * shape.patch_out()],
         }
     }
@@ -94,10 +108,24 @@ impl Transposed {
         &self.last
     }
 
-    pub(crate) fn block(&self, level: usize, d: usize) -> BlockTransposed<'_> {
-        let all = &self.blocks[level * 12 * d * d..(level + 1) * 12 * d * d];
-        let [qkv, proj, fc1, fc2] = PLACES.map(|place| &all[place.start * d * d..place.end * d * d]);
-        BlockTransposed { qkv, proj, fc1, fc2 }
+    /// Those of block `level` of `parameters`, the ones that were transposed last.
+    pub(crate) fn block<'a>(&'a self, parameters: &'a Parameters, level: usize) -> BlockTransposed<'a> {
+        let d = parameters.shape().hidden;
+        let weights = parameters.block(level);
+        let part = |kept: Range<usize>, weight: &'a [f32], columns: usize| {
+            let rows = weight.len() / columns;
+            match self.blocks.get(level * 12 * d * d..(level + 1) * 12 * d * d) {
+                Some(block) => Matrix::new(&block[kept.start * d * d..kept.end * d * d], columns, rows),
+                None => Matrix::new(weight, rows, columns).t(),
+            }
+        };
+        let [qkv, proj, fc1, fc2] = PLACES;
+        BlockTransposed {
+            qkv: part(qkv, weights.qkv, d),
+            proj: part(proj, weights.proj, d),
+            fc1: part(fc1, weights.fc1, d),
+            fc2: part(fc2, weights.fc2, 4 * d),
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -112,27 +140,36 @@ mod tests {
     const SHAPE: Shape =
         Shape { image_size: 6, channels: 3, patch: 2, hidden: 24, depth: 2, heads: 2, label_rows: 1, out_channels: 3 };
 
+    /// A block of this width alone is more than is kept.
+    const WIDE: Shape = Shape { hidden: 300, ..SHAPE };
+
     #[test]
-    fn weights_are_transposed_again_when_they_change() {
-        let mut parameters = Parameters::zeros(SHAPE).unwrap();
-        let mut transposed = Transposed::new(&SHAPE);
-        transposed.update(&parameters);
-        for (i, value) in parameters.values_mut().iter_mut().enumerate() {
-            *value = i as f32;
-        }
-        transposed.update(&parameters);
-        let d = SHAPE.hidden;
-        let (ours, theirs) = (transposed.block(1, d), parameters.block(1));
-        for (ours, theirs, columns) in [
-            (ours.qkv, theirs.qkv, d),
-            (ours.proj, theirs.proj, d),
-            (ours.fc1, theirs.fc1, d),
-            (ours.fc2, theirs.fc2, 4 * d),
-            (transposed.last(), parameters.tensor("final_layer.linear.weight").unwrap(), d),
-            (transposed.embed(), parameters.tensor("x_embedder.proj.weight").unwrap(), SHAPE.patch_in()),
-        ] {
-            let rows = theirs.len() / columns;
-            assert!((0..theirs.len()).all(|at| ours[at % columns * rows + at / columns] == theirs[at]));
+    fn factors_follow_the_weights_when_they_change() {
+        for (shape, kept) in [(SHAPE, true), (WIDE, false)] {
+            let mut parameters = Parameters::zeros(shape).unwrap();
+            let mut transposed = Transposed::new(&shape);
+            assert_eq!(transposed.blocks.is_empty(), !kept);
+            transposed.update(&parameters);
+            for (i, value) in parameters.values_mut().iter_mut().enumerate() {
+                *value = i as f32;
+            }
+            transposed.update(&parameters);
+            let d = shape.hidden;
+            let (ours, theirs) = (transposed.block(&parameters, 1), parameters.block(1));
+            let last = Matrix::new(transposed.last(), d, shape.patch_out());
+            let embed = Matrix::new(transposed.embed(), shape.patch_in(), d);
+            for (ours, theirs) in [
+                (ours.qkv, theirs.qkv),
+                (ours.proj, theirs.proj),
+                (ours.fc1, theirs.fc1),
+                (ours.fc2, theirs.fc2),
+                (last, parameters.tensor("final_layer.linear.weight").unwrap()),
+                (embed, parameters.tensor("x_embedder.proj.weight").unwrap()),
+            ] {
+                assert_eq!(ours.rows * ours.columns, theirs.len());
+                let at = |i: usize, j: usize| ours.data[i * ours.row_stride + j * ours.column_stride];
+                assert!((0..theirs.len()).all(|place| at(place % ours.rows, place / ours.rows) == theirs[place]));
+            }
         }
     }
 }

@@ -138,12 +138,12 @@ impl Lower<'_> {
         }
         let entry = |c: usize, row: usize| columns[c][row];
         let mut dots = [0.0; C];
-        for (c, dot) in dots.iter_mut().enumerate() {
+        for c in 0..C {
             let own = self.v[column + c];
             self.sum[column + c] += entry(c, column + c) * own;
             for row in column + c + 1..below {
                 self.sum[row] += entry(c, row) * own;
-                *dot += entry(c, row) * self.v[row];
+                dots[c] += entry(c, row) * self.v[row];
             }
         }
         let whole = below + (n - below) / S::F64_LANES * S::F64_LANES;
@@ -164,9 +164,9 @@ impl Lower<'_> {
             simd.partial_store_f64s(&mut self.sum[part], sum);
         }
         for row in whole..n {
-            for (c, dot) in dots.iter_mut().enumerate() {
+            for c in 0..C {
                 self.sum[row] += entry(c, row) * self.v[column + c];
-                *dot += entry(c, row) * self.v[row];
+                dots[c] += entry(c, row) * self.v[row];
             }
         }
         for c in 0..C {
