@@ -40,10 +40,11 @@ lint:
 smoke:
     {{runner}} reproduce all --scale smoke --results target/smoke/results --reports target/smoke/reports
 
-# Run the CUDA kernels and their schedule on the CPU, compiled by g++, against the CPU engine.
+# Run the CUDA kernels and their schedule on the CPU, compiled by g++, against the CPU engine. `runner` is named so that all
+# that was built for `just test` is used again.
 check-kernels:
-    cargo test --release --package gpu --features emulate --quiet
-    cargo clippy --release --package gpu --features emulate --all-targets --quiet -- --deny warnings
+    cargo test --release --package runner --package gpu --features gpu/emulate --test emulated --quiet
+    cargo clippy --release --package runner --package gpu --features gpu/emulate --all-targets --quiet -- --deny warnings
 
 # Compile what is CUDA, with or without a GPU: `just check-cuda kernels` in a minute, all of it in 10 (CI does not).
 check-cuda *what:
