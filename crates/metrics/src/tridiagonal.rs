@@ -136,14 +136,14 @@ impl Lower<'_> {
         for (c, values) in columns.iter_mut().enumerate() {
             *values = &self.a.col_as_slice(self.first + column + c)[self.first..self.first + n];
         }
-        let entry = |c: usize, row: usize| columns[c][row];
         let mut dots = [0.0; C];
-        for c in 0..C {
+        for (c, (dot, values)) in dots.iter_mut().zip(columns).enumerate() {
             let own = self.v[column + c];
-            self.sum[column + c] += entry(c, column + c) * own;
-            for row in column + c + 1..below {
-                self.sum[row] += entry(c, row) * own;
-                dots[c] += entry(c, row) * self.v[row];
+            self.sum[column + c] += values[column + c] * own;
+            let rows = column + c + 1..below;
+            for (row, a) in rows.clone().zip(&values[rows]) {
+                self.sum[row] += a * own;
+                *dot += a * self.v[row];
             }
         }
         let whole = below + (n - below) / S::F64_LANES * S::F64_LANES;
@@ -163,10 +163,10 @@ impl Lower<'_> {
             }
             simd.partial_store_f64s(&mut self.sum[part], sum);
         }
-        for row in whole..n {
-            for c in 0..C {
-                self.sum[row] += entry(c, row) * self.v[column + c];
-                dots[c] += entry(c, row) * self.v[row];
+        for (c, (dot, values)) in dots.iter_mut().zip(columns).enumerate() {
+            for (row, a) in (whole..n).zip(&values[whole..]) {
+                self.sum[row] += a * self.v[column + c];
+                *dot += a * self.v[row];
             }
         }
         for c in 0..C {
