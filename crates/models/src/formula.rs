@@ -3,7 +3,8 @@
 
 use crate::weights::{Tensor, Weights};
 
-/// The seed of all weights by formula.
+/// The seed of the autoencoder's and of Inception's weights by formula; the text encoder has one of its own, with which it
+/// tells captions apart.
 pub const FORMULA_SEED: u64 = 20_240_528;
 
 /// Number `i` of the SplitMix64 stream `seed` (Steele et al. 2014).

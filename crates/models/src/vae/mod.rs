@@ -6,7 +6,6 @@ mod formula;
 #[cfg(test)]
 mod goldens;
 mod moments;
-mod names;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -19,7 +18,6 @@ use coder::{Decoder, Encoder};
 pub use formula::formula_weights;
 pub use manifest::autoencoder::VaeConfig;
 pub use moments::Moments;
-pub use names::with_current_names;
 
 /// The factor that gives the latents of Stable Diffusion's autoencoder a variance of about one.
 pub const LATENT_SCALE: f64 = 0.18215;
