@@ -210,7 +210,7 @@ impl<'a> Chains<'a> {
             let classes = self.backbone.dit.classes.unwrap_or(1) as u32;
             let stage = Sample { class: Some(class % classes), count: SHOWN, ..self.sampling(method, seed, 0.0) };
             let sample = self.sample(stage, train)?;
-            planned.classes.push((class, self.decode(sample, SHOWN)?.unwrap_or(sample)));
+            planned.classes.push((class, self.images(sample)?));
         }
         planned.captions = self.shown(method, seed, train)?;
         Ok(planned)
@@ -224,7 +224,7 @@ impl<'a> Chains<'a> {
         let mut of = |(number, caption): (u32, String)| {
             let stage = Sample { class: Some(number), count: SHOWN, ..self.sampling(method, seed, 0.0) };
             let sample = self.sample_with(stage, train, Some(("embeddings", embeddings)))?;
-            Ok((caption, self.decode(sample, SHOWN)?.unwrap_or(sample)))
+            Ok((caption, self.images(sample)?))
         };
         (0..).zip(captions).map(&mut of).collect()
     }
@@ -320,6 +320,11 @@ impl<'a> Chains<'a> {
         let mut inputs = stage_inputs([("samples", sample)]);
         inputs.extend(self.autoencoder.clone());
         self.stages.add(stage, inputs).map(Some)
+    }
+
+    /// The stage whose artifact shows samples as images: their own, or that of their decoding.
+    fn images(&mut self, sample: Key) -> Result<Key, Error> {
+        Ok(self.decode(sample, SHOWN)?.unwrap_or(sample))
     }
 
     fn features(&mut self, sample: Key) -> Result<Key, Error> {
