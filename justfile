@@ -59,4 +59,5 @@ bench-peers *options:
     cargo build --release --quiet --package runner
     python3 -m venv target/peers
     target/peers/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers/requirements.txt
+    target/peers/bin/python -B bench/peers/check.py
     target/peers/bin/python -B bench/peers/compare.py {{options}}

@@ -79,7 +79,7 @@ mod tests {
     }
 
     /// Runs from `x`, over a process that ends at timestep 0.
-    fn run(sampler: &Sampler, mut x: f32, history: &mut [History; 1]) -> f32 {
+    fn run(sampler: &Sampler, mut x: f32, history: &mut History) -> f32 {
         for call in 0..sampler.calls() {
             // DDIM's process would go on below timestep 0.
             if sampler.timestep(call) > 0 {
@@ -107,7 +107,7 @@ mod tests {
         let error = |kind, steps: usize| {
             let sampler = sampler(kind, steps, false);
             let exact = flow(start, sampler.timestep(0));
-            (run(&sampler, start, &mut [History::default()]) - exact).abs()
+            (run(&sampler, start, &mut History::default()) - exact).abs()
         };
         let (coarse, fine) = (error(Kind::Pndm, 25), error(Kind::Pndm, 100));
         let (ddim_coarse, ddim_fine) = (error(Kind::Ddim { eta: 0.0 }, 25), error(Kind::Ddim { eta: 0.0 }, 100));
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_history_serves_one_run_after_another() {
         let sampler = sampler(Kind::Pndm, 10, false);
-        let mut history = [History::default()];
+        let mut history = History::default();
         let first = run(&sampler, 0.4, &mut history);
         run(&sampler, -1.0, &mut history);
         assert_eq!(run(&sampler, 0.4, &mut history).to_bits(), first.to_bits());
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a history of this run, at call 5")]
     fn a_history_of_fewer_calls_is_refused() {
-        let mut history = [History::default()];
+        let mut history = History::default();
         let sampler = sampler(Kind::Pndm, 10, false);
         for call in [0, 1, 2, 5] {
             sampler.advance(call, &mut [0.1], &[0.2], &mut history, 0, 0);
@@ -159,7 +159,7 @@ mod tests {
     fn the_predicted_image_can_be_clipped() {
         let end = |clip_x0| {
             let sampler = sampler(Kind::Pndm, 10, clip_x0);
-            let (mut x, mut history) = ([3.0], [History::default()]);
+            let (mut x, mut history) = ([3.0], History::default());
             for call in 0..sampler.calls() {
                 sampler.advance(call, &mut x, &[-1.0], &mut history, 0, 0);
             }

@@ -1,6 +1,7 @@
 //! Running a process backwards: DDPM, DDIM and PNDM over any denoiser.
 
 use random::{Draws, Stream};
+use rayon::prelude::*;
 
 use crate::Process;
 use crate::kind::{Kind, Variance};
@@ -77,7 +78,10 @@ impl Sampler {
     /// Turns noise into samples.
     ///
     /// `x` `[B, elements]` is overwritten; its rows become the samples `first_sample, first_sample + 1, ..` of `seed`,
-    /// each the same whatever `B`. `progress` hears the number of calls done.
+    /// each the same whatever `B`. `before` hears of each call of the denoiser in advance, and may end the run.
+    ///
+    /// # Errors
+    /// Those of the denoiser and of `before`.
     pub fn sample<D: Denoiser>(
         &self,
         denoiser: &mut D,
@@ -85,15 +89,18 @@ impl Sampler {
         elements: usize,
         first_sample: u64,
         seed: u64,
-        mut progress: impl FnMut(usize),
+        mut before: impl FnMut(usize) -> Result<(), D::Error>,
     ) -> Result<(), D::Error> {
-        initial_noise(x, elements, first_sample, seed);
+        Draws::new(seed, Stream::InitialNoise, 0).fill_normal(first_sample * elements as u64, x);
         let mut output = vec![0.0; self.outputs(x.len())];
         let mut histories = vec![History::default(); x.len() / elements];
         for call in 0..self.calls() {
+            before(call)?;
             denoiser.denoise(x, self.timestep(call), &mut output)?;
-            self.advance(call, x, &output, &mut histories, first_sample, seed);
-            progress(call + 1);
+            let samples = x.par_chunks_mut(elements).zip(output.par_chunks(self.outputs(elements)));
+            samples.zip(&mut histories).enumerate().for_each(|(i, ((x, output), history))| {
+                self.advance(call, x, output, history, first_sample + i as u64, seed);
+            });
         }
         Ok(())
     }
@@ -102,40 +109,20 @@ impl Sampler {
         Reverse::new(self.process.step(t), t == 0, self.kind, self.variance, self.clip_x0)
     }
 
-    /// What follows call `call` for every sample in `x` `[B, elements]`, given the denoiser's `output`: one reverse step,
-    /// with the noise of the samples `first_sample, ..`. `histories` `[B]` are those of the calls before, empty at first.
-    /// Part of [`Sampler::sample`], for loops of one's own.
-    pub fn advance(
-        &self,
-        call: usize,
-        x: &mut [f32],
-        output: &[f32],
-        histories: &mut [History],
-        first_sample: u64,
-        seed: u64,
-    ) {
-        assert!(!histories.is_empty() && x.len().is_multiple_of(histories.len()), "whole samples, each with a history");
+    /// What follows call `call` for one sample, given the denoiser's `output` for it: one reverse step, with the noise of
+    /// sample `sample` of `seed`. `history` is that of the calls before, empty at first. Part of [`Sampler::sample`].
+    pub fn advance(&self, call: usize, x: &mut [f32], output: &[f32], history: &mut History, sample: u64, seed: u64) {
         assert_eq!(output.len(), self.outputs(x.len()), "outputs of the denoiser");
-        let elements = x.len() / histories.len();
-        let samples = x.chunks_exact_mut(elements).zip(output.chunks_exact(self.outputs(elements)));
         if self.kind == Kind::Pndm {
             // The second call repeats the first step.
             let reverse = self.reverse(self.places[if call == 1 { 0 } else { call }]);
-            for ((x, output), history) in samples.zip(histories) {
-                let noise = history.combine(call, x, &output[..elements]);
-                reverse.step(x, &noise, &[]);
-            }
-            return;
+            let noise = history.combine(call, x, &output[..x.len()]);
+            return reverse.step(x, &noise, &[]);
         }
         let reverse = self.reverse(self.places[call]);
-        let draws = Draws::new(seed, Stream::SampleNoise, call as u64);
-        let mut noise = vec![0.0; if reverse.noisy { elements } else { 0 }];
-        for ((x, output), sample) in samples.zip(first_sample..) {
-            if reverse.noisy {
-                draws.fill_normal(sample * elements as u64, &mut noise);
-            }
-            reverse.step(x, output, &noise);
-        }
+        let mut noise = vec![0.0; if reverse.noisy { x.len() } else { 0 }];
+        Draws::new(seed, Stream::SampleNoise, call as u64).fill_normal(sample * x.len() as u64, &mut noise);
+        reverse.step(x, output, &noise);
     }
 
     /// One reverse step of one sample with a given `noise`: `x` goes from `x_t` to `x_{t-1}`. It knows no history: of PNDM
@@ -170,11 +157,6 @@ impl Sampler {
             *x = signal * x0 + spread * reverse.eps(*x, x0);
         }
     }
-}
-
-/// Fills `x` `[B, elements]` with the initial noise of the samples `first_sample, ..` of `seed`.
-fn initial_noise(x: &mut [f32], elements: usize, first_sample: u64, seed: u64) {
-    Draws::new(seed, Stream::InitialNoise, 0).fill_normal(first_sample * elements as u64, x);
 }
 
 #[cfg(test)]
@@ -223,7 +205,7 @@ mod tests {
 
     fn draw(sampler: &Sampler, denoiser: &mut Gaussian, first: u64, count: usize) -> Vec<f32> {
         let mut x = vec![0.0; count * ELEMENTS];
-        sampler.sample(denoiser, &mut x, ELEMENTS, first, 11, |_| ()).unwrap();
+        sampler.sample(denoiser, &mut x, ELEMENTS, first, 11, |_| Ok(())).unwrap();
         x
     }
 
@@ -321,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_and_failure_reach_the_caller() {
+    fn the_denoiser_and_the_caller_can_end_it() {
         struct Failing(usize);
         impl Denoiser for Failing {
             type Error = &'static str;
@@ -333,8 +315,16 @@ mod tests {
         }
         let (mut heard, mut x) = (Vec::new(), [0.0; ELEMENTS]);
         let sampler = sampler(Kind::Ddpm, Variance::FixedLarge, "10");
-        let result = sampler.sample(&mut Failing(0), &mut x, ELEMENTS, 0, 1, |done| heard.push(done));
-        assert_eq!((result, heard), (Err("out of memory"), vec![1, 2, 3]));
+        let mut hear = |call| {
+            heard.push(call);
+            Ok(())
+        };
+        assert_eq!(sampler.sample(&mut Failing(0), &mut x, ELEMENTS, 0, 1, &mut hear), Err("out of memory"));
+        assert_eq!(heard, [0, 1, 2, 3]);
+        let stop = |call| if call == 2 { Err("stopped") } else { Ok(()) };
+        let mut denoiser = Failing(0);
+        assert_eq!(sampler.sample(&mut denoiser, &mut x, ELEMENTS, 0, 1, stop), Err("stopped"));
+        assert_eq!(denoiser.0, 2);
     }
 
     #[test]

@@ -62,6 +62,6 @@ pub(crate) fn read_statistics(path: &Path) -> Result<(Reference, f64)> {
         let (_, bytes) = artifact::read(path, name, Dtype::F64)?;
         Ok(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
     };
-    let gaussian = Gaussian::from_moments(read("mean")?, &read("covariance")?)?;
-    Ok((Reference::from_factor(gaussian, &read("factor")?)?, read("count")?[0]))
+    let reference = Reference::from_parts(read("mean")?, &read("covariance")?, &read("factor")?)?;
+    Ok((reference, read("count")?[0]))
 }

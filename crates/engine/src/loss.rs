@@ -1,7 +1,6 @@
 //! The diffusion loss of a batch, sample by sample.
 
 use diffusion::{SampleLoss, TrainingLoss};
-use rayon::prelude::*;
 
 use crate::batch::TrainingBatch;
 use crate::losses::Losses;
@@ -31,9 +30,6 @@ pub fn mean(samples: &[SampleLoss]) -> Losses {
 
 /// Mean losses of a batch for the model's `output` `[B, O, H, W]`, and the derivative of their sum over `d_output`.
 pub fn losses(loss: &TrainingLoss, batch: &TrainingBatch, output: &[f32], d_output: &mut [f32]) -> Losses {
-    let each = output.len() / batch.clean.t.len();
-    let samples = output.par_chunks(each).zip(d_output.par_chunks_mut(each)).enumerate();
-    let terms: Vec<SampleLoss> =
-        samples.map(|(i, (output, d_output))| sample(loss, batch, i, output, d_output)).collect();
-    mean(&terms)
+    let data::Batch { t, x0, noise, .. } = &batch.clean;
+    mean(&loss.batch_loss(t, x0, &batch.x_t, noise, output, Some(d_output)))
 }

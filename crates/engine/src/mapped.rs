@@ -42,7 +42,12 @@ impl Mapped {
     /// # Errors
     /// As [`Mapped::place`].
     pub fn find(&self, name: &str) -> Result<(Dtype, Vec<usize>, Range<usize>)> {
-        let broken = || format!("{} is damaged; delete its stage so that it is made again", self.path.display());
+        let broken = || {
+            format!(
+                "{} is damaged: `runner verify` lists all damage, and the next run makes its stage again",
+                self.path.display()
+            )
+        };
         let tensors = SafeTensors::deserialize(&self.bytes).with_context(broken)?;
         let tensor = tensors.tensor(name).with_context(broken)?;
         let start = tensor.data().as_ptr().addr() - self.bytes.as_ptr().addr();

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use data::Images;
-use diffusion::{Denoiser, History, Sampler};
+use diffusion::Sampler;
 use manifest::dit::DitConfig;
 use manifest::stage;
 use random::{Draws, Stream};
-use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
@@ -67,19 +66,8 @@ pub(crate) fn draw(
     let elements = elements(&stage.dit);
     network.set_labels(sample_labels(stage, network.captions(), first, count));
     let mut x = vec![0.0; count * elements];
-    Draws::new(stage.seed, Stream::InitialNoise, 0).fill_normal((first * elements) as u64, &mut x);
-    let mut output = vec![0.0; sampler.outputs(x.len())];
-    let mut histories = vec![History::default(); count];
-    for call in 0..sampler.calls() {
-        if job.stopping() {
-            return Err(EngineError::Interrupted);
-        }
-        network.denoise(&x, sampler.timestep(call), &mut output)?;
-        let samples = x.par_chunks_mut(elements).zip(output.par_chunks(sampler.outputs(elements)));
-        samples.zip(&mut histories).enumerate().for_each(|(i, ((x, output), history))| {
-            sampler.advance(call, x, output, std::slice::from_mut(history), (first + i) as u64, stage.seed);
-        });
-    }
+    let going_on = |_| if job.stopping() { Err(EngineError::Interrupted) } else { Ok(()) };
+    sampler.sample(network, &mut x, elements, first as u64, stage.seed, going_on)?;
     Ok(x)
 }
 

@@ -11,9 +11,9 @@ use crate::parameters::{Offsets, Parameters};
 use crate::shape::Shape;
 use crate::vector::{Kernel, add, sigmoid, vectorize};
 
-/// A product of this many entries or fewer is summed by the library in another order: rows are padded beyond it, so
-/// that a row's bits do not depend on how many are computed together.
-const SMALL_PRODUCT: usize = 256;
+/// The library sums the product of a single row in another order: rows are padded to as many, so that a row's bits do not
+/// depend on how many are computed together.
+const LEAST_ROWS: usize = 2;
 
 /// Samples of one task of the backward pass.
 const BACKWARD_ROWS: usize = 4;
@@ -46,7 +46,7 @@ pub struct OutsideGradients<'a> {
     pub label: Option<&'a [f32]>,
 }
 
-/// The one exponent (number 12 of 128) whose exponential the reference rounds up in single precision, where the nearest
+/// As in `models::dit`, for tensors of candle: the one exponent (number 12 of 128) whose exponential the reference rounds up in single precision, where the nearest
 /// number lies below (by 0.48 of the last bit); at `t = 999` that bit moves the network's output by 1e-5.
 const ROUNDED_UP: f32 = -0.863_469_4;
 
@@ -136,7 +136,7 @@ impl Condition {
     /// If `rows` is 0.
     pub fn new(shape: Shape, rows: usize) -> Self {
         assert!(rows > 0, "a condition has at least one row");
-        let padded = rows.max(SMALL_PRODUCT / shape.hidden + 1).max(2);
+        let padded = rows.max(LEAST_ROWS);
         let wide = || vec![0.0; padded * shape.hidden];
         Self {
             shape,
@@ -158,8 +158,9 @@ impl Condition {
     /// Computes everything from timesteps (on the scale 0..1000 of training) and label indices, both `[R]`.
     ///
     /// # Panics
-    /// If a length is not `R`, or a label lies outside the table.
+    /// If a length is not `R`, a label lies outside the table, or the weights are those of another shape.
     pub fn compute(&mut self, parameters: &Parameters, t: &[f32], labels: &[u32]) {
+        assert_eq!(parameters.shape(), &self.shape, "the weights of another network");
         assert_eq!((t.len(), labels.len()), (self.rows, self.rows), "timesteps and labels of every row");
         let (d, rows) = (self.shape.hidden, self.padded);
         let (at, values) = (Offsets::new(&self.shape), parameters.values());
@@ -190,6 +191,11 @@ impl Condition {
         pieces.zip(weights).zip(biases).with_max_len(1).for_each(|((out, weight), bias)| {
             layer(out, active, weight, bias, rows);
         });
+    }
+
+    /// The network that it conditions.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// The number of rows `R`.
@@ -230,6 +236,11 @@ impl Condition {
         outside: OutsideGradients,
         gradient: &mut Parameters,
     ) {
+        assert_eq!(
+            (parameters.shape(), gradient.shape()),
+            (&self.shape, &self.shape),
+            "the weights of another network"
+        );
         let (d, rows) = (self.shape.hidden, self.rows);
         let (at, values) = (Offsets::new(&self.shape), parameters.values());
         let gradient = gradient.values_mut();

@@ -218,7 +218,9 @@ mod tests {
 
     #[test]
     fn products_do_not_depend_on_their_neighbours() {
-        for (k, n) in [(64, 192), (256, 64), (384, 1152), (1536, 384)] {
+        // The last two are read where they lie: DiT-B/2 has them.
+        for (k, n) in [(64, 192), (256, 64), (384, 1152), (1536, 384), (768, 2304), (3072, 768)] {
+            assert_eq!(k * n > SMALL_FACTOR, k * n > 384 * 1536);
             let (a, b) = (numbers(320 * k, 3), numbers(n * k, 4));
             let rows = |count: usize, b_t: bool| {
                 let mut out = vec![0.0; count * n];

@@ -40,6 +40,7 @@ pub(crate) fn product<S: Simd, const ADD: bool>(
     let (m, n, depth) = (a.rows, b.columns, a.columns);
     assert!(out.rows == m && out.columns == n && b.rows == depth, "matrix product: shapes do not fit");
     assert_eq!(b.column_stride, 1, "the right factor's columns are adjacent");
+    assert!(a.row_stride == 1 || a.column_stride == 1, "the left factor is adjacent one way");
     assert!(start.is_none_or(|start| start.len() == n), "one start per column");
     let place = Place {
         depth,
@@ -87,6 +88,7 @@ pub(crate) fn transpose<'a, S: Simd>(simd: S, from: Matrix, out: &'a mut [f32]) 
 /// turned back by `i`. The compiler makes single moves of the plain loops (measured: four times as long).
 #[inline(always)]
 fn transpose_square<S: Simd>(simd: S, from: &[f32], stride: usize, out: &mut [f32], out_stride: usize) {
+    const { assert!(S::F32_LANES <= LANES) };
     let lanes = S::F32_LANES;
     let mut rows = [simd.splat_f32s(0.0); LANES];
     for i in 0..lanes {

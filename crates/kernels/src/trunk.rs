@@ -30,6 +30,7 @@ impl<'a> Inputs<'a> {
     /// Checks every size but the weights' and works out the length of the sequence in each block.
     fn pass(&'a self, plan: &'a Plan, transposed: &'a Transposed) -> Pass<'a> {
         let (s, d) = (&plan.shape, plan.shape.hidden);
+        assert_eq!(self.condition.shape(), s, "the condition of another network");
         assert_eq!(self.rows.len(), plan.batch, "one row index per sample");
         assert!(
             self.rows.iter().all(|row| (*row as usize) < self.condition.rows()),
@@ -209,6 +210,7 @@ impl Workspace {
         let Gradients { parameters, modulations, .. } = &mut self.gradients;
         let parameters = parameters.as_mut().expect("weights have gradients");
         assert_eq!(self.plan.learn, Learn::Everything, "the condition learns only where everything does");
+        assert_eq!(modulations.len(), inputs.condition.rows() * self.plan.shape.modulations(), "a step comes before");
         inputs.condition.backward(inputs.parameters, modulations, outside, parameters);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The batch is cut into at most 16 lanes of neighbouring samples, whatever the number of threads; lanes
 //! are the tasks that run in parallel. A lane owns its share of the gradients; shares are added up in the lanes' order,
-//! so results do not depend on the number of threads. Inside a lane samples are worked on in chunks of about 256 tokens,
+//! so results do not depend on the number of threads. Inside a lane samples are worked on in chunks of about 256 tokens (128 where weights are frozen),
 //! whose scratch fits the second-level cache and belongs to whichever thread is at work. Activations are kept by the lane
 //! where weights learn, else by the scratch: one chunk's at a time.
 
@@ -234,11 +234,6 @@ impl Workspace {
     /// Gradients of the latest backward pass.
     pub fn gradients(&self) -> &Gradients {
         &self.gradients
-    }
-
-    /// The same, to be changed in place (clipping, or an optimizer that takes them).
-    pub fn gradients_mut(&mut self) -> &mut Gradients {
-        &mut self.gradients
     }
 }
 

@@ -108,9 +108,11 @@ fn goldens_dit_pixel_uncond() {
 
 #[test]
 fn goldens_label_dropout_in_training() {
+    let mut checked = 0;
     for (name, tolerance) in [("dit_small", 2e-6), ("dit_strong", 8e-6)] {
         let golden = Golden::open(name);
         let Some(dropped) = golden.find("train.dropped") else { continue };
+        checked += 1;
         let dropped = dropped.usize();
         let parameters = parameters(&golden);
         let shape = *parameters.shape();
@@ -126,6 +128,7 @@ fn goldens_label_dropout_in_training() {
         Workspace::new(Plan::sampling(shape, y.len(), 0)).forward(&inputs, &golden.get("in.x").f32(), &mut output);
         assert_close(name, &output, &golden.get("train.out"), tolerance);
     }
+    assert!(checked > 0, "no file has `train.dropped`");
 }
 
 /// Every case of a DMP file, with the file's routing mask as the gate's weights.

@@ -116,9 +116,10 @@ pub struct Faces {
     #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
     /// First index.
+    #[schemars(range(max = 1_000_000_000_000_u64))]
     pub first: u64,
     /// Number of images, from `first` on.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
     pub count: usize,
 }
 
@@ -134,9 +135,10 @@ pub struct Idx {
     #[schemars(range(min = 1, max = 16384))]
     pub image_size: usize,
     /// First image.
+    #[schemars(range(max = 1_000_000_000_000_u64))]
     pub first: u64,
     /// Number of images, from `first` on.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
     pub count: usize,
 }
 

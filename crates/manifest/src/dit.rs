@@ -26,7 +26,7 @@ pub struct DitConfig {
     #[schemars(range(min = 1, max = 16384))]
     pub heads: usize,
     /// Number of classes; `None` without `text_width` is an unconditional model (one learned label, no null label).
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub classes: Option<usize>,
     /// Width of the pooled text embeddings that condition it, through a linear layer in the place of the classes' table;
     /// that of the recipe's `text`.

@@ -1,4 +1,4 @@
-//! The gate: timestep embedding (and block index) in, one weight per prompt out. Its twin is `patches/gate.rs`.
+//! The gate: timestep embedding (and block index) in, one weight per prompt out. Its twin is `patches/src/gate/`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -106,7 +106,7 @@ impl fmt::Display for Missing {
                 path.display()
             ),
             MissingReason::Unreadable { path, reason } => {
-                write!(f, "`{}` cannot be read at {}: {reason}", self.wanted, path.display())
+                write!(f, "`{}` cannot be read at {}: {reason}; change its permissions", self.wanted, path.display())
             }
         }?;
         match &self.fetch {

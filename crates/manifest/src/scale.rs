@@ -94,7 +94,7 @@ pub struct Training {
     #[schemars(range(min = 1))]
     pub iterations: usize,
     /// Images a step.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub batch: usize,
     /// Learning rate of the paper.
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -134,7 +134,7 @@ pub struct Evaluation {
     /// samples: the distance below which no sampler can be expected to come. `null` where there are none.
     pub floor: Option<Dataset>,
     /// Half-size subsets of the samples on which the distance is computed again.
-    #[schemars(range(min = 2))]
+    #[schemars(range(min = 2, max = 10_000))]
     pub subsets: usize,
     /// Seed of the subsets.
     pub subset_seed: u64,
@@ -153,7 +153,7 @@ pub struct Diffusion {
     /// Noise schedule.
     pub schedule: Schedule,
     /// Length `T` of the process.
-    #[schemars(range(min = 2))]
+    #[schemars(range(min = 2, max = 1_000_000))]
     pub timesteps: usize,
 }
 

@@ -95,9 +95,14 @@ impl fmt::Display for FidNoise {
     }
 }
 
-/// Compares `|a - b|`, relative to the mean of both, with the known noise.
+/// `a - b`, relative to the mean of both.
+pub fn relative_gap(a: f64, b: f64) -> f64 {
+    (a - b) / (0.5 * (a + b))
+}
+
+/// Compares the size of the [`relative_gap`] with the known noise.
 pub fn known_fid_noise(a: f64, b: f64) -> FidNoise {
-    let gap = (a - b).abs() / (0.5 * (a + b));
+    let gap = relative_gap(a, b).abs();
     if gap < 0.01 {
         FidNoise::Within
     } else if gap <= 0.02 {

@@ -26,17 +26,22 @@ impl Reference {
         Ok(Self { gaussian, factor })
     }
 
-    /// Of a `gaussian` and its factor `F` `[k, D]`, row-major, computed before: [`Reference::factor`].
+    /// Of mean, covariance and its factor `F` `[k, D]`, row-major, computed before: [`Reference::factor`]. With `k < D` the
+    /// factor stands for the covariance.
     ///
     /// # Errors
-    /// The factor has no rows of `D` numbers, or they are not finite.
-    pub fn from_factor(gaussian: Gaussian, factor: &[f64]) -> Result<Self, FeatureError> {
-        let d = gaussian.dimensions();
+    /// Those of [`Gaussian::from_moments`]; the factor has no rows of `D` numbers, or they are not finite.
+    pub fn from_parts(mean: Vec<f64>, covariance: &[f64], factor: &[f64]) -> Result<Self, FeatureError> {
+        let d = mean.len();
+        let mut gaussian = Gaussian::from_moments(mean, covariance)?;
         if factor.is_empty() || !factor.len().is_multiple_of(d) {
             return Err(FeatureError::Ragged { values: factor.len(), dimensions: d });
         }
         finite("factor", factor.iter().copied(), d)?;
         let factor = MatRef::from_row_major_slice(factor, factor.len() / d, d).to_owned();
+        if factor.nrows() < d {
+            gaussian = gaussian.with_thin(factor.clone());
+        }
         Ok(Self { gaussian, factor })
     }
 
@@ -144,19 +149,20 @@ mod tests {
         assert_eq!(one, on(5));
     }
 
-    /// Regular and singular: what is stored of a reference measures the same bits.
+    /// Regular and of few rows: what is stored of a reference measures the same bits.
     #[test]
     fn a_stored_factor_measures_the_same() {
         let d = 20;
-        let theirs = Gaussian::from_features(&normals(1, 90 * d), d).unwrap();
-        for n in [60, 12] {
-            let few = Gaussian::from_features(&normals(0, n * d), d).unwrap();
-            let ours = Gaussian::from_moments(few.mean().to_vec(), &few.covariance()).unwrap();
+        let of = |step, n: usize| Gaussian::from_features(&normals(step, n * d), d).unwrap();
+        for ours in [of(0, 60), of(0, 12)] {
             let reference = Reference::new(ours.clone()).unwrap();
-            let stored = Reference::from_factor(ours.clone(), &reference.factor()).unwrap();
-            assert_eq!(stored.distance(&theirs).unwrap().to_bits(), reference.distance(&theirs).unwrap().to_bits());
-            assert!(Reference::from_factor(ours.clone(), &[1.0; 21]).is_err());
-            assert!(Reference::from_factor(ours, &[]).is_err());
+            let parts = |factor: &[f64]| Reference::from_parts(ours.mean().to_vec(), &ours.covariance(), factor);
+            let stored = parts(&reference.factor()).unwrap();
+            for theirs in [of(1, 90), of(1, 8)] {
+                let distance = |to: &Reference| to.distance(&theirs).unwrap().to_bits();
+                assert_eq!(distance(&stored), distance(&reference));
+            }
+            assert!(parts(&[1.0; 21]).is_err() && parts(&[]).is_err());
         }
     }
 

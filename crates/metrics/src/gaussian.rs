@@ -139,6 +139,11 @@ impl Gaussian {
         Ok(Self { mean, covariance: Covariance::Full(Mat::from_fn(d, d, symmetric)) })
     }
 
+    /// The same with its covariance as a factor of few rows.
+    pub(crate) fn with_thin(self, factor: Mat<f64>) -> Self {
+        Self { covariance: Covariance::Thin(factor), ..self }
+    }
+
     /// Number of features `D`.
     pub fn dimensions(&self) -> usize {
         self.mean.len()

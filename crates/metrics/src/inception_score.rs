@@ -5,14 +5,11 @@ use rayon::prelude::*;
 use crate::FeatureError;
 use crate::gaussian::{finite, whole_rows};
 
-/// Samples of a split in the published figures.
-pub const SPLIT: usize = 5000;
-
 /// Mean over splits of `exp(mean_i KL(p_i || m))`, `m` being the mean of the split's `p_i`; from 1 to `classes`, higher is
 /// better.
 ///
 /// `probabilities` `[n, classes]` are softmax outputs (the published figures': of the pooled features times the last
-/// layer's weights, without its bias). Each split holds `split` samples ([`SPLIT`]), the last one what is left. A
+/// layer's weights, without its bias). Each split holds `split` samples (published: 5,000), the last one what is left. A
 /// probability of 0 adds nothing. Panics if `split` is 0.
 ///
 /// # Errors
@@ -58,6 +55,8 @@ mod tests {
     fn certain(n: usize, classes: usize) -> Vec<f32> {
         (0..n * classes).map(|i| f32::from(u8::from(i / classes % classes == i % classes))).collect()
     }
+
+    const SPLIT: usize = 5000;
 
     #[test]
     fn the_extremes() {

@@ -24,13 +24,13 @@ mod summary;
 mod tridiagonal;
 
 pub use activation::StructuralBias;
-pub use claim::{FidNoise, Outcome, Verdict, known_fid_noise, verdict};
+pub use claim::{FidNoise, Outcome, Verdict, known_fid_noise, relative_gap, verdict};
 pub use difference::{Difference, Spread};
 pub use extrapolation::{Extrapolation, extrapolate, extrapolate_parts, part_sizes};
 pub use frechet::{Reference, frechet_distance};
 pub use gaussian::{FeatureError, Gaussian};
-pub use inception_score::{SPLIT, inception_score};
-pub use manifold::{Coverage, Manifold, NEIGHBOURS};
+pub use inception_score::inception_score;
+pub use manifold::{Coverage, Manifold};
 pub use similarity::{PairStatistics, Similarity};
 pub use student::t_quantile;
-pub use summary::{Summary, over_sampling_seeds};
+pub use summary::Summary;

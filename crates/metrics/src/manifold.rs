@@ -9,9 +9,6 @@ use rayon::prelude::*;
 use crate::FeatureError;
 use crate::points::Points;
 
-/// Neighbours of the published figures.
-pub const NEIGHBOURS: usize = 3;
-
 /// Features and the radius around each of them.
 #[derive(Clone, Debug)]
 pub struct Manifold<'a> {
@@ -20,8 +17,8 @@ pub struct Manifold<'a> {
 }
 
 impl<'a> Manifold<'a> {
-    /// Of row-major `features` `[n, dimensions]`; the radii reach to the `neighbours`-th nearest of the other rows
-    /// ([`NEIGHBOURS`]).
+    /// Of row-major `features` `[n, dimensions]`; the radii reach to the `neighbours`-th nearest of the other rows (the
+    /// published figures': 3).
     ///
     /// All pairs are compared in tiles, by bounds in `f32`, and summed in `f64` only where those do not tell: the radii
     /// are those of `f64`, whatever the number of threads. Memory beside the features: some MiB a thread.
@@ -164,6 +161,8 @@ mod tests {
     fn squared(a: &[f32], b: &[f32]) -> f64 {
         a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
     }
+
+    const NEIGHBOURS: usize = 3;
 
     /// The definition: sort all distances, compare all pairs. Sizes across the limit of a tile; features far from 0,
     /// where products alone would tell nothing.

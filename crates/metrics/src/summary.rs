@@ -25,12 +25,6 @@ impl Summary {
     }
 }
 
-/// One value for each training seed: the mean over its sampling seeds. Samples of one training are not independent
-/// trainings, so only the outer level counts towards an interval. Training seeds without any value are left out.
-pub fn over_sampling_seeds(values: &[Vec<f64>]) -> Vec<f64> {
-    values.iter().filter_map(|of_one_training| Summary::of(of_one_training)).map(|s| s.mean).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +35,5 @@ mod tests {
         assert_eq!((summary.count, summary.mean, summary.sd), (3, 5.0, Some(13.0_f64.sqrt())));
         assert_eq!(Summary::of(&[3.0]).unwrap().sd, None);
         assert_eq!(Summary::of(&[]), None);
-        assert_eq!(over_sampling_seeds(&[vec![1.0, 3.0], vec![], vec![5.0]]), [2.0, 5.0]);
     }
 }

@@ -1,7 +1,7 @@
 //! The Frechet distance against the authors' metric (goldens, group e); precision, recall and Inception score (group f).
 
 use goldens::{Golden, distance};
-use metrics::{Coverage, Gaussian, Manifold, NEIGHBOURS, Reference, inception_score};
+use metrics::{Coverage, Gaussian, Manifold, Reference, inception_score};
 
 /// Both distributions of a case, from features where the file holds them.
 fn pair(golden: &Golden, case: &str) -> [Gaussian; 2] {
@@ -56,6 +56,7 @@ fn goldens_precision_recall() {
     let cases: Vec<&str> =
         names.iter().filter_map(|name| name.strip_prefix("pr.")?.strip_suffix(".precision")).collect();
     assert!(!cases.is_empty());
+    const NEIGHBOURS: usize = 3;
     for case in cases {
         let get = |what: &str| golden.get(&format!("pr.{case}.{what}"));
         let (real, made) = (get("ref"), get("gen"));

@@ -1,14 +1,15 @@
 //! Every gradient of every variant against differences of the loss, in `f64`: at the initial values, after ten steps
 //! from there (zero initial values hide the gate's gradient), and at random values.
 
+mod gated;
+
 use candle_core::{DType, Device, Result, Tensor};
+use gated::gated_variants;
 use manifest::dit::DitConfig;
-use manifest::gate::{
-    Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
-};
+use manifest::gate::{Architecture, Gate, GateNoise, KeptWeights, Selection, SelectionGradient, Soft};
 use manifest::method::{
-    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Position,
-    Prepend, PromptTuning, Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, Init, LoadFormula, Lora, Method, Position, Prepend, PromptTuning,
+    Prompts, Zero,
 };
 use models::weights::{Tensors, Weights, constants, from_tensors, gradients, variables};
 use models::{Condition, Dit, Hooks, Unpatched, dit};
@@ -181,45 +182,6 @@ impl Hooks for Given {
         let n = if self.in_front { self.prompts.dim(1)? } else { 0 };
         x.narrow(1, n, x.dim(1)? - n)
     }
-}
-
-/// All combinations of architecture, selection, place and block awareness; the other switches take turns.
-fn gated_variants() -> Vec<Dmp> {
-    let top_k = |weights, gradient| Selection::TopK(TopK { keep: 0.75, weights, gradient });
-    let selections = [
-        Selection::Soft(Soft {}),
-        top_k(KeptWeights::Softmax, SelectionGradient::None),
-        top_k(KeptWeights::One, SelectionGradient::None),
-        top_k(KeptWeights::One, SelectionGradient::StraightThrough),
-    ];
-    let mut variants = Vec::new();
-    for architecture in [Architecture::Linear, Architecture::AttentionLiteral, Architecture::AttentionOverPrompts] {
-        for selection in &selections {
-            for position in [Position::Add(Add {}), Position::Prepend(Prepend { per_256_tokens: 192 })] {
-                for prompts_per_block in [BlockAwareness::Distinct, BlockAwareness::Uniform] {
-                    let i = variants.len();
-                    let gate = Gate {
-                        architecture,
-                        selection: selection.clone(),
-                        prompts_per_block,
-                        input: [GateInput::T, GateInput::TPlusC, GateInput::AsReleased][i % 3],
-                        noise: [GateNoise::Learned, GateNoise::Learned, GateNoise::None][i / 3 % 3],
-                        learning_rate_factor: 10.0,
-                    };
-                    let balance = Balance {
-                        importance: 0.7,
-                        importance_formula: [ImportanceFormula::Paper, ImportanceFormula::OfficialCode][i % 2],
-                        load: 1.3,
-                        load_formula: [LoadFormula::Smooth, LoadFormula::Smooth, LoadFormula::Count][i / 2 % 3],
-                    };
-                    let depth = [Depth::First, Depth::Half, Depth::All][i / 4 % 3];
-                    let prompts = Prompts { position: position.clone(), depth, init: Init::Zero(Zero {}) };
-                    variants.push(Dmp { backbone: Backbone::Pretrained, prompts, gate, balance });
-                }
-            }
-        }
-    }
-    variants
 }
 
 /// Whether nothing is learned by `tensor`, by the definition of the variant.

@@ -224,7 +224,7 @@ fn it_trains_by_the_squared_error_and_samples_with_pndm() {
         let contexts = [context.clone(), context.zeros_like().unwrap()];
         let mut x = vec![0.0; b * elements];
         let mut denoiser = Guided { unet: &unet, patch, contexts, scale };
-        sampler.sample(&mut denoiser, &mut x, elements, 0, 7, |_| ()).unwrap();
+        sampler.sample(&mut denoiser, &mut x, elements, 0, 7, |_| Ok(())).unwrap();
         assert!(x.iter().all(|value| value.is_finite()));
         x
     };

@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// A record without the number that it is there for.
     #[error(
-        "{record} has no usable {what}\n  it was written by another version: discard its stage and run the cell again"
+        "{record} has no usable {what}\n  it was written by another version; `runner run ARTIFACT --cell CELL --mode force` makes it anew"
     )]
     Lacks {
         /// The record.
@@ -49,7 +49,7 @@ pub enum Error {
         what: String,
     },
     /// An artifact that is not what its stage promises.
-    #[error("{}: {reason}\n  discard its stage and run the cell again", path.display())]
+    #[error("{}: {reason}\n  `runner run ARTIFACT --cell CELL --mode force` makes it anew", path.display())]
     Artifact {
         /// The file.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::StoreError),
     /// A figure could not be drawn.
-    #[error("figure {name}: {reason}")]
+    #[error("figure {name} cannot be drawn: {reason}\n  this is a fault of the program, not of its input")]
     Figure {
         /// Its name.
         name: &'static str,
@@ -68,10 +68,10 @@ pub enum Error {
         reason: String,
     },
     /// A table could not be made.
-    #[error("cannot make a table: {0}")]
+    #[error("a table cannot be made: {0}\n  this is a fault of the program, not of its input")]
     Table(#[from] polars::error::PolarsError),
     /// A folder could not be made.
-    #[error("{}: cannot create: {source}", path.display())]
+    #[error("{}: cannot create: {source}\n  give another folder with `--reports DIR`", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,

@@ -1,12 +1,13 @@
 //! The tables as polars frames: every number with full precision, one frame per file. Markdown is rendered from them.
 
 use manifest::plan::{Plan, PlannedGroup, Table};
-use metrics::{Difference, FidNoise, Outcome, Spread, known_fid_noise};
+use metrics::{Difference, FidNoise, Outcome, Spread, Summary, known_fid_noise, relative_gap};
 use polars::prelude::*;
+use store::Tree;
 
 use crate::error::Error;
 use crate::judged::{ALPHA, CONFIDENCE, Comparison, Judged, JudgedCell, POWER};
-use crate::observed::{Cell, State};
+use crate::observed::{self, Cell, State};
 
 /// One row per cell and seed.
 pub(crate) fn runs(plan: &Plan, table: &Table, metric: &str, cells: &[&Cell]) -> Result<DataFrame, Error> {
@@ -123,7 +124,6 @@ pub(crate) fn gaps(judged: &Judged) -> Result<DataFrame, Error> {
             rows.push((comparison, printed));
         }
     }
-    let relative = |(a, b): (f64, f64)| (a - b) / (0.5 * (a + b));
     let noise: Vec<FidNoise> = rows.iter().map(|(_, (a, b))| known_fid_noise(*a, *b)).collect();
     let frame = df!(
         "cell" => rows.iter().map(|(c, _)| c.cell.clone()).collect::<Vec<_>>(),
@@ -131,9 +131,45 @@ pub(crate) fn gaps(judged: &Judged) -> Result<DataFrame, Error> {
         "paper" => rows.iter().map(|(_, (a, _))| *a).collect::<Vec<_>>(),
         "paper_against" => rows.iter().map(|(_, (_, b))| *b).collect::<Vec<_>>(),
         "gap" => rows.iter().map(|(_, (a, b))| a - b).collect::<Vec<_>>(),
-        "relative" => rows.iter().map(|(_, values)| relative(*values)).collect::<Vec<_>>(),
+        "relative" => rows.iter().map(|(_, (a, b))| relative_gap(*a, *b)).collect::<Vec<_>>(),
         "noise" => noise.iter().map(ToString::to_string).collect::<Vec<_>>(),
     )?;
+    Ok(frame)
+}
+
+/// What was measured beside the distance and is not `shown` elsewhere: one row per distinct cell, the means over its
+/// training seeds.
+pub(crate) fn further(
+    plan: &Plan,
+    cells: &[&Cell],
+    shown: &dyn Fn(&str) -> bool,
+    tree: &Tree,
+) -> Result<DataFrame, Error> {
+    let (mut names, mut found): (Vec<String>, Vec<(&str, Vec<(String, f64)>)>) = (Vec::new(), Vec::new());
+    for cell in cells.iter().filter(|cell| cell.planned.same_run_as.is_none()) {
+        let mut values = Vec::new();
+        for run in &cell.runs {
+            values.extend(observed::further(plan, run.keys, tree)?);
+        }
+        values.retain(|(name, _)| !shown(name));
+        for (name, _) in &values {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        if !values.is_empty() {
+            found.push((&cell.planned.id, values));
+        }
+    }
+    let mean = |name: &String, values: &[(String, f64)]| {
+        let own: Vec<f64> = values.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect();
+        Summary::of(&own).map(|summary| summary.mean)
+    };
+    let mut frame = df!("cell" => found.iter().map(|(id, _)| *id).collect::<Vec<_>>())?;
+    for name in &names {
+        let means: Vec<Option<f64>> = found.iter().map(|(_, values)| mean(name, values)).collect();
+        frame.with_column(Column::new(name.as_str().into(), means))?;
+    }
     Ok(frame)
 }
 

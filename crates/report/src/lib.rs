@@ -180,7 +180,8 @@ fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Res
     let runs = frames::runs(plan, table, &metric, &seen)?;
     let of_metrics = views::tables(table);
     let views = views::all(plan, &of_metrics, store)?;
-    let further = views::Further::of(plan, &seen, &views, store)?;
+    let shown = |name: &str| views.iter().any(|view| view.metric.name() == name);
+    let further = frames::further(plan, &seen, &shown, tree)?;
     let judged = judged::judge(table, observed, None)?;
     let (cells, contrasts) = (frames::cells(&judged, &table.groups)?, frames::contrasts(&judged)?);
     let gaps = frames::gaps(&judged)?;
@@ -212,6 +213,9 @@ fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Res
     let own = Path::new(&folder);
     let mut files =
         vec![(own.join("cells.csv"), frames::csv(&cells)?), (own.join("contrasts.csv"), frames::csv(&contrasts)?)];
+    if further.height() > 0 {
+        files.push((own.join("further.csv"), frames::csv(&further)?));
+    }
     for view in &views {
         files.push((own.join(format!("{}.csv", view.metric.name())), frames::csv(&view.cells)?));
     }

@@ -18,7 +18,7 @@ use crate::markdown::{Align, code, escape, table};
 use crate::protocol;
 use crate::provenance;
 use crate::readings;
-use crate::views::{Further, View};
+use crate::views::View;
 
 /// Everything that is shown of one table.
 #[derive(Clone, Copy)]
@@ -49,8 +49,8 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) published: &'a Tree,
     /// The same cells by other metrics.
     pub(crate) views: &'a [View<'p>],
-    /// What else was measured.
-    pub(crate) further: &'a Further,
+    /// What else was measured, one row per distinct cell.
+    pub(crate) further: &'a DataFrame,
     /// The folder of the table's files, relative to the page.
     pub(crate) folder: &'a str,
 }
@@ -166,7 +166,15 @@ impl Page<'_, '_> {
                 "*reproduced* is said at the paper's own scale only: here sizes are not comparable, directions are"
             }
         };
-        let count = self.judged.distinct().filter(|c| c.verdict.is_some_and(needs_control)).count();
+        let judged = std::iter::once(self.judged).chain(self.views.iter().map(|view| &view.judged));
+        let count = judged.flat_map(Judged::distinct).filter(|c| c.verdict.is_some_and(needs_control)).count();
+        let chance = match count {
+            0 => String::new(),
+            _ => format!(
+                " The verdicts are not corrected for their number ({count} on different runs): about one in twenty would show by \
+                 chance where nothing differs."
+            ),
+        };
         let interval = match differences(self.judged).any(|d| d.spread == Spread::TrainingSeeds) {
             true => "the 95% t interval of the paired difference over training seeds",
             false => {
@@ -182,8 +190,7 @@ impl Page<'_, '_> {
         format!(
             "**Verdicts** compare a difference with {interval}{marked}. *direction holds*: the paper's sign, zero outside the interval; \
              *direction contradicted*: the other sign, zero outside; *inconclusive*: zero inside; *identical by construction*: the \
-             two cells are written differently but cannot train differently; {size}. Lower is better. The {count} verdicts on different runs are not \
-             corrected for their number: about one in twenty would show by chance where nothing differs.{}",
+             two cells are written differently but cannot train differently; {size}. Lower is better.{chance}{}",
             self.finite()
         )
     }
@@ -225,7 +232,7 @@ impl Page<'_, '_> {
     }
 
     fn readings(&self) -> String {
-        let readings = readings::of(self.table);
+        let readings = readings::of(self.plan, self.table);
         if readings.is_empty() {
             return String::new();
         }
@@ -266,11 +273,15 @@ impl Page<'_, '_> {
             let command = protocol::command(self.plan, self.table, &cell.id);
             rows.push(vec![code(&cell.id), links.join(" "), code(&command)]);
         }
+        let further = match self.further.height() {
+            0 => String::new(),
+            _ => format!(", [further.csv]({}/further.csv)", self.folder),
+        };
         let targets: Vec<String> = targets.iter().map(|(key, path)| format!("[{key}]: {path}\n")).collect();
         format!(
             "## Records and commands\n\n{} runs what is missing of the whole table; the commands below run a cell anew with all that it is \
              made from, over the records in `results/`; `runner show` prints a record. Numbers with all their digits: [{a}.csv]({a}.csv) (a row per cell and seed), [cells.csv]({f}/cells.csv), \
-             [contrasts.csv]({f}/contrasts.csv).\n\n{}\n{}",
+             [contrasts.csv]({f}/contrasts.csv){further}.\n\n{}\n{}",
             code(&protocol::reproduce(self.plan, self.table)),
             table(&columns, &rows),
             targets.concat(),

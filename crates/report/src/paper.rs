@@ -1,6 +1,7 @@
 //! The paper's own numbers beside what is known of their noise.
 
 use manifest::claim::Metric;
+use metrics::relative_gap;
 
 use crate::markdown::{Align, Values, code, table};
 use crate::page::Page;
@@ -56,7 +57,7 @@ impl Page<'_, '_> {
         for cell in &self.table.cells {
             let Some(other) = &cell.identical_by_construction else { continue };
             let Some((value, same)) = printed(&cell.id).zip(printed(other)) else { continue };
-            let relative = 100.0 * (value - same) / (0.5 * (value + same));
+            let relative = 100.0 * relative_gap(value, same);
             let (cell, other) = (code(&cell.id), code(other));
             items.push_str(&format!("- {cell} and {other}: {value:.2} and {same:.2}, {relative:+.1}%\n"));
         }

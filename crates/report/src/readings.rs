@@ -4,12 +4,14 @@ use manifest::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Sele
 use manifest::method::{
     Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, LoadFormula, Lora, Method, Position, Prompts,
 };
-use manifest::plan::Table;
+use manifest::plan::{Input, Plan, Table};
+use manifest::stage::Stage;
+use manifest::text::{ClipFormula, TextNetwork};
 
 /// A reading and the cells that use it, in the order in which they first appear.
-pub(crate) fn of(table: &Table) -> Vec<(String, Vec<String>)> {
+pub(crate) fn of(plan: &Plan, table: &Table) -> Vec<(String, Vec<String>)> {
     let mut readings: Vec<(String, Vec<String>)> = Vec::new();
-    let (tokens, text) = (table.dit.tokens(), table.dit.text_width.map(of_text));
+    let (tokens, text) = (table.dit.tokens(), encoder(plan, table).map(of_text));
     for cell in &table.cells {
         for reading in text.iter().cloned().chain(of_method(&cell.written, tokens, table.dit.depth)) {
             match readings.iter_mut().find(|(known, _)| *known == reading) {
@@ -21,10 +23,26 @@ pub(crate) fn of(table: &Table) -> Vec<(String, Vec<String>)> {
     readings
 }
 
-fn of_text(width: usize) -> String {
+/// What embeds the captions that the table's samples are conditioned on.
+fn encoder<'p>(plan: &'p Plan, table: &Table) -> Option<&'p TextNetwork> {
+    let sample = plan.stage(table.cells.first()?.runs.first()?.sample)?;
+    let Some(Input::Stage(embeddings)) = sample.inputs.get("embeddings") else { return None };
+    match &plan.stage(*embeddings)?.stage {
+        Stage::Embeddings(stage) => Some(&stage.encoder),
+        _ => None,
+    }
+}
+
+fn of_text(encoder: &TextNetwork) -> String {
+    let from = match encoder {
+        TextNetwork::Clip => "of CLIP's text encoder".to_owned(),
+        TextNetwork::ClipFormula(ClipFormula { width, .. }) => format!(
+            "of {width} numbers, from an encoder of CLIP's structure with weights by formula, which knows nothing of what captions mean"
+        ),
+    };
     format!(
-        "Text: the pooled embedding of an image's first caption ({width} numbers, from CLIP's text encoder), through a linear layer, \
-         in the place of the class's; the empty text is the null caption. The paper does not say how."
+        "Text: the pooled embedding of an image's first caption ({from}), through a linear layer, in the place of the class's; \
+         the empty text is the null caption. The paper does not say how."
     )
 }
 

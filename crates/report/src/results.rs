@@ -1,5 +1,7 @@
 //! The results table: a row per cell, what was measured beside what the paper prints.
 
+use manifest::method::Method;
+
 use crate::figures::signed;
 use crate::markdown::{Align, Values, code, escape, table};
 use crate::page::{Page, SAMPLING_ONLY};
@@ -58,13 +60,21 @@ impl Page<'_, '_> {
         table(&columns, &rows)
     }
 
-    /// What the standard deviations are of.
+    /// What the standard deviations are of; nothing where there is none.
     fn spread(&self) -> String {
-        let first = self.table.scale.sample.seed;
+        if self.judged.cells.iter().all(|cell| cell.summary.and_then(|summary| summary.sd).is_none()) {
+            return String::new();
+        }
+        let (first, baseline) = (self.table.scale.sample.seed, &self.table.cells[0]);
+        let untrained = match baseline.method {
+            Method::Pretrained(_) => {
+                format!("{} is not trained: its sd is of sampling seeds alone. Elsewhere training", code(&baseline.id))
+            }
+            _ => "Training".to_owned(),
+        };
         format!(
-            "{} is not trained: its sd is of sampling seeds alone. Elsewhere training and sampling seed move together (the sampling \
-             seed is {first} + the training seed), and an sd holds both; differences are paired by that seed.\n",
-            code(&self.table.cells[0].id)
+            "{untrained} and sampling seed move together (the sampling seed is {first} + the training seed), and an sd holds both; \
+             differences are paired by that seed.\n"
         )
     }
 

@@ -3,13 +3,13 @@
 use manifest::claim::{Direction, Metric};
 use manifest::plan::{Plan, Table};
 use metrics::Outcome;
-use polars::prelude::DataFrame;
+use polars::prelude::{DataFrame, PlSmallStr};
 use store::Store;
 
 use crate::error::Error;
 use crate::judged::{Comparison, Judged, judge};
-use crate::markdown::{Align, code, table as markdown};
-use crate::observed::{self, Cell};
+use crate::markdown::{Align, Values, code, table as markdown};
+use crate::observed;
 use crate::page::Page;
 use crate::{consistency, frames};
 
@@ -132,55 +132,23 @@ impl Page<'_, '_> {
 
     /// Means of what else was measured and no claim is about; empty where there is none.
     pub(crate) fn further(&self) -> String {
-        if self.further.columns.is_empty() {
+        let further = Values(self.further);
+        if further.rows() == 0 {
             return String::new();
         }
+        let names = self.further.get_column_names();
         let mut columns = vec![("Cell", Align::Left)];
-        columns.extend(self.further.columns.iter().map(|name| (name.as_str(), Align::Right)));
-        let rows = self.further.rows.iter().map(|(id, values)| {
-            let number = |value: &Option<f64>| value.map_or(String::new(), |value| format!("{value:.4}"));
-            std::iter::once(code(id)).chain(values.iter().map(number)).collect()
+        columns.extend(names[1..].iter().map(|name| (name.as_str(), Align::Right)));
+        let rows = (0..further.rows()).map(|row| {
+            let number =
+                |name: &&PlSmallStr| further.number(name, row).map_or(String::new(), |value| format!("{value:.4}"));
+            std::iter::once(code(&further.text("cell", row).unwrap_or_default()))
+                .chain(names[1..].iter().map(number))
+                .collect()
         });
         format!(
             "## Further measures\n\nMeans over training seeds, not judged: no claim of the paper is about them here.\n\n{}",
             markdown(&columns, &rows.collect::<Vec<Vec<String>>>())
         )
-    }
-}
-
-/// What else was measured: a column per number, a row per distinct cell.
-#[derive(Debug, Default)]
-pub(crate) struct Further {
-    columns: Vec<String>,
-    rows: Vec<(String, Vec<Option<f64>>)>,
-}
-
-impl Further {
-    /// Everything beside the distance that no view shows.
-    pub(crate) fn of(plan: &Plan, cells: &[&Cell], views: &[View], store: &Store) -> Result<Self, Error> {
-        let shown = |name: &str| views.iter().any(|view| view.metric.name() == name);
-        let mut further = Self::default();
-        let mut found: Vec<(String, Vec<(String, f64)>)> = Vec::new();
-        for cell in cells.iter().filter(|cell| cell.planned.same_run_as.is_none()) {
-            let mut values = Vec::new();
-            for run in &cell.runs {
-                values.extend(observed::further(plan, run.keys, store.tree())?);
-            }
-            values.retain(|(name, _)| !shown(name));
-            for (name, _) in &values {
-                if !further.columns.contains(name) {
-                    further.columns.push(name.clone());
-                }
-            }
-            found.push((cell.planned.id.clone(), values));
-        }
-        for (id, values) in found.into_iter().filter(|(_, values)| !values.is_empty()) {
-            let mean = |column: &String| {
-                let own: Vec<f64> = values.iter().filter(|(name, _)| name == column).map(|(_, value)| *value).collect();
-                (!own.is_empty()).then(|| own.iter().sum::<f64>() / own.len() as f64)
-            };
-            further.rows.push((id, further.columns.iter().map(mean).collect()));
-        }
-        Ok(further)
     }
 }

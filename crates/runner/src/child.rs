@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, ErrorKind, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,7 +82,9 @@ fn carry_out(order: &Order, stop: &AtomicBool) -> Event {
     };
     let log = match Log::open(&claim.log_path()) {
         Ok(log) => log,
-        Err(error) => return give_up(claim, class_of_io(&error), format!("its log cannot be written: {error}")),
+        Err(error) => {
+            return give_up(claim, FailureClass::of_io(&error), format!("its log cannot be written: {error}"));
+        }
     };
     log.catch_panics();
     let event = work(order, &store, claim, &log, stop);
@@ -142,9 +144,13 @@ fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool
     }
 }
 
-/// Records a failure.
+/// Records a failure, and says what to do where that is known.
 fn give_up(claim: Claim, class: FailureClass, error: String) -> Event {
     let missing_input = class == FailureClass::MissingInput;
+    let error = match class.advice() {
+        Some(advice) if !error.contains(advice) => format!("{error}\n  {advice}"),
+        _ => error,
+    };
     match claim.fail(class, &error) {
         Ok(()) => Event::Failed { missing_input, error },
         Err(unrecorded) => {
@@ -225,15 +231,7 @@ fn recorded(finished: engine::Finished) -> store::Finished {
 /// What kind of failure an error is, by the error of the operating system in it.
 fn class_of(error: &anyhow::Error) -> FailureClass {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.map_or(FailureClass::Other, class_of_io)
-}
-
-fn class_of_io(error: &std::io::Error) -> FailureClass {
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FailureClass::DiskFull,
-        ErrorKind::OutOfMemory => FailureClass::OutOfMemory,
-        _ => FailureClass::Other,
-    }
+    io.map_or(FailureClass::Other, FailureClass::of_io)
 }
 
 /// Sends an event to the runner.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::lock::Owner;
+use crate::status::FailureClass;
 
 /// An error of the results tree. Every message names the object, the reason and the next step.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +82,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A table cannot be made, read or written.
-    #[error("{}: not a sound table: {source}", path.display())]
+    #[error("{}: not a sound table: {source}\n  `runner verify` lists all damage; the next `runner reproduce` runs the stage again", path.display())]
     Table {
         /// The parquet file (or the folder it belongs to).
         path: PathBuf,
@@ -120,14 +121,12 @@ impl From<StoreError> for io::Error {
 }
 
 /// What to do about an error of the operating system, where that is known.
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "\n  free some space (`runner gc` lists what can go) and run the same command again; nothing finished is lost"
-        }
+fn advice(error: &io::Error) -> String {
+    let known = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "\n  change its permissions, or give another results directory with `--results DIR`"
+            Some("change its permissions, or give another results directory with `--results DIR`")
         }
-        _ => "",
-    }
+        _ => FailureClass::of_io(error).advice(),
+    };
+    known.map_or(String::new(), |advice| format!("\n  {advice}"))
 }

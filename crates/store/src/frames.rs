@@ -28,23 +28,6 @@ pub struct CurvePoint {
     pub losses: BTreeMap<String, f64>,
 }
 
-/// The metrics of finished stages: columns `kind`, `key`, `metric`, `value`, in the order given, metrics by name.
-///
-/// # Errors
-/// [`StoreError::NotDone`] for a stage without a record, [`StoreError::Corrupt`] for a damaged one.
-pub fn runs_frame<'a>(tree: &Tree, stages: impl IntoIterator<Item = (Key, &'a str)>) -> Result<DataFrame, StoreError> {
-    let (mut kinds, mut keys, mut names, mut values) = (vec![], vec![], vec![], vec![]);
-    for (key, kind) in stages {
-        for (name, value) in tree.record(key, kind)?.metrics {
-            kinds.push(kind.to_owned());
-            keys.push(key.to_string());
-            names.push(name);
-            values.push(value);
-        }
-    }
-    df!("kind" => kinds, "key" => keys, "metric" => names, "value" => values).map_err(StoreError::table(tree.root()))
-}
-
 /// The training curve of a finished stage: columns `iteration` (u64), `series` (a loss, or `learning_rate`), `value`.
 ///
 /// # Errors

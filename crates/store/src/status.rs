@@ -1,6 +1,7 @@
 //! How far a stage is.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -65,13 +66,25 @@ pub enum FailureClass {
 impl FailureClass {
     /// The class of an error of the results tree.
     pub fn of(error: &StoreError) -> Self {
-        use std::io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
         match error {
-            StoreError::Io { source, .. } => match source.kind() {
-                StorageFull | QuotaExceeded | FileTooLarge => Self::DiskFull,
-                OutOfMemory => Self::OutOfMemory,
-                _ => Self::Other,
-            },
+            StoreError::Io { source, .. } => Self::of_io(source),
+            _ => Self::Other,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn advice(self) -> Option<&'static str> {
+        let free =
+            "free some space (`runner gc` lists what can go) and run the same command again; nothing finished is lost";
+        (self == Self::DiskFull).then_some(free)
+    }
+
+    /// The class of an error of the operating system.
+    pub fn of_io(error: &io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+        match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Self::DiskFull,
+            OutOfMemory => Self::OutOfMemory,
             _ => Self::Other,
         }
     }

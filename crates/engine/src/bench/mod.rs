@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::job::{Device, EngineError};
 
 pub use count::Count;
+#[cfg(test)]
+pub(crate) use inputs::random_weights;
 pub use work::{Network, UnknownWork, Work};
 
 /// How a work is measured.

@@ -177,6 +177,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_released_method_is_that_of_the_preset() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let overrides = vec!["method.preset=official-code".to_owned()];
+        let request = manifest::Request { scale: "tiny".to_owned(), overrides, seeds: None };
+        let plan = manifest::Workspace::open(root).unwrap().load_artifact("table4", &request).unwrap();
+        assert_eq!(plan.tables[0].method, Method::Dmp(released()));
+        let config = serde_json::json!({"kind": "linear"});
+        assert_eq!(crate::trunk::released::method(&config), Method::Dmp(released()));
+    }
+
+    #[test]
     fn names_are_read_as_they_are_written() {
         for work in Work::ALL {
             assert_eq!(work.to_string().parse(), Ok(work));

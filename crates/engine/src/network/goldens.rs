@@ -177,7 +177,7 @@ fn guidance_of_three_channels_or_all_with_every_sampler() {
                 let mut case = Case::guided("cond", engine, guidance, guidance_channels);
                 let mut x = case.start.clone();
                 let elements = case.elements;
-                sampler.sample(&mut case.network, &mut x, elements, 0, 4, |_| ()).unwrap();
+                sampler.sample(&mut case.network, &mut x, elements, 0, 4, |_| Ok(())).unwrap();
                 assert!(x.iter().all(|value| value.is_finite()), "{kind:?} {engine:?}");
                 x
             };

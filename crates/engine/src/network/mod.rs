@@ -96,6 +96,7 @@ impl Network {
     fn guided(&mut self, x: &[f32], t: usize, out: &mut [f32]) -> Result<()> {
         self.trunk.predict(x, t, &self.labels, out)?;
         if let Some((guidance, null)) = self.guidance {
+            // What is dropped of it (variances, a channel that is not guided) is a share of the last layer alone.
             let mut without = vec![0.0; out.len()];
             self.trunk.predict(x, t, &vec![null; self.labels.len()], &mut without)?;
             let (side, channels) = (self.dit.image_size, self.dit.out_channels());

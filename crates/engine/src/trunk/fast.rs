@@ -86,15 +86,23 @@ enum Kind {
 }
 
 impl Mixed {
-    /// Copies a mixture's tensors.
+    /// Copies a mixture's tensors. The prompts, which are the same as those of a `known` mixture of the patch, are shared with
+    /// it: a table of gates holds them once.
+    ///
+    /// Weights and prompts stay apart: multiplied on their way into the tokens they cost what adding their product would, and
+    /// take less memory than products for each label.
     ///
     /// # Errors
     /// Those of candle.
-    pub fn new(mixture: &Mixture, in_front: bool) -> Result<Self> {
+    pub fn new(mixture: &Mixture, in_front: bool, known: Option<&Self>) -> Result<Self> {
         let flat = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
         Ok(match mixture.contribution() {
             patches::Contribution::Prompts { weights, prompts } => {
-                let kind = Kind::Prompts { weights: flat(weights)?, prompts: flat(prompts)?.into(), in_front };
+                let shared = match known.map(|known| &known.kind) {
+                    Some(Kind::Prompts { prompts, .. }) => Arc::clone(prompts),
+                    _ => flat(prompts)?.into(),
+                };
+                let kind = Kind::Prompts { weights: flat(weights)?, prompts: shared, in_front };
                 Self { kind, blocks: prompts.dim(0)? }
             }
             patches::Contribution::Vectors { vectors, prompts } => {
@@ -102,17 +110,6 @@ impl Mixed {
                 Self { kind, blocks: vectors.dim(0)? }
             }
         })
-    }
-
-    /// Keeps the prompts of `other`, which are the same, instead of its own: a table of gates holds them once.
-    pub fn sharing_prompts(mut self, other: &Self) -> Self {
-        if let (Kind::Prompts { prompts: ours, .. }, Kind::Prompts { prompts: theirs, .. }) =
-            (&mut self.kind, &other.kind)
-        {
-            debug_assert_eq!(ours, theirs, "one patch has one set of prompts");
-            *ours = Arc::clone(theirs);
-        }
-        self
     }
 
     /// What enters before each of `depth` blocks.

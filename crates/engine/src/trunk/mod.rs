@@ -2,6 +2,8 @@
 
 mod adapted;
 mod captions;
+#[cfg(test)]
+mod engines;
 pub mod fast;
 mod full;
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl TrainingTrunk for PatchedTrunk {
         let learned = weights::variables(&self.own.unflatten(own), DType::F32, &Device::Cpu)?;
         let patch = Patch::build(&self.method, &self.dit, &learned)?.context("this method trains no patch")?;
         let mixture = patch.mix(&condition, batch.gate_noise(&patch, &Device::Cpu)?.as_ref())?;
-        let mixed = fast::Mixed::new(&mixture, patch.prepended() > 0)?;
+        let mixed = fast::Mixed::new(&mixture, patch.prepended() > 0, None)?;
         let contributions = mixed.contributions(self.dit.depth);
         let mut losses = self.pass.run(batch, &contributions);
 

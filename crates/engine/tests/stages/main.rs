@@ -6,6 +6,7 @@ mod inception;
 mod methods;
 mod pinned;
 mod run;
+mod sampling;
 mod sources;
 mod table4;
 mod text;

@@ -1,10 +1,9 @@
-//! Methods that Table 4 has not, through the same stages: training by both engines, a kill on the way, sampling.
+//! Methods that Table 4 has not, through the same stages: training, a kill on the way, sampling by both engines.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine::{Device, EngineError, Job, Outcome, artifact};
+use engine::{Outcome, artifact};
 use manifest::dataset::Source;
 use manifest::gate::Architecture;
 use manifest::method::{Backbone, Dmp, Finetune, Lora, Method};
@@ -64,19 +63,11 @@ fn sample(method: &Method, engine: Engine, trained: &Path) -> Vec<u8> {
     artifact::read_images(&folder.path().join(artifact::SAMPLES)).unwrap().pixels
 }
 
-fn furthest(ours: &Weights, theirs: &Weights) -> f32 {
-    assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
-    let pairs = ours.iter().flat_map(|(name, tensor)| tensor.values.iter().zip(&theirs[name].values));
-    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-/// `tolerance` is how far the engines may be apart after six steps of 1e-3.
-fn check(method: &Method, tolerance: f32) {
-    let [fast, again, reference] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+/// What the engines learn is compared in `trunk/engines.rs`: Adam turns the rounding of vanishing gradients into whole steps.
+fn check(method: &Method) {
+    let [fast, again] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let learned = train(method, Engine::Fast, 2, fast.path());
     assert_eq!(learned, train(method, Engine::Fast, 1, again.path()), "threads");
-    let apart = furthest(&learned, &train(method, Engine::Reference, 2, reference.path()));
-    assert!(apart < tolerance, "the engines are {apart:e} apart");
 
     let ours = sample(method, Engine::Fast, fast.path());
     let theirs = sample(method, Engine::Reference, fast.path());
@@ -87,33 +78,19 @@ fn check(method: &Method, tolerance: f32) {
     let stopped = tempfile::tempdir().unwrap();
     let (train, inputs) = training(method, Engine::Fast);
     let stage = Stage::Train(train);
+    // Of training: after the first step of every call.
     for _ in 0..2 {
-        stop_after_one_step(&stage, &inputs, stopped.path());
+        run::stop_at_first_progress(&stage, &inputs, stopped.path());
     }
     run::execute(&stage, &inputs, &BTreeMap::new(), 2, stopped.path()).unwrap();
     assert_eq!(weights::read(&stopped.path().join(artifact::WEIGHTS)).unwrap(), learned);
 }
 
-fn stop_after_one_step(stage: &Stage, inputs: &BTreeMap<String, Input>, directory: &Path) {
-    let file = |(role, input): (&String, &Input)| match input {
-        Input::File { path, .. } => (role.clone(), path.clone()),
-        Input::Stage(_) => panic!("{role} is shipped"),
-    };
-    let stop = AtomicBool::new(false);
-    // Progress is reported at the first step of every call.
-    let progress = |_| stop.store(true, Ordering::Relaxed);
-    let inputs = inputs.iter().map(file).collect();
-    let job = Job { stage, inputs, directory, threads: 2, device: Device::Cpu, progress: &progress, stop: &stop };
-    assert!(matches!(engine::execute(&job), Err(EngineError::Interrupted)));
-}
-
 #[test]
 fn adapters_train_resume_and_sample() {
-    check(&Method::Lora(Lora { rank: 4, alpha: 4.0 }), 1e-4);
+    check(&Method::Lora(Lora { rank: 4, alpha: 4.0 }));
 }
 
-/// Adam turns the rounding of vanishing gradients, of which a network that starts as the zero function has many, into whole
-/// steps: here the engines agree on the values no better than that. Their gradients are compared in `trunk/goldens.rs`.
 #[test]
 fn backbone_and_patch_train_from_scratch_resume_and_sample() {
     let (dmp, _) = first(|stage| match stage {
@@ -122,6 +99,6 @@ fn backbone_and_patch_train_from_scratch_resume_and_sample() {
         }
         _ => None,
     });
-    check(&Method::Dmp(Dmp { backbone: Backbone::FromScratch, ..dmp }), 1.3e-2);
-    check(&Method::Finetune(Finetune { backbone: Backbone::FromScratch }), 1.3e-2);
+    check(&Method::Dmp(Dmp { backbone: Backbone::FromScratch, ..dmp }));
+    check(&Method::Finetune(Finetune { backbone: Backbone::FromScratch }));
 }

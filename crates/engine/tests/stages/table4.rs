@@ -135,8 +135,8 @@ fn both_engines_put_literal_attention_in_front() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    for planned in &trainings("paper")[..2] {
-        assert_eq!(train(planned, Engine::Fast, 1, 10), train(planned, Engine::Fast, 3, 10));
+    for planned in &trainings("paper") {
+        assert_eq!(train(planned, Engine::Fast, 1, 2), train(planned, Engine::Fast, 3, 2));
     }
 }
 

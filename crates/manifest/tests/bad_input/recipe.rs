@@ -28,6 +28,18 @@ fn mistakes_in_a_recipe() {
         ("net.yaml", "timesteps: 1000", "timesteps: «1", "@: `diffusion.timesteps` must be at least 2, found `1`"),
         (
             "net.yaml",
+            "timesteps: 1000",
+            "timesteps: «100000000000",
+            "@: `diffusion.timesteps` must be at most 1000000, found `100000000000`",
+        ),
+        (
+            "net.yaml",
+            "first: 0",
+            "first: «18446744073709551615",
+            "@: `data.first` must be at most 1000000000000, found `18446744073709551615`",
+        ),
+        (
+            "net.yaml",
             "  learn_sigma: true",
             "  text_width: «16\n  learn_sigma: true",
             "@: `dit.text_width` needs an encoder: `text: {kind: clip_formula, ...}` or `{kind: clip, ...}`",

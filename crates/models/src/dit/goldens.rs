@@ -130,9 +130,11 @@ fn outputs_and_everything_between() {
 
 #[test]
 fn gradients_of_every_parameter() {
+    let mut checked = 0;
     for (name, _, tolerance) in CASES {
         let mut case = Case::open(name);
         let Some(weight) = case.golden.find("grad_in.w") else { continue };
+        checked += 1;
         let x = Var::from_tensor(&case.x).unwrap().into_inner();
         case.tensors.insert("in.x".to_owned(), x.clone());
         let condition = case.condition(&case.t, &case.labels);
@@ -145,6 +147,7 @@ fn gradients_of_every_parameter() {
             case.check(&ours[&parameter], &format!("grad.{parameter}"), tolerance);
         }
     }
+    assert!(checked > 0, "no file has `grad_in.w`");
 }
 
 /// A rule applied to a tensor.
@@ -193,9 +196,11 @@ fn wrong_rules_are_seen() {
 
 #[test]
 fn guidance_of_the_first_three_channels() {
+    let mut checked = 0;
     for (name, tolerance, _) in CASES {
         let case = Case::open(name);
         let Some(t) = case.golden.find("cfg.t") else { continue };
+        checked += 1;
         let condition = case.condition(&tensor(&t), &labels(&case.golden.get("cfg.y")));
         let (b, c) = (case.x.dim(0).unwrap() / 2, case.dit.config().channels);
         let x = case.x.narrow(0, 0, b).unwrap();
@@ -213,13 +218,16 @@ fn guidance_of_the_first_three_channels() {
             case.check(&both, &format!("cfg.out_scale_{scale}"), tolerance);
         }
     }
+    assert!(checked > 0, "no file has `cfg.t`");
 }
 
 #[test]
 fn training_mode_replaces_dropped_labels() {
+    let mut checked = 0;
     for (name, tolerance, _) in CASES {
         let case = Case::open(name);
         let Some(uniform) = case.golden.find("train.drop_uniform") else { continue };
+        checked += 1;
         let config = case.dit.config();
         let null = config.classes.unwrap() as u32;
         let drop = |(&label, &u): (&u32, &f64)| if u < config.label_dropout { null } else { label };
@@ -228,6 +236,7 @@ fn training_mode_replaces_dropped_labels() {
         let out = case.dit.forward(&case.x, &condition, &Unpatched).unwrap();
         case.check(&out, "train.out", tolerance);
     }
+    assert!(checked > 0, "no file has `train.drop_uniform`");
 }
 
 #[test]

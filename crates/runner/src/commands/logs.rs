@@ -39,7 +39,12 @@ pub(crate) fn run(session: &Session, digits: &str, follow: bool) -> Result<Exit,
             // It is being moved to its finished stage.
             Some(Err(_)) | None if running => {}
             Some(Err(error)) => return Err(error.into()),
-            None => return Err(Failure::Usage(format!("{kind} {} has no log", key.short()))),
+            None => {
+                return Err(Failure::Usage(format!(
+                    "{kind} {} has no log: it has not been started; `runner status` says what has",
+                    key.short()
+                )));
+            }
         }
         if !follow || !running {
             return Ok(Exit::Done);

@@ -112,7 +112,8 @@ fn text(shown: &Shown) -> String {
 fn show_cell(session: &Session, artifact: &str, id: &str) -> Result<Exit, Failure> {
     let plan = session.plan(artifact)?;
     if plan.is_recipe() {
-        return Err(Failure::Usage(format!("`{artifact}` is a recipe, it has no cells")));
+        let advice = format!("`runner status {artifact}` lists its stages, `runner show KEY` prints one");
+        return Err(Failure::Usage(format!("`{artifact}` is a recipe, it has no cells; {advice}")));
     }
     let cell = super::cell(&plan, id)?;
     let mut rows = vec![["seed", "stage", "key", "state", "metrics"].map(str::to_owned).to_vec()];

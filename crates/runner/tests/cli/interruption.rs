@@ -144,6 +144,7 @@ fn a_full_disk_is_named_and_the_next_run_goes_on() {
     let message = String::from_utf8(said.stderr).unwrap();
     assert_eq!(said.status.code(), Some(1), "{message}");
     assert!(message.contains("pretrain") && message.contains("too large"), "{message}");
+    assert!(message.contains("free some space"), "{message}");
     repository.exits(0, &["verify"]);
     // A failure of the surroundings does not stand: the same command tries again.
     assert_eq!(repository.exits(0, &["run", "nano-backbone", "--json"]).json()["done"], 1);

@@ -152,15 +152,14 @@ fn metrics_curves_and_index_come_from_the_records() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let keys = [1, 2].map(|seed| run(&store, seed).unwrap().key);
-    let frame = frames::runs_frame(store.tree(), keys.map(|key| (key, KIND))).unwrap();
-    assert_eq!(frame.shape(), (4, 4));
-    let values: Vec<_> = frame.column("value").unwrap().f64().unwrap().into_no_null_iter().collect();
+    let records = keys.map(|key| store.tree().record(key, KIND).unwrap());
+    let values: Vec<_> = records.iter().flat_map(|record| record.metrics.values().copied()).collect();
     assert_eq!(values, [1.0 / 3.0 + 1.0, 0.1 + 0.2, 1.0 / 3.0 + 2.0, 0.1 + 0.2]);
     let metrics = store.open_artifact(keys[0], KIND, "metrics.parquet").unwrap();
     assert_eq!(frames::read_parquet(&metrics).unwrap().height(), 2);
     assert_eq!(frames::curve_frame(store.tree(), keys[0], KIND).unwrap().shape(), (6, 3));
 
-    let missing = frames::runs_frame(store.tree(), [(planned(3).key, KIND)]).unwrap_err().to_string();
+    let missing = store.tree().record(planned(3).key, KIND).unwrap_err().to_string();
     assert!(missing.contains("metrics ") && missing.contains("not done yet"), "{missing}");
 
     let index = index::rebuild(store.tree()).unwrap();
