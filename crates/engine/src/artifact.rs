@@ -166,20 +166,22 @@ mod tests {
             vec![("features", Dtype::F32, vec![3, 4]), ("spatial", Dtype::F32, vec![3, 5])],
         ];
         for tensors in cases {
-            let length = |(_, dtype, shape): &(&str, Dtype, Vec<usize>)| {
-                shape.iter().product::<usize>() * dtype.bitsize() / 8
-            };
+            let length =
+                |(_, dtype, shape): &(&str, Dtype, Vec<usize>)| shape.iter().product::<usize>() * dtype.bitsize() / 8;
             let mut bytes: Vec<u8> = (0..tensors.iter().map(length).sum()).map(|i| i as u8).collect();
             let in_parts =
                 |bytes: &[u8]| write_parts(&path("parts"), &tensors, bytes.chunks(7).map(|part| Ok(part.to_vec())));
             in_parts(&bytes).unwrap();
             let whole = bytes.clone();
-            let whole: Vec<_> = tensors.iter().scan(0, |start, tensor| {
-                let (name, dtype, shape) = tensor.clone();
-                let range = *start..*start + length(tensor);
-                *start = range.end;
-                Some((name, dtype, shape, whole[range].to_vec()))
-            }).collect();
+            let whole: Vec<_> = tensors
+                .iter()
+                .scan(0, |start, tensor| {
+                    let (name, dtype, shape) = tensor.clone();
+                    let range = *start..*start + length(tensor);
+                    *start = range.end;
+                    Some((name, dtype, shape, whole[range].to_vec()))
+                })
+                .collect();
             write(&path("whole"), &whole).unwrap();
             assert_eq!(std::fs::read(path("parts")).unwrap(), std::fs::read(path("whole")).unwrap());
             std::fs::remove_file(path("parts")).unwrap();
@@ -199,10 +201,7 @@ mod tests {
             parts.keep(0, &bytes(&[1.0, 2.0, 3.0, 4.0, 10.0, 20.0])).unwrap();
             parts.keep(2, &bytes(&[5.0, 6.0, 30.0])).unwrap();
             write_features(&path, &parts, [2, 1]).unwrap();
-            assert_eq!(
-                read_features(&path, FeatureKind::Pooled).unwrap(),
-                (vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2)
-            );
+            assert_eq!(read_features(&path, FeatureKind::Pooled).unwrap(), (vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2));
             assert_eq!(read_features(&path, FeatureKind::Spatial).unwrap(), (vec![10.0, 20.0, 30.0], 3, 1));
             write_features(&path, &parts, [3, 0]).unwrap();
             assert_eq!(read_features(&path, FeatureKind::Pooled).unwrap().2, 3);

@@ -64,10 +64,7 @@ pub fn embeddings(job: &Job, stage: &stage::Embeddings) -> Result<Finished, Engi
 }
 
 fn ensure_finite(values: &[u8], captions: usize) -> Result<()> {
-    ensure!(
-        floats(values).all(f32::is_finite),
-        "the embeddings of {captions} captions are not finite: other weights?"
-    );
+    ensure!(floats(values).all(f32::is_finite), "the embeddings of {captions} captions are not finite: other weights?");
     Ok(())
 }
 

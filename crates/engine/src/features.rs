@@ -174,7 +174,7 @@ enum Pictures<'a> {
     /// Samples that are images.
     Drawn(Samples),
     /// Samples in latents.
-    Latent(Samples, Autoencoder, &'a LatentSpace),
+    Latent(Samples, Box<Autoencoder>, &'a LatentSpace),
 }
 
 impl<'a> Pictures<'a> {
@@ -183,7 +183,9 @@ impl<'a> Pictures<'a> {
         Ok(match (&stage.data, &stage.latents) {
             (Some(source), _) => Self::Real(Reader::open(job, source)?),
             (None, None) => Self::Drawn(samples()?),
-            (None, Some(space)) => Self::Latent(samples()?, Autoencoder::open(job, &space.autoencoder)?, space),
+            (None, Some(space)) => {
+                Self::Latent(samples()?, Box::new(Autoencoder::open(job, &space.autoencoder)?), space)
+            }
         })
     }
 

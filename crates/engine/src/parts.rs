@@ -110,7 +110,15 @@ pub(crate) mod tests {
     pub(crate) fn with_job(directory: &Path, work: impl FnOnce(&Job)) {
         let (stage, stop) = (Stage::Similarity(Similarity { count: 1 }), AtomicBool::new(false));
         let (inputs, progress) = (BTreeMap::new(), |_| {});
-        work(&Job { stage: &stage, inputs, directory, threads: 1, device: Device::Cpu, progress: &progress, stop: &stop });
+        work(&Job {
+            stage: &stage,
+            inputs,
+            directory,
+            threads: 1,
+            device: Device::Cpu,
+            progress: &progress,
+            stop: &stop,
+        });
     }
 
     #[test]

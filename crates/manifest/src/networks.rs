@@ -31,12 +31,7 @@ impl Networks {
     }
 
     /// Looks up everything that the scale's chains read.
-    pub(crate) fn gather(
-        &self,
-        scale: &Loaded<Scale>,
-        measures: &[Measure],
-        gather: &mut Gather<'_>,
-    ) -> ChainInputs {
+    pub(crate) fn gather(&self, scale: &Loaded<Scale>, measures: &[Measure], gather: &mut Gather<'_>) -> ChainInputs {
         let numerics = &scale.value.numerics;
         let backbone = match &scale.value.backbone.weights {
             Some(weights) => Network::shipped(weights, &scale.node.place_of("backbone.weights.file"), gather),

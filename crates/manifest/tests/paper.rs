@@ -83,7 +83,10 @@ fn all_files_that_are_missing_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let empty = workspace(folder.path(), &[]);
     for recipe in ["paper-backbone", "paper-classes-backbone"] {
-        assert!(matches!(empty.load_recipe(recipe, &[]), Err(Error::Missing(missing)) if missing.len() == 2), "{recipe}");
+        assert!(
+            matches!(empty.load_recipe(recipe, &[]), Err(Error::Missing(missing)) if missing.len() == 2),
+            "{recipe}"
+        );
     }
 }
 

@@ -68,7 +68,8 @@ fn check(stage: &Stage, files: &Files, name: &str, part: u64) {
     let (finished, done) = execute(stage, files, stopped.path(), u64::MAX);
     assert_eq!((finished.unwrap().artifacts, done), (artifacts.clone(), [part, count]));
     for artifact in &artifacts {
-        let [ours, theirs] = [&stopped, &undisturbed].map(|folder| std::fs::read(folder.path().join(artifact)).unwrap());
+        let [ours, theirs] =
+            [&stopped, &undisturbed].map(|folder| std::fs::read(folder.path().join(artifact)).unwrap());
         assert!(ours == theirs, "{name}: other bytes");
     }
     let left = std::fs::read_dir(stopped.path()).unwrap().count();
