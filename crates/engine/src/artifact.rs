@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use data::Images;
 use manifest::method::Method;
 use manifest::stage::FeatureKind;
-use models::weights::{self, Tensor, Weights};
+use models::weights::{self, Weights};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::job::{EngineError, Job};
 use crate::mapped::{Mapped, floats};
+use crate::parts::Parts;
 use crate::samples::{self, Samples};
 
 /// Embedded captions: `embeddings` f32 `[captions + 1, W]`, the null caption's last, and `captions` i64 `[images]`.
@@ -62,18 +63,23 @@ pub fn read(path: &Path, name: &str, dtype: Dtype) -> Result<(Vec<usize>, Vec<u8
     Ok((shape, file.bytes(place).to_vec()))
 }
 
-/// Writes one tensor whose bytes come in parts, of which one is in memory. The file is that of [`write`].
+/// Writes tensors whose bytes come one behind the other in parts, of which one is in memory. The file is that of [`write`],
+/// if they stand as safetensors orders them: those of longer numbers first, then by name.
 ///
 /// # Errors
-/// The disk's, with the path; the parts are not of the shape's length together; theirs, which leave no file.
+/// The disk's, with the path; the parts are not of the shapes' length together; theirs, which leave no file.
 pub fn write_parts(
     path: &Path,
-    (name, dtype, shape): (&str, Dtype, &[usize]),
+    tensors: &[(&str, Dtype, Vec<usize>)],
     parts: impl Iterator<Item = Result<Vec<u8>>>,
 ) -> Result<()> {
-    let length = shape.iter().product::<usize>() * dtype.bitsize() / 8;
-    let header = format!(r#"{{"{name}":{{"dtype":"{dtype:?}","shape":{shape:?},"data_offsets":[0,{length}]}}}}"#);
-    let header = header.replace(", ", ",");
+    let mut length = 0;
+    let entries = tensors.iter().map(|(name, dtype, shape)| {
+        let start = length;
+        length += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        format!(r#""{name}":{{"dtype":"{dtype:?}","shape":{shape:?},"data_offsets":[{start},{length}]}}"#)
+    });
+    let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(",")).replace(", ", ",");
     let padded = header.len().next_multiple_of(8);
     weights::write_atomically_with(path, |file| {
         let mut left = length;
@@ -82,7 +88,7 @@ pub fn write_parts(
         for part in parts {
             let part = part.map_err(std::io::Error::other)?;
             left =
-                left.checked_sub(part.len()).ok_or_else(|| std::io::Error::other("more bytes than the shape has"))?;
+                left.checked_sub(part.len()).ok_or_else(|| std::io::Error::other("more bytes than the shapes have"))?;
             file.write_all(&part)?;
         }
         if left == 0 { Ok(()) } else { Err(std::io::Error::other(format!("{left} bytes are missing"))) }
@@ -108,19 +114,24 @@ pub fn read_images(path: &Path) -> Result<Images> {
     samples.images(0..samples.len())
 }
 
-/// Writes features of `n` images; without spatial ones their values are empty.
+/// Writes the features that parts hold, each of them the pooled ones of its images, then the spatial ones where their width
+/// is not 0. One part is in memory at a time.
 ///
 /// # Errors
-/// The disk's.
-pub fn write_features(path: &Path, n: usize, pooled: Vec<f32>, spatial: Vec<f32>) -> Result<()> {
-    let kinds = [(FeatureKind::Pooled, pooled), (FeatureKind::Spatial, spatial)];
-    let tensor = |(kind, values): (FeatureKind, Vec<f32>)| {
-        let shape = vec![n, values.len() / n.max(1)];
-        (!values.is_empty()).then(|| (tensor_name(kind).to_owned(), Tensor { shape, values }))
+/// The disk's; that of a part.
+pub(crate) fn write_features(path: &Path, parts: &Parts, widths: [usize; 2]) -> Result<()> {
+    let kinds = [FeatureKind::Pooled, FeatureKind::Spatial].into_iter().zip(widths).filter(|(_, width)| *width > 0);
+    let tensors: Vec<_> =
+        kinds.map(|(kind, width)| (tensor_name(kind), Dtype::F32, vec![parts.count, width])).collect();
+    let [pooled, spatial] = widths;
+    let columns = |from: usize, to: usize| {
+        parts.all().map(move |part| {
+            let part = part?;
+            let images = part.len() / (pooled + spatial);
+            Ok(part[from * images..to * images].to_vec())
+        })
     };
-    let tensors: Weights = kinds.into_iter().filter_map(tensor).collect();
-    weights::write(path, &tensors)?;
-    Ok(())
+    write_parts(path, &tensors, columns(0, pooled).chain(columns(pooled, pooled + spatial)))
 }
 
 fn tensor_name(kind: FeatureKind) -> &'static str {
@@ -145,21 +156,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tensor_in_parts_is_the_file_of_the_whole() {
+    fn tensors_in_parts_are_the_file_of_the_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        for (dtype, shape) in [(Dtype::U8, vec![5, 3, 2, 2]), (Dtype::F32, vec![3, 1, 1, 1]), (Dtype::F32, vec![1, 12])]
-        {
-            let bytes: Vec<u8> = (0..shape.iter().product::<usize>() * dtype.bitsize() / 8).map(|i| i as u8).collect();
-            let in_parts = |bytes: &[u8]| {
-                write_parts(&path("parts"), ("x", dtype, &shape), bytes.chunks(7).map(|part| Ok(part.to_vec())))
-            };
+        let cases = [
+            vec![("x", Dtype::U8, vec![5, 3, 2, 2])],
+            vec![("x", Dtype::F32, vec![3, 1, 1, 1])],
+            vec![("x", Dtype::F32, vec![1, 12])],
+            vec![("features", Dtype::F32, vec![3, 4]), ("spatial", Dtype::F32, vec![3, 5])],
+        ];
+        for tensors in cases {
+            let length =
+                |(_, dtype, shape): &(&str, Dtype, Vec<usize>)| shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            let mut bytes: Vec<u8> = (0..tensors.iter().map(length).sum()).map(|i| i as u8).collect();
+            let in_parts =
+                |bytes: &[u8]| write_parts(&path("parts"), &tensors, bytes.chunks(7).map(|part| Ok(part.to_vec())));
             in_parts(&bytes).unwrap();
-            write(&path("whole"), &[("x", dtype, shape.clone(), bytes.clone())]).unwrap();
+            let whole = bytes.clone();
+            let whole: Vec<_> = tensors
+                .iter()
+                .scan(0, |start, tensor| {
+                    let (name, dtype, shape) = tensor.clone();
+                    let range = *start..*start + length(tensor);
+                    *start = range.end;
+                    Some((name, dtype, shape, whole[range].to_vec()))
+                })
+                .collect();
+            write(&path("whole"), &whole).unwrap();
             assert_eq!(std::fs::read(path("parts")).unwrap(), std::fs::read(path("whole")).unwrap());
             std::fs::remove_file(path("parts")).unwrap();
-            assert!(in_parts(&bytes[1..]).is_err() && in_parts(&[&bytes[..], &[0]].concat()).is_err());
+            assert!(in_parts(&bytes[1..]).is_err());
+            bytes.push(0);
+            assert!(in_parts(&bytes).is_err());
             assert!(!path("parts").exists());
         }
+    }
+    #[test]
+    fn features_in_parts_are_rows_of_each_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FEATURES);
+        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        crate::parts::tests::with_job(folder.path(), |job| {
+            let parts = Parts { job, name: "features", unit: "images", count: 3, size: 2, bytes: 12 };
+            parts.keep(0, &bytes(&[1.0, 2.0, 3.0, 4.0, 10.0, 20.0])).unwrap();
+            parts.keep(2, &bytes(&[5.0, 6.0, 30.0])).unwrap();
+            write_features(&path, &parts, [2, 1]).unwrap();
+            assert_eq!(read_features(&path, FeatureKind::Pooled).unwrap(), (vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2));
+            assert_eq!(read_features(&path, FeatureKind::Spatial).unwrap(), (vec![10.0, 20.0, 30.0], 3, 1));
+            write_features(&path, &parts, [3, 0]).unwrap();
+            assert_eq!(read_features(&path, FeatureKind::Pooled).unwrap().2, 3);
+            assert!(read_features(&path, FeatureKind::Spatial).is_err());
+        });
     }
 }

@@ -15,18 +15,22 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::artifact;
-use crate::job::{EngineError, Finished, Job, Progress};
+use crate::job::{EngineError, Finished, Job};
+use crate::mapped::floats;
+use crate::parts::Parts;
 
-/// Captions between two looks at whether to stop.
+/// Captions of a part.
 const BATCH: usize = 64;
 /// Captions that one thread encodes at once. The embeddings do not depend on the number of threads.
 const PART: usize = 16;
 
 /// Embeds captions, each once: `embeddings` f32 `[captions + 1, W]`, the null caption's (that of the empty text) last, and
-/// `captions` i64 `[images]`, which of them each image has; empty where they are listed.
+/// `captions` i64 `[images]`, which of them each image has; empty where they are listed. Parts that are finished are kept: a
+/// killed stage goes on at the next one, to the same bits.
 ///
 /// # Errors
-/// An input is missing or not what it claims to be, an image has no caption.
+/// An input is missing or not what it claims to be, an image has no caption; [`EngineError::Interrupted`] with all finished
+/// parts kept.
 pub fn embeddings(job: &Job, stage: &stage::Embeddings) -> Result<Finished, EngineError> {
     let (captions, of_images) = match &stage.captions {
         Captions::Of(source) => distinct(captions(job, source)?),
@@ -35,32 +39,32 @@ pub fn embeddings(job: &Job, stage: &stage::Embeddings) -> Result<Finished, Engi
     let device = job.tensor_device()?;
     let encoder = Encoder::open(job, &stage.encoder, &device)?;
     let texts: Vec<&str> = captions.iter().map(String::as_str).chain([""]).collect();
-    let (mut values, mut done) = (Vec::new(), 0);
-    for batch in texts.chunks(BATCH) {
+    let width = encoder.clip.config().width;
+    let (count, bytes) = (texts.len(), width * size_of::<f32>());
+    let parts = Parts { job, name: "embeddings", unit: "captions", count, size: BATCH, bytes };
+    for range in parts.left() {
         if job.stopping() {
             return Err(EngineError::Interrupted);
         }
-        let parts = batch.par_chunks(PART).map(|part| encoder.embed(part, &device)).collect::<Result<Vec<_>>>();
-        values.extend(parts.context("cannot read the captions")?.into_iter().flatten());
-        done += batch.len() as u64;
-        (job.progress)(Progress { done, total: texts.len() as u64, unit: "captions", note: String::new() });
+        let first = range.start;
+        let vectors = texts[range].par_chunks(PART).map(|part| encoder.embed(part, &device));
+        let vectors = vectors.collect::<Result<Vec<_>>>().context("cannot read the captions")?.concat();
+        parts.keep(first, &vectors.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
     }
-    ensure_finite(&values, texts.len())?;
-    let width = values.len() / texts.len();
+    let values = parts.all().collect::<Result<Vec<_>>>()?.concat();
+    ensure_finite(&values, count)?;
     let tensors = [
-        ("embeddings", Dtype::F32, vec![texts.len(), width], values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        ("embeddings", Dtype::F32, vec![count, width], values),
         ("captions", Dtype::I64, vec![of_images.len()], of_images.iter().flat_map(|i| i.to_le_bytes()).collect()),
     ];
     artifact::write(&job.directory.join(artifact::EMBEDDINGS), &tensors)?;
+    parts.remove()?;
     let metrics = BTreeMap::from([("captions".to_owned(), captions.len() as f64)]);
     Ok(Finished { metrics, ..Finished::completed(artifact::EMBEDDINGS) })
 }
 
-fn ensure_finite(values: &[f32], captions: usize) -> Result<()> {
-    ensure!(
-        values.iter().all(|v| v.is_finite()),
-        "the embeddings of {captions} captions are not finite: other weights?"
-    );
+fn ensure_finite(values: &[u8], captions: usize) -> Result<()> {
+    ensure!(floats(values).all(f32::is_finite), "the embeddings of {captions} captions are not finite: other weights?");
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! The stage `features`: a network looks at images.
 
-use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
+use manifest::autoencoder::LatentSpace;
 use manifest::extractor::{FeatureNetwork, WeightsFrom};
 use manifest::plan::{Input, PlannedStage};
 use manifest::stage::{self, Stage};
@@ -17,7 +17,8 @@ use rayon::prelude::*;
 use crate::autoencoder::Autoencoder;
 use crate::extractor::{BATCH, PART, network, pixels};
 use crate::images::Reader;
-use crate::job::{EngineError, Finished, Job, Progress};
+use crate::job::{EngineError, Finished, Job};
+use crate::parts::Parts;
 use crate::samples::Samples;
 use crate::{artifact, autoencoder, embeddings};
 
@@ -52,6 +53,14 @@ impl Judge {
                 let network = weights::constants(&weights, DType::F32, device).and_then(|w| Inception::new(&w));
                 Ok(Self::Inception(Box::new(network.map_err(anyhow::Error::from)?)))
             }
+        }
+    }
+
+    /// Numbers of an image's pooled features, and of its spatial ones.
+    fn widths(&self) -> [usize; 2] {
+        match self {
+            Self::Cnn(network) => [network.width(), 0],
+            Self::Inception(_) => [inception::POOLED, inception::SPATIAL],
         }
     }
 
@@ -131,57 +140,86 @@ fn coloured(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Features of samples or of a dataset, `features` `[n, F]`, and Inception's `spatial` `[n, F']`. Samples in latents are
-/// decoded on the way: no more than a few images are in memory.
+/// decoded on the way: no more than a few images are in memory. Parts that are finished are kept: a killed stage goes on at
+/// the next one, to the same bits.
 ///
 /// # Errors
-/// An input is missing or of another size than the network's.
+/// An input is missing or of another size than the network's; [`EngineError::Interrupted`] with all finished parts kept.
 pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineError> {
     let device = job.tensor_device()?;
     let judge = Judge::open(job, &stage.extractor, &device)?;
-    let (mut pooled, mut spatial) = (Vec::new(), Vec::new());
-    let mut look = |first: usize, images: &Images, total: usize| -> Result<(), EngineError> {
+    let pictures = Pictures::open(job, stage)?;
+    let (widths, size) = (judge.widths(), pictures.at_once());
+    let bytes = size_of::<f32>() * widths.iter().sum::<usize>();
+    let parts = Parts { job, name: "features", unit: "images", count: pictures.len(), size, bytes };
+    pictures.each_from(parts.done(), |first, images| {
         if job.stopping() {
             return Err(EngineError::Interrupted);
         }
         let all: Vec<usize> = (0..images.len()).collect();
-        let parts = all.par_chunks(PART).map(|part| judge.see(images, part, &device));
-        for (some, more) in parts.collect::<Result<Vec<_>>>().context("cannot look at the images")? {
-            pooled.extend(some);
-            spatial.extend(more);
-        }
-        let done = (first + images.len()) as u64;
-        (job.progress)(Progress { done, total: total as u64, unit: "images", note: String::new() });
-        Ok(())
-    };
-    let count = match (&stage.data, &stage.latents) {
-        (Some(source), _) => {
-            let reader = Reader::open(job, source)?;
-            let count = reader.len();
-            reader.each(0..count, BATCH, |first, images| look(first, &images, count))?;
-            count
-        }
-        (None, None) => {
-            let samples = Samples::open(job.input("samples")?)?;
-            for range in parts(samples.len(), BATCH) {
-                look(range.start, &samples.images(range)?, samples.len())?;
-            }
-            samples.len()
-        }
-        (None, Some(space)) => {
-            let samples = Samples::open(job.input("samples")?)?;
-            let autoencoder = Autoencoder::open(job, &space.autoencoder)?;
-            for range in parts(samples.len(), PART) {
-                let latents = samples.latents(range.clone())?;
-                look(range.start, &autoencoder.decode(&latents, samples.side(), space)?, samples.len())?;
-            }
-            samples.len()
-        }
-    };
-    artifact::write_features(&job.directory.join(artifact::FEATURES), count, pooled, spatial)?;
+        let seen = all.par_chunks(PART).map(|part| judge.see(&images, part, &device));
+        let seen = seen.collect::<Result<Vec<_>>>().context("cannot look at the images")?;
+        let values = seen.iter().flat_map(|(pooled, _)| pooled).chain(seen.iter().flat_map(|(_, spatial)| spatial));
+        Ok(parts.keep(first, &values.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?)
+    })?;
+    artifact::write_features(&job.directory.join(artifact::FEATURES), &parts, widths)?;
+    parts.remove()?;
     Ok(Finished::completed(artifact::FEATURES))
 }
 
-/// `0..count` in ranges of `most`.
-fn parts(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count).step_by(most).map(move |first| first..(first + most).min(count))
+/// The images that a stage looks at.
+enum Pictures<'a> {
+    /// A dataset's.
+    Real(Reader),
+    /// Samples that are images.
+    Drawn(Samples),
+    /// Samples in latents.
+    Latent(Samples, Box<Autoencoder>, &'a LatentSpace),
+}
+
+impl<'a> Pictures<'a> {
+    fn open(job: &Job, stage: &'a stage::Features) -> Result<Self, EngineError> {
+        let samples = || -> Result<Samples, EngineError> { Ok(Samples::open(job.input("samples")?)?) };
+        Ok(match (&stage.data, &stage.latents) {
+            (Some(source), _) => Self::Real(Reader::open(job, source)?),
+            (None, None) => Self::Drawn(samples()?),
+            (None, Some(space)) => {
+                Self::Latent(samples()?, Box::new(Autoencoder::open(job, &space.autoencoder)?), space)
+            }
+        })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Real(reader) => reader.len(),
+            Self::Drawn(samples) | Self::Latent(samples, ..) => samples.len(),
+        }
+    }
+
+    /// How many of them are handed over at once: fewer where they are decoded, which takes fifty times as long as a look.
+    fn at_once(&self) -> usize {
+        match self {
+            Self::Real(_) | Self::Drawn(_) => BATCH,
+            Self::Latent(..) => PART,
+        }
+    }
+
+    /// Hands images from `first` on to `look`, with the number of the first.
+    fn each_from(
+        &self,
+        first: usize,
+        mut look: impl FnMut(usize, Images) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let (count, most) = (self.len(), self.at_once());
+        let mut ranges = (first..count).step_by(most).map(|first| first..(first + most).min(count));
+        match self {
+            // All in one go, so that photographs are decoded ahead of who looks.
+            Self::Real(reader) => reader.each(first..count, most, look),
+            Self::Drawn(samples) => ranges.try_for_each(|range| look(range.start, samples.images(range)?)),
+            Self::Latent(samples, autoencoder, space) => ranges.try_for_each(|range| {
+                let latents = samples.latents(range.clone())?;
+                look(range.start, autoencoder.decode(&latents, samples.side(), space)?)
+            }),
+        }
+    }
 }

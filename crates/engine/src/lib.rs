@@ -27,6 +27,7 @@ mod losses;
 mod mapped;
 mod measures;
 mod network;
+mod parts;
 mod process;
 mod samples;
 mod sampling;

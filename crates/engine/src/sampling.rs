@@ -1,18 +1,15 @@
 //! The stage `sample`: noise to images or latents, in batches whose finished ones survive a kill.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 use data::Images;
 use diffusion::Sampler;
 use manifest::dit::DitConfig;
 use manifest::stage;
 use random::{Draws, Stream};
 use safetensors::Dtype;
-use sha2::{Digest, Sha256};
 
-use crate::job::{EngineError, Finished, Job, Progress};
+use crate::job::{EngineError, Finished, Job};
 use crate::network::Network;
+use crate::parts::Parts;
 use crate::{artifact, process, samples};
 
 /// Images drawn at once. The images do not depend on it.
@@ -27,27 +24,15 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
     let mut network = Network::for_sampling(job, stage)?;
     let dtype = if stage.latents.is_some() { Dtype::F32 } else { Dtype::U8 };
     let bytes = elements(&stage.dit) * dtype.bitsize() / 8;
-    for first in (0..stage.count).step_by(BATCH) {
-        let count = BATCH.min(stage.count - first);
-        let file = batch_file(job.directory, first);
-        if read_batch(&file, count * bytes).is_none() {
-            let x = draw(job, stage, &sampler, &mut network, first, count)?;
-            write_batch(&file, &encoded(&stage.dit, dtype, &x))?;
-        }
-        let (done, total) = ((first + count) as u64, stage.count as u64);
-        (job.progress)(Progress { done, total, unit: "images", note: String::new() });
+    let parts = Parts { job, name: "samples", unit: "images", count: stage.count, size: BATCH, bytes };
+    for range in parts.left() {
+        let x = draw(job, stage, &sampler, &mut network, range.start, range.len())?;
+        parts.keep(range.start, &encoded(&stage.dit, dtype, &x))?;
     }
-    let (channels, side) = (stage.dit.channels, stage.dit.image_size);
-    let batches = (0..stage.count).step_by(BATCH).map(|first| {
-        let file = batch_file(job.directory, first);
-        read_batch(&file, BATCH.min(stage.count - first) * bytes)
-            .with_context(|| format!("{} is damaged: start the stage again", file.display()))
-    });
-    let shape = [stage.count, channels, side, side];
-    artifact::write_parts(&job.directory.join(artifact::SAMPLES), (samples::TENSOR, dtype, &shape), batches)?;
-    for first in (0..stage.count).step_by(BATCH) {
-        std::fs::remove_file(batch_file(job.directory, first)).context("cannot remove a finished batch")?;
-    }
+    let shape = vec![stage.count, stage.dit.channels, stage.dit.image_size, stage.dit.image_size];
+    let tensors = [(samples::TENSOR, dtype, shape)];
+    artifact::write_parts(&job.directory.join(artifact::SAMPLES), &tensors, parts.all())?;
+    parts.remove()?;
     Ok(Finished::completed(artifact::SAMPLES))
 }
 
@@ -79,23 +64,6 @@ fn encoded(dit: &DitConfig, dtype: Dtype, x: &[f32]) -> Vec<u8> {
     }
 }
 
-/// Keeps a finished batch until all are: its bytes, then their hash.
-fn write_batch(file: &Path, images: &[u8]) -> Result<()> {
-    let bytes = [images, &Sha256::digest(images)[..]].concat();
-    Ok(models::weights::write_atomically(file, &bytes)?)
-}
-
-/// A batch of `length` bytes that was kept; `None` where there is none or its hash is off, which only costs its time.
-fn read_batch(file: &Path, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = std::fs::read(file).ok()?;
-    let (images, hash) = bytes.split_at_checked(length)?;
-    if hash != &Sha256::digest(images)[..] {
-        return None;
-    }
-    bytes.truncate(length);
-    Some(bytes)
-}
-
 /// Labels of samples: the stage's class, or those of images drawn uniformly from the dataset (`captions`), or drawn
 /// uniformly from the classes, or the one label of an unconditional model.
 fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: usize) -> Vec<u32> {
@@ -112,30 +80,4 @@ fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: u
 
 fn elements(dit: &DitConfig) -> usize {
     dit.channels * dit.image_size * dit.image_size
-}
-
-fn batch_file(directory: &Path, first: usize) -> PathBuf {
-    directory.join(format!("samples-{first:06}.part"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_is_taken_back_whole_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = batch_file(folder.path(), 0);
-        let images: Vec<u8> = (0..100).collect();
-        assert_eq!(read_batch(&file, 100), None);
-        write_batch(&file, &images).unwrap();
-        assert_eq!(read_batch(&file, 100), Some(images));
-        assert_eq!(read_batch(&file, 99), None);
-        let mut bytes = std::fs::read(&file).unwrap();
-        bytes[7] ^= 1;
-        std::fs::write(&file, &bytes).unwrap();
-        assert_eq!(read_batch(&file, 100), None);
-        std::fs::write(&file, &bytes[..50]).unwrap();
-        assert_eq!(read_batch(&file, 100), None);
-    }
 }

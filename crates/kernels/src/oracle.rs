@@ -1,4 +1,5 @@
-//! Single kernels on plain slices: what the GPU's are held against. Not part of the interface.
+//! Single kernels on plain slices: what the GPU's are held against. Any numbers go in and all results come out, in buffers
+//! that each call makes; `single` measures, and so keeps numbers and buffers from call to call. Not part of the interface.
 
 use pulp::Simd;
 

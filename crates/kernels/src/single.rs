@@ -1,4 +1,5 @@
-//! Each kernel on its own, with buffers of its own: for `benches/single.rs`. Not part of the interface.
+//! Each kernel on its own, with buffers of its own: for `benches/single.rs`, whose clock sees no buffer being made, as it would
+//! with the functions of `oracle`, and needs no results. Not part of the interface.
 
 use pulp::Simd;
 

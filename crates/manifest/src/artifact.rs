@@ -140,9 +140,9 @@ impl Artifact<'_> {
         let expanded = expand(manifest, block, self.preset, &self.reach.method, self.claims, dit)?;
         let judge = networks.judge(&scale);
         let mut gather = workspace.gather();
-        let inputs = networks.gather(&scale, &mut gather);
-        gather.finish()?;
         let measures = &manifest.value.measures;
+        let inputs = networks.gather(&scale, measures, &mut gather);
+        gather.finish()?;
         let shown = block.captions(&manifest.value);
         let chains = Chains::new(&scale.value, &networks.backbone.value, judge, measures, shown, inputs)?;
         let seeds = request.seeds.clone().unwrap_or_else(|| scale.value.seeds.clone());

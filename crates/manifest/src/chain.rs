@@ -61,6 +61,8 @@ pub(crate) struct Chains<'a> {
     /// Of a backbone that is conditioned on text.
     captions: Option<EmbeddedCaptions>,
     reference: Reference,
+    /// Features that precision and recall are taken against.
+    coverage: Key,
     /// Features of the floor's images.
     floor: Option<Key>,
     stages: Stages,
@@ -72,6 +74,7 @@ pub(crate) struct ChainInputs {
     extractor: Network,
     examples: Examples,
     reference: Images,
+    coverage: Option<Images>,
     floor: Option<Images>,
     autoencoder: Inputs,
     encoder: Option<Encoder>,
@@ -101,9 +104,11 @@ impl ChainInputs {
         recipe: &Loaded<BackboneRecipe>,
         backbone: Network,
         extractor: Network,
+        measures: &[Measure],
         gather: &mut Gather<'_>,
     ) -> Self {
-        let Evaluation { reference, floor, .. } = &scale.value.evaluation;
+        let Evaluation { reference, coverage, floor, .. } = &scale.value.evaluation;
+        let coverage = coverage.as_ref().filter(|_| measures.contains(&Measure::PrecisionRecall));
         let floor = floor.as_ref().map(|floor| floor.head(scale.value.sample.count));
         let space = &recipe.value.space;
         let autoencoder = gather.autoencoder(space, &recipe.node);
@@ -114,6 +119,7 @@ impl ChainInputs {
             extractor,
             examples: Examples::new(images, space, autoencoder.clone(), flips, &scale.value.numerics),
             reference: gather.images(reference, &scale.node, "evaluation.reference"),
+            coverage: coverage.map(|images| gather.images(images, &scale.node, "evaluation.coverage")),
             floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
             autoencoder,
             encoder: (recipe.value.text.as_ref())
@@ -153,6 +159,7 @@ impl<'a> Chains<'a> {
             stages.add(Stage::Features(stage), inputs)
         };
         let features = real(inputs.reference)?;
+        let coverage = inputs.coverage.map(&mut real).transpose()?.unwrap_or(features);
         let floor = inputs.floor.map(real).transpose()?;
         let mut statistics =
             |of| stages.add(Stage::Statistics(Statistics { of }), stage_inputs([("features", features)]));
@@ -176,6 +183,7 @@ impl<'a> Chains<'a> {
             autoencoder,
             captions: captions.transpose()?,
             reference,
+            coverage,
             floor,
             stages,
         })
@@ -376,7 +384,7 @@ impl<'a> Chains<'a> {
                 }
                 Measure::PrecisionRecall => {
                     let stage = Stage::Coverage(Coverage { neighbours: NEIGHBOURS });
-                    (stage, stage_inputs([("features", features), ("reference", self.reference.features)]))
+                    (stage, stage_inputs([("features", features), ("reference", self.coverage)]))
                 }
                 Measure::InceptionScore if self.judge.network.has_classes() => {
                     let (name, extractor) = (self.judge.score.clone(), self.judge.network.clone());

@@ -4,6 +4,7 @@ use crate::chain::ChainInputs;
 use crate::extractor::{FeatureNetwork, InceptionNetwork, WeightsFrom};
 use crate::files::{Files, Loaded};
 use crate::gather::{Gather, Network, Training};
+use crate::manifest::Measure;
 use crate::problem::{Error, Problems};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe};
 use crate::scale::{Extractor, Scale};
@@ -30,7 +31,7 @@ impl Networks {
     }
 
     /// Looks up everything that the scale's chains read.
-    pub(crate) fn gather(&self, scale: &Loaded<Scale>, gather: &mut Gather<'_>) -> ChainInputs {
+    pub(crate) fn gather(&self, scale: &Loaded<Scale>, measures: &[Measure], gather: &mut Gather<'_>) -> ChainInputs {
         let numerics = &scale.value.numerics;
         let backbone = match &scale.value.backbone.weights {
             Some(weights) => Network::shipped(weights, &scale.node.place_of("backbone.weights.file"), gather),
@@ -51,7 +52,7 @@ impl Networks {
             (None, None) => Network::Formula,
             (Some(weights), _) => Network::shipped(weights, &scale.node.place_of("extractor.weights.file"), gather),
         };
-        ChainInputs::gather(scale, &self.backbone, backbone, extractor, gather)
+        ChainInputs::gather(scale, &self.backbone, backbone, extractor, measures, gather)
     }
 
     /// The extractor's network and what its numbers are called.

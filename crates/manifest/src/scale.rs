@@ -130,6 +130,10 @@ pub struct Sampling {
 pub struct Evaluation {
     /// The real images that samples are compared with.
     pub reference: Dataset,
+    /// Real images that precision and recall are taken against; the reference's if absent. Those published for ImageNet are
+    /// against 10,000 images that ADM drew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Dataset>,
     /// Real images that are not in the reference. As many as samples are drawn, from its first on, are judged like
     /// samples: the distance below which no sampler can be expected to come. `null` where there are none.
     pub floor: Option<Dataset>,

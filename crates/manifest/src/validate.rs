@@ -212,28 +212,36 @@ impl Checked<'_> {
             format!("must be at most the process's length ({timesteps}), found `{shown}`")
         });
 
-        let (reference, data) = (scale.evaluation.reference.image_size(), scale.data.image_size());
-        self.require(reference == data, "evaluation.reference.image_size", || {
-            format!("must be {data}, the side of the samples, found `{reference}`")
-        });
+        let data = scale.data.image_size();
         if let Some(extractor) = extractor {
             self.require(extractor.image_size == data, "extractor.recipe", || {
                 format!("sees images of side {}, but the samples have {data}", extractor.image_size)
             });
             self.channels("data", &scale.data, extractor.channels, "extractor");
-            self.channels("evaluation.reference", &scale.evaluation.reference, extractor.channels, "extractor");
+        }
+        self.judged("evaluation.reference", &scale.evaluation.reference, data, extractor);
+        if let Some(coverage) = &scale.evaluation.coverage {
+            self.judged("evaluation.coverage", coverage, data, extractor);
         }
         if let Some(floor) = &scale.evaluation.floor {
             self.floor(floor, scale, extractor);
         }
     }
 
-    /// Real images that are judged like samples: as large, as many, and none of the reference.
-    fn floor(&mut self, floor: &Dataset, scale: &Scale, extractor: Option<&ExtractorConfig>) {
-        let (found, side) = (floor.image_size(), scale.data.image_size());
-        self.require(found == side, "evaluation.floor.image_size", || {
+    /// Real images that the extractor looks at: as large as samples, and with as many channels as it takes.
+    fn judged(&mut self, path: &str, images: &Dataset, side: usize, extractor: Option<&ExtractorConfig>) {
+        let found = images.image_size();
+        self.require(found == side, &format!("{path}.image_size"), || {
             format!("must be {side}, the side of the samples, found `{found}`")
         });
+        if let Some(extractor) = extractor {
+            self.channels(path, images, extractor.channels, "extractor");
+        }
+    }
+
+    /// Real images that are judged like samples: as many, and none of the reference.
+    fn floor(&mut self, floor: &Dataset, scale: &Scale, extractor: Option<&ExtractorConfig>) {
+        self.judged("evaluation.floor", floor, scale.data.image_size(), extractor);
         let samples = scale.sample.count;
         match floor.count() {
             Some(count) => self.require(count >= samples, "evaluation.floor.count", || {
@@ -248,9 +256,6 @@ impl Checked<'_> {
         self.require(!judged.overlaps(&scale.evaluation.reference), "evaluation.floor.first", || {
             format!("must leave the reference out: of its first {samples} images some are in it")
         });
-        if let Some(extractor) = extractor {
-            self.channels("evaluation.floor", floor, extractor.channels, "extractor");
-        }
     }
 
     /// A method on a backbone: at least one prompt exists, at least one is kept, no more blocks have prompts than there

@@ -7,7 +7,7 @@ use manifest::dataset::{Faces, Source};
 use manifest::digest::Key;
 use manifest::plan::{Input, PlannedCell, Table};
 use manifest::stage::Stage;
-use manifest::{Error, Plan, Request, Workspace};
+use manifest::{Plan, Request, Workspace};
 use serde_json::Value;
 
 fn workspace() -> Workspace {
@@ -384,58 +384,6 @@ fn a_recipe_alone_is_the_stage_that_a_scale_plans() {
     let (table, _) = plan(&["backbone.weights=~"]);
     let recipe = workspace().load_recipe("tiny-backbone", &[]).unwrap();
     assert!(table.stage(recipe.stages[0].key).is_some());
-}
-
-#[test]
-fn the_paper_scale_names_all_files_that_are_missing_and_plans_with_them() {
-    let nowhere = tempfile::tempdir().unwrap();
-    let empty = workspace().with_data_folders(vec![nowhere.path().to_owned()]);
-    let request = Request { scale: "paper".into(), ..Request::default() };
-    let Err(Error::Missing(missing)) = empty.load_artifact("table4", &request) else { panic!("nothing is missing") };
-    let wanted: BTreeSet<_> = missing.iter().map(|missing| missing.wanted.as_str()).collect();
-    let (autoencoder, inception) =
-        ("weights/sd-vae-ft-mse.safetensors", "weights/pt_inception-2015-12-05-6726825d.pth");
-    assert_eq!(wanted, BTreeSet::from(["ffhq256", "weights/dit-b2-ffhq256.safetensors", autoencoder, inception]));
-    assert!(matches!(empty.load_recipe("paper-backbone", &[]), Err(Error::Missing(missing)) if missing.len() == 2));
-
-    // With stand-ins that have the pinned hashes, the chain has the paper's numbers.
-    for folder in ["weights", "ffhq256"] {
-        std::fs::create_dir_all(nowhere.path().join(folder)).unwrap();
-    }
-    for file in ["weights/dit-b2-ffhq256.safetensors", autoencoder, inception, "ffhq256/00000.png"] {
-        std::fs::write(nowhere.path().join(file), file).unwrap();
-    }
-    let pinned: Vec<(&str, manifest::digest::Digest)> = [
-        (autoencoder, "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"),
-        (inception, manifest::scale::PUBLISHED_INCEPTION),
-    ]
-    .map(|(file, sha256)| (file, sha256.parse().unwrap()))
-    .into();
-    let hash = move |path: &std::path::Path| match pinned.iter().find(|(file, _)| path.ends_with(file)) {
-        Some((_, sha256)) => Ok(*sha256),
-        None => manifest::digest::Digest::of_file(path),
-    };
-    let full = workspace().with_data_folders(vec![nowhere.path().to_owned()]).with_hash(Box::new(hash));
-    let plan = full.load_artifact("table4", &request).unwrap_or_else(|error| panic!("{error}"));
-    let table = &plan.tables[0];
-    let run = &table.cells[2].runs[0];
-    let inputs = |key: Key| plan.stage(key).unwrap().inputs.keys().map(String::as_str).collect::<Vec<_>>();
-    let Stage::Train(train) = &plan.stage(run.train.unwrap()).unwrap().stage else { panic!("no training") };
-    assert_eq!((train.optimisation.iterations, train.optimisation.batch), (30_000, 128));
-    assert_eq!((train.optimisation.learning_rate, train.optimisation.weight_decay), (1e-4, 0.0));
-    assert_eq!((train.dit.tokens(), train.dit.hidden, train.dit.depth, train.dit.heads), (256, 768, 12, 12));
-    assert_eq!(train.latents.as_ref().unwrap().scale_factor, 0.18215);
-    assert_eq!(inputs(run.train.unwrap()), ["backbone", "latents"]);
-    assert_eq!(inputs(run.sample), ["backbone", "trained"]);
-    assert_eq!(inputs(run.features), ["autoencoder", "extractor", "samples"]);
-    assert_eq!(inputs(run.decoded.unwrap()), ["autoencoder", "samples"]);
-    let Stage::Sample(sample) = &plan.stage(run.sample).unwrap().stage else { panic!("no sampling") };
-    assert_eq!((sample.count, sample.sampler.steps, sample.sampler.clip_x0), (50_000, 250, false));
-    let encodes: Vec<_> = plan.stages.iter().filter(|planned| planned.stage.kind() == "encode").collect();
-    let [encode] = encodes.as_slice() else { panic!("{} encodings", encodes.len()) };
-    assert_eq!(inputs(encode.key), ["autoencoder", "folder"]);
-    let Stage::Encode(encode) = &encode.stage else { panic!("no encoding") };
-    assert!(encode.horizontal_flip);
 }
 
 /// Pixels know nothing of latents: their stages have the parameters that they had.

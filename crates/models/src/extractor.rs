@@ -65,6 +65,11 @@ impl Extractor {
         Tensor::cat(&[mean.squeeze(1)?, (variance + VARIANCE_FLOOR)?.sqrt()?], D::Minus1)
     }
 
+    /// Numbers of an image's features, `F`.
+    pub fn width(&self) -> usize {
+        self.head.weight().dims()[1]
+    }
+
     /// What the features are trained for: factors or logits of labels.
     ///
     /// # Shapes

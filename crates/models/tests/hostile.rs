@@ -72,6 +72,20 @@ fn code_is_not_run_and_its_name_is_told() {
 }
 
 #[test]
+fn no_more_than_1024_foreign_classes_are_told_by_name() {
+    let classes = |count: usize| {
+        let names: String = (0..count).map(|i| format!("cm\nn{i:04}\n")).collect();
+        let list = [b"X\x01\0\0\0x](", names.as_bytes(), b"es"].concat();
+        let mut file = open(&archive(&state_dict(&good(), &list))).unwrap();
+        assert_eq!(file.read().unwrap().keys().collect::<Vec<_>>(), ["w"], "what is told changes nothing that is read");
+        file.skipped().to_vec()
+    };
+    assert_eq!(classes(1024).len(), 1024);
+    let told = classes(1100);
+    assert_eq!((told.len(), told[0].as_str(), told[1023].as_str()), (1024, "m.n0000", "m.n1023"));
+}
+
+#[test]
 fn programs_that_make_no_sense() {
     for (program, reason) in [
         (&b""[..], "it ends where 1 more bytes"),

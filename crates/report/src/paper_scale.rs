@@ -56,10 +56,10 @@ fn is_shaped(dit: &DitConfig, name: &str) -> bool {
     DitConfig::published(name, dit.classes).is_some_and(|published| shape(&published) == shape(dit))
 }
 
-/// Whether all of a folder of images is meant, and it bears the name that the paper gives its images (`FFHQ 256`:
-/// `ffhq256`, in 256 x 256).
+/// Whether all of a folder of images (or of classes) is meant, and it bears the name that the paper gives its images
+/// (`FFHQ 256`: `ffhq256`, in 256 x 256).
 fn is_called(images: &Dataset, name: &str) -> bool {
-    let Dataset::ImageFolder(folder) = images else { return false };
+    let (Dataset::ImageFolder(folder) | Dataset::ClassFolders(folder)) = images else { return false };
     let plain = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
     };

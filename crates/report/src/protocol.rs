@@ -95,6 +95,9 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
         };
         parts.insert(2, format!("latents of an autoencoder ({weights}) x {}", latents.scale_factor));
     }
+    if let Some(images) = &scale.evaluation.coverage {
+        parts.push(format!("precision and recall against {}", dataset(images)));
+    }
     if !table.overrides.is_empty() {
         let overrides: Vec<String> = table.overrides.iter().map(|text| code(text)).collect();
         parts.push(format!("**with overrides** {}", overrides.join(", ")));

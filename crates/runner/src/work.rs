@@ -5,7 +5,7 @@ use manifest::dataset::Source;
 use manifest::dit::DitConfig;
 use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
-use manifest::stage::{Captions, Stage};
+use manifest::stage::{Captions, Sample, Stage};
 use manifest::text::TextNetwork;
 
 /// The work of a stage.
@@ -25,15 +25,15 @@ const SMALL: f64 = 1e9;
 /// Images of a stage whose files alone can count them.
 const UNCOUNTED: usize = 10_000;
 
-/// Side of an image that is decoded, which the stage's parameters do not tell: the paper's.
+/// Side of an image that is decoded, where the stage that drew it is not known: the paper's.
 const DECODED: usize = 256;
 
 /// One image of 299 x 299 through Inception v3 (Szegedy et al. 2016: 5.7e9 multiply-adds).
 const INCEPTION_FORWARD: f64 = 1.14e10;
 
 impl Work {
-    /// Estimates the work of a stage. `samples` are the images of its input of that name, where they are known.
-    pub(crate) fn of(stage: &Stage, samples: Option<usize>) -> Self {
+    /// Estimates the work of a stage. `drawn` is the stage of its input `samples`, where it is known.
+    pub(crate) fn of(stage: &Stage, drawn: Option<&Sample>) -> Self {
         let iterations =
             |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
         match stage {
@@ -78,7 +78,7 @@ impl Work {
             }
             Stage::Decode(s) => {
                 let images = s.count as f64;
-                let forward = Half::Decoder.forward(&s.latents.autoencoder.shape, DECODED);
+                let forward = decoding(&s.latents, drawn);
                 Self { flops: images * forward, units: images, unit: "images" }
             }
             Stage::Features(s) => {
@@ -86,9 +86,9 @@ impl Work {
                     FeatureNetwork::Cnn(cnn) => extractor_forward(cnn),
                     FeatureNetwork::Inception(_) => INCEPTION_FORWARD,
                 };
-                let decoded = |space: &LatentSpace| Half::Decoder.forward(&space.autoencoder.shape, DECODED);
-                let forward = forward + s.latents.as_ref().map_or(0.0, decoded);
-                let count = s.data.as_ref().map_or(samples, Source::count).unwrap_or(UNCOUNTED);
+                let forward = forward + s.latents.as_ref().map_or(0.0, |space| decoding(space, drawn));
+                let drawn = drawn.map(|sample| sample.count);
+                let count = s.data.as_ref().map_or(drawn, Source::count).unwrap_or(UNCOUNTED);
                 Self { flops: SMALL + count as f64 * forward, units: 1.0, unit: "stages" }
             }
             Stage::Statistics(_)
@@ -102,12 +102,10 @@ impl Work {
     }
 }
 
-/// The images of a stage, where it is one that samples.
-pub(crate) fn samples(stage: &Stage) -> Option<usize> {
-    match stage {
-        Stage::Sample(sample) => Some(sample.count),
-        _ => None,
-    }
+/// One sample to an image, which is as large as the network's latents make it.
+fn decoding(space: &LatentSpace, drawn: Option<&Sample>) -> f64 {
+    let shape = &space.autoencoder.shape;
+    Half::Decoder.forward(shape, drawn.map_or(DECODED, |sample| sample.dit.image_size * shape.downsampling()))
 }
 
 /// One image through the trunk: per block `24 T D^2` (qkv, projection, MLP), `4 T^2 D` (attention) and `12 D^2` (modulation).

@@ -4,6 +4,7 @@ mod conditional;
 mod default_cell;
 mod inception;
 mod methods;
+mod parts;
 mod pinned;
 mod run;
 mod sampling;

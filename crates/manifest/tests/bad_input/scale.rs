@@ -66,6 +66,11 @@ fn mistakes_in_a_scale() {
             "@: `evaluation.floor.image_size` must be 8, the side of the samples, found `9`",
         ),
         (
+            "  floor: {kind: faces, image_size: 8,",
+            "  coverage: {kind: faces, image_size: «9, first: 0, count: 4}\n  floor: {kind: faces, image_size: 8,",
+            "@: `evaluation.coverage.image_size` must be 8, the side of the samples, found `9`",
+        ),
+        (
             "first: 400, count: 32",
             "first: 400, count: «15",
             "@: `evaluation.floor.count` must be at least the number of samples (16), found `15`",

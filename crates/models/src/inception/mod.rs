@@ -24,6 +24,12 @@ pub use pixels::{SIDE, normalised, resized};
 /// Channels of `mixed_6/conv` that the spatial features keep.
 const SPATIAL_CHANNELS: usize = 7;
 
+/// Numbers of an image's pooled features, [`Features::pool2048`].
+pub const POOLED: usize = 2048;
+
+/// Numbers of an image's [`Features::spatial`], at 17 x 17 places where it has [`SIDE`].
+pub const SPATIAL: usize = SPATIAL_CHANNELS * 17 * 17;
+
 /// The network.
 #[derive(Debug)]
 pub struct Inception {

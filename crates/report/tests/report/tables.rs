@@ -115,7 +115,7 @@ fn no_verdict_rests_on_a_clock() {
 #[test]
 fn cells_from_scratch_stand_beside_a_backbone_and_two_backbones_do_not() {
     let bench = Bench::new(plan_of("table6", &[0, 1], &[]));
-    let cells = ["baseline", "scratch/dit_100k", "scratch/dmp_100k"];
+    let cells = ["scratch/baseline", "scratch/dit_100k", "scratch/dmp_100k"];
     for (i, cell) in cells.into_iter().enumerate() {
         bench.measure(cell, &[2.0 + i as f64, 2.1 + i as f64]);
         for seed in [0, 1] {

@@ -6,7 +6,7 @@ use manifest::autoencoder::VaeConfig;
 use models::formula::FORMULA_SEED;
 use models::{vae, weights};
 
-use crate::repository::{Repository, files, wait};
+use crate::repository::{Repository, files};
 
 const FORMULA: &str = "\
 space:
@@ -95,23 +95,13 @@ fn encoding_that_is_killed_goes_on_at_the_next_shard_to_the_same_bits() {
     let arguments = ["run", "nano-backbone", "--set", "data.count=3000"];
     let repository = repository();
     repository.exits(0, &[&arguments[..], &["--results", "undisturbed"]].concat());
-    let shard = |number: &str| {
-        let wanted = format!("latents-{number}.safetensors");
-        files(&repository.path("results/encode")).into_iter().find(|path| path.ends_with(&wanted))
-    };
-    for (signal, number) in [("INT", "00000"), ("KILL", "00003")] {
-        let runner = repository.start(&arguments);
-        wait("a shard", || shard(number).is_some());
-        runner.signal(signal);
-        runner.finish();
-        wait("the child's end", || repository.run(&["status", "--json"]).json_lines()[0]["encode"]["running"] == 0);
-        assert!(shard("00011").is_none(), "it was too fast to be stopped");
-        repository.exits(0, &["verify"]);
-    }
+    let (first, later) = ("latents-00000.safetensors", "latents-00003.safetensors");
+    repository.interrupt(&arguments, "encode", [("INT", first), ("KILL", later)]);
+    assert!(repository.file("encode", "latents-00011.safetensors").is_none(), "it was too fast to be stopped");
     let made = |path: PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
-    let before = made(shard("00000").unwrap());
+    let before = made(repository.file("encode", first).unwrap());
     repository.exits(0, &arguments);
-    assert_eq!(made(shard("00000").unwrap()), before, "a finished shard was made again");
+    assert_eq!(made(repository.file("encode", first).unwrap()), before, "a finished shard was made again");
     let (disturbed, undisturbed) = (repository.record("results", "encode"), repository.record("undisturbed", "encode"));
     assert_eq!(disturbed["provenance"]["cost"]["resumed_attempts"], 2);
     assert_eq!(disturbed["artifacts"], undisturbed["artifacts"]);
@@ -119,6 +109,28 @@ fn encoding_that_is_killed_goes_on_at_the_next_shard_to_the_same_bits() {
         repository.record("results", "pretrain")["artifacts"],
         repository.record("undisturbed", "pretrain")["artifacts"]
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn features_that_are_killed_go_on_at_the_next_part_to_the_same_bits() {
+    let repository = repository();
+    let arguments = ["run", "nano", "--cell", "baseline", "--jobs", "1", "--set", "sample.count=4000"];
+    repository.exits(0, &[&arguments[..], &["--results", "undisturbed"]].concat());
+    let (first, later) = ("features-000000.part", "features-000320.part");
+    repository.interrupt(&arguments, "features", [("INT", first), ("KILL", later)]);
+    assert!(repository.file("features", "features-003984.part").is_none(), "it was too fast to be stopped");
+    repository.exits(0, &arguments);
+    assert!(repository.file("features", first).is_none(), "no part is left");
+    let [disturbed, undisturbed] = ["results", "undisturbed"].map(|results| repository.records(results, "features"));
+    // Those of the reference, and those of the samples, which were stopped twice.
+    let attempts = |record: &serde_json::Value| record["provenance"]["cost"]["resumed_attempts"].as_u64().unwrap();
+    assert_eq!((disturbed.len(), disturbed.iter().map(attempts).max()), (2, Some(2)));
+    for (ours, theirs) in disturbed.iter().zip(&undisturbed) {
+        assert_eq!((&ours["key"], &ours["artifacts"]), (&theirs["key"], &theirs["artifacts"]));
+    }
+    let [ours, theirs] = ["results", "undisturbed"].map(|results| repository.record(results, "metrics"));
+    assert_eq!(ours["metrics"], theirs["metrics"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bench;
+mod cost;
 mod everything;
 mod execution;
 mod files;

@@ -160,13 +160,39 @@ impl Repository {
         });
     }
 
+    /// A file of a stage of `kind`, finished or not, by its name.
+    pub(crate) fn file(&self, kind: &str, name: &str) -> Option<PathBuf> {
+        files(&self.path("results").join(kind)).into_iter().find(|path| path.ends_with(name))
+    }
+
+    /// Runs the runner and stops it with a signal as soon as a stage of `kind` has left a file: once for each signal and file.
+    pub(crate) fn interrupt(&self, arguments: &[&str], kind: &str, stops: [(&str, &str); 2]) {
+        for (signal, name) in stops {
+            let runner = self.start(arguments);
+            wait(name, || self.file(kind, name).is_some());
+            runner.signal(signal);
+            runner.finish();
+            wait("the child's end", || self.run(&["status", "--json"]).json_lines()[0][kind]["running"] == 0);
+            self.exits(0, &["verify"]);
+        }
+    }
+
     /// The record of the only finished stage of `kind`.
     pub(crate) fn record(&self, results: &str, kind: &str) -> serde_json::Value {
+        let mut records = self.records(results, kind);
+        assert_eq!(records.len(), 1, "finished stages of kind {kind}");
+        records.remove(0)
+    }
+
+    /// The records of all finished stages of `kind`, in the order of their keys.
+    pub(crate) fn records(&self, results: &str, kind: &str) -> Vec<serde_json::Value> {
         let mut records = files(&self.path(results).join(kind));
         records.retain(|path| path.ends_with("record.json") && !path.to_string_lossy().contains(".partial"));
-        assert_eq!(records.len(), 1, "finished stages of kind {kind}");
-        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&records[0]).unwrap()).unwrap();
-        json["record"].clone()
+        records.sort();
+        let read = |path: &PathBuf| -> serde_json::Value {
+            serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap()["record"].clone()
+        };
+        records.iter().map(read).collect()
     }
 }
 
