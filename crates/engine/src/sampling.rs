@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use data::Images;
 use diffusion::{Denoiser, History, Sampler};
-use manifest::dit::DitConfig;
-use manifest::stage;
+use manifest::{denoiser, stage};
 use random::{Draws, Stream};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -24,21 +23,21 @@ const BATCH: usize = 100;
 /// # Errors
 /// An input is missing or does not fit; [`EngineError::Interrupted`] with all finished batches kept.
 pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError> {
-    let sampler = process::sampler(&stage.diffusion, &stage.sampler, &stage.dit)?;
+    let sampler = process::sampler(&stage.diffusion, &stage.sampler, stage.denoiser.learn_sigma())?;
     let mut network = Network::for_sampling(job, stage)?;
     let dtype = if stage.latents.is_some() { Dtype::F32 } else { Dtype::U8 };
-    let bytes = elements(&stage.dit) * dtype.bitsize() / 8;
+    let bytes = stage.denoiser.elements() * dtype.bitsize() / 8;
     for first in (0..stage.count).step_by(BATCH) {
         let count = BATCH.min(stage.count - first);
         let file = batch_file(job.directory, first);
         if read_batch(&file, count * bytes).is_none() {
             let x = draw(job, stage, &sampler, &mut network, first, count)?;
-            write_batch(&file, &encoded(&stage.dit, dtype, &x))?;
+            write_batch(&file, &encoded(&stage.denoiser, dtype, &x))?;
         }
         let (done, total) = ((first + count) as u64, stage.count as u64);
         (job.progress)(Progress { done, total, unit: "images", note: String::new() });
     }
-    let (channels, side) = (stage.dit.channels, stage.dit.image_size);
+    let (channels, side) = (stage.denoiser.channels(), stage.denoiser.image_size());
     let batches = (0..stage.count).step_by(BATCH).map(|first| {
         let file = batch_file(job.directory, first);
         read_batch(&file, BATCH.min(stage.count - first) * bytes)
@@ -64,7 +63,7 @@ pub(crate) fn draw(
     first: usize,
     count: usize,
 ) -> Result<Vec<f32>, EngineError> {
-    let elements = elements(&stage.dit);
+    let elements = stage.denoiser.elements();
     network.set_labels(sample_labels(stage, network.captions(), first, count));
     let mut x = vec![0.0; count * elements];
     Draws::new(stage.seed, Stream::InitialNoise, 0).fill_normal((first * elements) as u64, &mut x);
@@ -84,9 +83,9 @@ pub(crate) fn draw(
 }
 
 /// Samples as they are kept: images in bytes, latents as they are.
-fn encoded(dit: &DitConfig, dtype: Dtype, x: &[f32]) -> Vec<u8> {
+fn encoded(denoiser: &denoiser::Denoiser, dtype: Dtype, x: &[f32]) -> Vec<u8> {
     match dtype {
-        Dtype::U8 => Images::from_normalised(dit.channels, dit.image_size, x).pixels,
+        Dtype::U8 => Images::from_normalised(denoiser.channels(), denoiser.image_size(), x).pixels,
         _ => x.iter().flat_map(|value| value.to_le_bytes()).collect(),
     }
 }
@@ -115,15 +114,11 @@ fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: u
         return vec![class; count];
     }
     let draws = Draws::new(stage.seed, Stream::SampleLabel, 0);
-    let label = |i: usize| match (captions.len(), stage.dit.classes) {
+    let label = |i: usize| match (captions.len(), stage.denoiser.classes()) {
         (images @ 1.., _) => captions[draws.below(i as u64, images as u32) as usize],
         (0, classes) => classes.map_or(0, |classes| draws.below(i as u64, classes as u32)),
     };
     (first..first + count).map(label).collect()
-}
-
-fn elements(dit: &DitConfig) -> usize {
-    dit.channels * dit.image_size * dit.image_size
 }
 
 fn batch_file(directory: &Path, first: usize) -> PathBuf {

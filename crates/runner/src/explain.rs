@@ -14,7 +14,7 @@ use crate::executor::runs_again;
 use crate::exit::Failure;
 use crate::inventory::{self, Found};
 use crate::tasks::Stages;
-use crate::work::{self, Work};
+use crate::work::{self, Samples, Work};
 
 /// A record that differs in more parameters than this is not the same cell edited.
 const MOST_DIFFERENCES: usize = 3;
@@ -238,8 +238,8 @@ impl History {
         (seconds > 0.0).then_some(flops / seconds)
     }
 
-    /// Images of the samples that a record was made from.
-    fn samples(&self, record: &Record) -> Option<usize> {
+    /// The samples that a record was made from.
+    fn samples(&self, record: &Record) -> Option<Samples> {
         let RecordedInput::Stage(key) = record.inputs.get("samples")? else { return None };
         let (_, made_of) = self.by_kind.get("sample")?.iter().find(|(_, record)| record.key == *key)?;
         work::samples(&serde_json::from_value(made_of.params.clone()).ok()?)
