@@ -274,9 +274,7 @@ impl Task<'_> {
     fn gate_draws(&self) -> Result<usize> {
         let batch = self.optimisation.batch;
         Ok(match self.denoiser {
-            Denoiser::Dit(dit) => {
-                Patch::size(self.method, dit).map_or(0, |(blocks, prompts)| blocks * batch * prompts)
-            }
+            Denoiser::Dit(dit) => Patch::size(self.method, dit).map_or(0, |(blocks, prompts)| blocks * batch * prompts),
             Denoiser::Unet(unet) => UnetPatch::noise_shape(self.method, &unet.shape, batch)?.iter().product(),
         })
     }

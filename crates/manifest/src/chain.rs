@@ -119,8 +119,7 @@ impl ChainInputs {
             reference: gather.images(reference, &scale.node, "evaluation.reference"),
             floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
             autoencoder,
-            encoder: (base.text.as_ref())
-                .map(|text| Encoder::gather(text, &base.denoiser, recipe, numerics, gather)),
+            encoder: (base.text.as_ref()).map(|text| Encoder::gather(text, &base.denoiser, recipe, numerics, gather)),
         }
     }
 }

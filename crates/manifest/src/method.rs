@@ -50,7 +50,10 @@ impl Method {
         }
         let Self::Dmp(Dmp { gate, .. }) = self else { return None };
         if gate.architecture != Architecture::Linear {
-            return Some(("gate.architecture", "must be `linear` on a UNet: its blocks have prompts of several widths"));
+            return Some((
+                "gate.architecture",
+                "must be `linear` on a UNet: its blocks have prompts of several widths",
+            ));
         }
         if !matches!(gate.selection, Selection::Soft(_)) {
             let why = "must be `soft` on a UNet: smaller maps take sums of the weights of the largest";

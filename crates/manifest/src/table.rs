@@ -36,7 +36,8 @@ pub(crate) fn plan(
     let is_default = |cell: &&ExpandedCell| cell.method == expanded.base && cell.share == 1.0;
     let default_cell = expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone());
     // The control disturbs the default cell's patch.
-    let mut control = default_cell.as_ref().and_then(|_| positive_control(&expanded.base, &expanded.cells[0].id, &chains));
+    let mut control =
+        default_cell.as_ref().and_then(|_| positive_control(&expanded.base, &expanded.cells[0].id, &chains));
     for &seed in seeds {
         for (cell, written) in cells.iter_mut().zip(&expanded.cells) {
             let run =

@@ -63,11 +63,17 @@ impl Checked<'_> {
         let attends = |&(level, _): &(usize, &usize)| level + 1 == levels || attending.get(level) == Some(&true);
         let odd = widths.iter().enumerate().filter(attends).find(|(_, width)| *width % heads != 0);
         self.require(odd.is_none(), "unet.heads", || {
-            format!("must divide the widths that attend: {} is no multiple of {heads}", odd.map_or(0, |(_, width)| *width))
+            format!(
+                "must divide the widths that attend: {} is no multiple of {heads}",
+                odd.map_or(0, |(_, width)| *width)
+            )
         });
         let divisor = 1_usize.checked_shl(levels as u32 - 1).unwrap_or(usize::MAX);
         self.require(image_size % divisor == 0, "unet.image_size", || {
-            format!("must be a multiple of {divisor}, so that {} halvings leave whole maps, found `{image_size}`", levels - 1)
+            format!(
+                "must be a multiple of {divisor}, so that {} halvings leave whole maps, found `{image_size}`",
+                levels - 1
+            )
         });
         self.require(widths[0] % 2 == 0, "unet.widths", || {
             format!("must begin with an even one (sines and cosines of the timestep), found `{}`", widths[0])
@@ -76,10 +82,13 @@ impl Checked<'_> {
 
     /// Text conditions a network that reads vectors of the encoder's width, and no other.
     fn text(&mut self, base: &Base) {
-        let (width, key) = (base.denoiser.text_width(), match &base.denoiser {
-            Denoiser::Dit(_) => "dit.text_width",
-            Denoiser::Unet(_) => "unet.context",
-        });
+        let (width, key) = (
+            base.denoiser.text_width(),
+            match &base.denoiser {
+                Denoiser::Dit(_) => "dit.text_width",
+                Denoiser::Unet(_) => "unet.context",
+            },
+        );
         let Some(text) = &base.text else {
             return self.require(width.is_none(), key, || {
                 "needs an encoder: `text: {kind: clip_formula, ...}` or `{kind: clip, ...}`".to_owned()

@@ -62,10 +62,10 @@ fn a_group_with_a_setting_is_a_table_of_its_own() {
     // A backbone that no one ships is trained first.
     assert!(matches!(table8.stages[0].stage, Stage::Pretrain(_)));
 
-    let table2 = plan("table2", "smoke");
+    let table2 = plan("table2", "tiny");
     assert_eq!(table2.tables.len(), 2);
     assert_eq!(table2.not_run.len(), 4);
-    assert!(table2.not_run.iter().all(|cell| cell.reason.starts_with("scale `smoke` has no setting `")));
+    assert!(table2.not_run.iter().all(|cell| cell.reason.starts_with("scale `tiny` has no setting `")));
     assert_eq!(table2.not_run[0].cell, "laion/baseline");
 }
 

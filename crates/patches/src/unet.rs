@@ -96,9 +96,8 @@ impl Layout {
         };
         let mut tensors: Vec<Trainable> = blocks.iter().enumerate().map(prompt).collect();
         if let Some(gate) = &self.gate {
-            let own = |name: &str, shape: &[usize]| {
-                Trainable::new(name, shape, Initial::Zero, gate.learning_rate_factor)
-            };
+            let own =
+                |name: &str, shape: &[usize]| Trainable::new(name, shape, Initial::Zero, gate.learning_rate_factor);
             let shapes = [&[*gate_outputs, *gate_inputs][..], &[*gate_outputs]];
             tensors.extend(GATE.iter().zip(shapes).map(|(name, shape)| own(name, shape)));
             tensors.extend(gate.noise.map(|noise| noise.tensor()).map(|(name, shape)| own(name, &shape)));
@@ -184,9 +183,7 @@ impl UnetPatch {
         let logits = (0..self.layout.shape.prompts.len()).map(logits).collect::<Result<Vec<_>>>()?;
         let logits = Tensor::stack(&logits, 0)?;
         match (&gate.noise, noise) {
-            (Some(learned), Some(draws)) => {
-                logits + draws.broadcast_mul(&learned.deviation(&self.tensors, t)?)?
-            }
+            (Some(learned), Some(draws)) => logits + draws.broadcast_mul(&learned.deviation(&self.tensors, t)?)?,
             _ => Ok(logits),
         }
     }

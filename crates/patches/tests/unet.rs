@@ -6,7 +6,8 @@ use diffusion::{Denoiser, Kind, MseWeight, Process, Sampler, Schedule, Spacing, 
 use goldens::Golden;
 use manifest::gate::{Architecture, BlockAwareness, Gate, GateInput, GateNoise, Selection, Soft};
 use manifest::method::{
-    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Position, PromptTuning, Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Position,
+    PromptTuning, Prompts, Zero,
 };
 use models::Unpatched;
 use models::unet::{PatchShape, Unet, UnetConfig};

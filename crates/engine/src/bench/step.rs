@@ -50,7 +50,8 @@ impl<'a> Step<'a> {
             numerics: &numerics,
         };
         let (layout, initial) = task.start(&inputs.backbone)?;
-        let objective = task.objective(&dit, &inputs.images, None, &inputs.backbone, &layout, &setting.device.tensors()?)?;
+        let objective =
+            task.objective(&dit, &inputs.images, None, &inputs.backbone, &layout, &setting.device.tensors()?)?;
         let values = layout.flatten(&initial)?;
         let adamw = AdamW::new(values.len());
         let gradient = vec![0.0; values.len()];

@@ -150,7 +150,10 @@ impl UnetTrunk {
         let Some(patch) = patch else { anyhow::bail!("this method trains nothing") };
         let t: Vec<f32> = batch.clean.t.iter().map(|&t| t as f32).collect();
         let noise = UnetPatch::noise_shape(&self.method, &self.config, t.len())?;
-        ensure!(batch.gate_noise.len() == noise.iter().product::<usize>(), "noise of another shape than the gate's {noise:?}");
+        ensure!(
+            batch.gate_noise.len() == noise.iter().product::<usize>(),
+            "noise of another shape than the gate's {noise:?}"
+        );
         let noise = match batch.gate_noise.as_slice() {
             [] => None,
             draws => Some(Tensor::from_slice(draws, &noise, &self.device)?),

@@ -9,3 +9,4 @@ mod run;
 mod sources;
 mod table4;
 mod text;
+mod unet;

@@ -12,12 +12,12 @@ mod stage;
 mod transformer;
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder, linear};
+use candle_nn::VarBuilder;
 
 use crate::Hooks;
 use crate::builder::{builder, tensors_of};
 use crate::dit::embed::timestep_features;
-use crate::layers::{Convolution, FeatureMap, GroupNorm, Window};
+use crate::layers::{Convolution, FeatureMap, GroupNorm, Linear, Window};
 use crate::weights::Tensors;
 use stage::{Down, EPS, Middle, Surroundings, Up};
 
@@ -67,8 +67,8 @@ impl Unet {
         Ok(Self {
             first: Convolution::new(config.channels, top, three, &vb.pp("conv_in"))?,
             time: [
-                linear(top, time, vb.pp("time_embedding.linear_1"))?,
-                linear(time, time, vb.pp("time_embedding.linear_2"))?,
+                Linear::read(top, time, true, &vb.pp("time_embedding.linear_1"))?,
+                Linear::read(time, time, true, &vb.pp("time_embedding.linear_2"))?,
             ],
             down: (0..levels)
                 .map(|level| Down::new(config, level, &vb.pp(format!("down_blocks.{level}"))))

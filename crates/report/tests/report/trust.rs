@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use manifest::autoencoder::{Autoencoder, AutoencoderFile, VaeConfig};
 use manifest::dataset::{Dataset, Faces, ImageFolder, Source};
-use manifest::digest::Digest;
 use manifest::denoiser::Denoiser;
+use manifest::digest::Digest;
 use manifest::dit::DitConfig;
 use manifest::method::{Finetune, Method};
 use manifest::plan::{Input, PlannedStage, Table};
