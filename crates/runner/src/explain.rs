@@ -5,6 +5,7 @@ use std::fmt;
 
 use manifest::digest::Key;
 use manifest::plan::PlannedStage;
+use manifest::stage::{Sample, Stage};
 use serde::Serialize;
 use store::{Outcome, Record, RecordedInput, Status, Store};
 
@@ -14,7 +15,7 @@ use crate::executor::runs_again;
 use crate::exit::Failure;
 use crate::inventory::{self, Found};
 use crate::tasks::Stages;
-use crate::work::{self, Samples, Work};
+use crate::work::Work;
 
 /// A record that differs in more parameters than this is not the same cell edited.
 const MOST_DIFFERENCES: usize = 3;
@@ -231,18 +232,21 @@ impl History {
             if record.provenance.cost.resumed_attempts == 0
                 && let Ok(stage) = serde_json::from_value(record.params.clone())
             {
-                flops += Work::of(&stage, self.samples(record)).flops;
+                flops += Work::of(&stage, self.drawn(record).as_ref()).flops;
                 seconds += record.provenance.cost.wall_seconds;
             }
         }
         (seconds > 0.0).then_some(flops / seconds)
     }
 
-    /// The samples that a record was made from.
-    fn samples(&self, record: &Record) -> Option<Samples> {
+    /// The stage of the samples that a record was made from.
+    fn drawn(&self, record: &Record) -> Option<Sample> {
         let RecordedInput::Stage(key) = record.inputs.get("samples")? else { return None };
         let (_, made_of) = self.by_kind.get("sample")?.iter().find(|(_, record)| record.key == *key)?;
-        work::samples(&serde_json::from_value(made_of.params.clone()).ok()?)
+        match serde_json::from_value(made_of.params.clone()).ok()? {
+            Stage::Sample(sample) => Some(sample),
+            _ => None,
+        }
     }
 }
 

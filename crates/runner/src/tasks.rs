@@ -10,7 +10,7 @@ use manifest::stage::Stage;
 use crate::device::Device;
 use crate::executor::Task;
 use crate::protocol::Order;
-use crate::work::{self, Work};
+use crate::work::Work;
 
 /// The stages of some plans, each once, inputs before those who need them.
 pub(crate) struct Stages<'a> {
@@ -60,7 +60,11 @@ impl<'a> Stages<'a> {
             Input::Stage(key) => self.stages.iter().find(|stage| stage.key == *key),
             Input::File { .. } => None,
         });
-        Work::of(&planned.stage, sampled.and_then(|stage| work::samples(&stage.stage)))
+        let drawn = sampled.and_then(|planned| match &planned.stage {
+            Stage::Sample(sample) => Some(sample),
+            _ => None,
+        });
+        Work::of(&planned.stage, drawn)
     }
 
     /// What the executor is given. `seconds` estimates how long a stage takes.

@@ -6,7 +6,7 @@ use manifest::denoiser::Denoiser;
 use manifest::dit::DitConfig;
 use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
-use manifest::stage::{Captions, Stage};
+use manifest::stage::{Captions, Sample, Stage};
 use manifest::text::TextNetwork;
 use manifest::unet::UnetConfig;
 
@@ -27,7 +27,7 @@ const SMALL: f64 = 1e9;
 /// Images of a stage whose files alone can count them.
 const UNCOUNTED: usize = 10_000;
 
-/// Side of an image whose latent is unknown: the paper's.
+/// Side of an image that is decoded, where the stage that drew it is not known: the paper's.
 const DECODED: usize = 256;
 
 /// Tokens of a caption, padding among them.
@@ -37,12 +37,8 @@ const TOKENS: f64 = 77.0;
 const INCEPTION_FORWARD: f64 = 1.14e10;
 
 impl Work {
-    /// Estimates the work of a stage. `samples` are its input of that name, where they are known.
-    pub(crate) fn of(stage: &Stage, samples: Option<Samples>) -> Self {
-        let decoded = |space: &LatentSpace| {
-            let shape = &space.autoencoder.shape;
-            Half::Decoder.forward(shape, samples.map_or(DECODED, |samples| samples.side * shape.downsampling()))
-        };
+    /// Estimates the work of a stage. `drawn` is the stage of its input `samples`, where it is known.
+    pub(crate) fn of(stage: &Stage, drawn: Option<&Sample>) -> Self {
         let iterations =
             |count: usize, flops: f64| Self { flops: count as f64 * flops, units: count as f64, unit: "iterations" };
         match stage {
@@ -87,16 +83,17 @@ impl Work {
             }
             Stage::Decode(s) => {
                 let images = s.count as f64;
-                Self { flops: images * decoded(&s.latents), units: images, unit: "images" }
+                let forward = decoding(&s.latents, drawn);
+                Self { flops: images * forward, units: images, unit: "images" }
             }
             Stage::Features(s) => {
                 let forward = match &s.extractor {
                     FeatureNetwork::Cnn(cnn) => extractor_forward(cnn),
                     FeatureNetwork::Inception(_) => INCEPTION_FORWARD,
                 };
-                let forward = forward + s.latents.as_ref().map_or(0.0, decoded);
-                let count = s.data.as_ref().map_or(samples.map(|samples| samples.count), Source::count);
-                let count = count.unwrap_or(UNCOUNTED);
+                let forward = forward + s.latents.as_ref().map_or(0.0, |space| decoding(space, drawn));
+                let drawn = drawn.map(|sample| sample.count);
+                let count = s.data.as_ref().map_or(drawn, Source::count).unwrap_or(UNCOUNTED);
                 Self { flops: SMALL + count as f64 * forward, units: 1.0, unit: "stages" }
             }
             Stage::Statistics(_)
@@ -110,20 +107,10 @@ impl Work {
     }
 }
 
-/// What a stage samples.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Samples {
-    count: usize,
-    /// Of an image, or of a latent.
-    side: usize,
-}
-
-/// The samples of a stage, where it is one that samples.
-pub(crate) fn samples(stage: &Stage) -> Option<Samples> {
-    match stage {
-        Stage::Sample(sample) => Some(Samples { count: sample.count, side: sample.denoiser.image_size() }),
-        _ => None,
-    }
+/// One sample to an image, which is as large as the network's latents make it.
+fn decoding(space: &LatentSpace, drawn: Option<&Sample>) -> f64 {
+    let shape = &space.autoencoder.shape;
+    Half::Decoder.forward(shape, drawn.map_or(DECODED, |sample| sample.denoiser.image_size() * shape.downsampling()))
 }
 
 /// One image through a denoising network.

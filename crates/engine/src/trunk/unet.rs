@@ -172,3 +172,121 @@ impl UnetTrunk {
         Ok((losses, mixture.backward_from(&d_entering)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicBool;
+
+    use diffusion::{MseWeight, Process, Schedule};
+    use manifest::method::{Add, Backbone, Depth, Dmp, Finetune, Init, Position, PromptTuning, Prompts, Zero};
+    use manifest::plan::Plan;
+    use manifest::stage::Stage;
+    use manifest::{Request, Workspace};
+    use models::formula::FORMULA_SEED;
+    use models::unet::formula_weights;
+    use patches::Initial;
+    use random::{Draws, Stream};
+    use safetensors::Dtype;
+
+    use super::*;
+    use crate::artifact;
+    use crate::batch::Batcher;
+    use crate::job::Job;
+
+    fn normals(count: usize, number: u64) -> Vec<f32> {
+        let mut values = vec![0.0; count];
+        Draws::new(7, Stream::Init, number).fill_normal(0, &mut values);
+        values
+    }
+
+    fn plan() -> Plan {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let request = Request { scale: "smoke".to_owned(), overrides: Vec::new(), seeds: Some(vec![0]) };
+        Workspace::open(root).unwrap().load_artifact("table2", &request).unwrap()
+    }
+
+    /// Along a random direction in each tensor that learns, against differences of the total loss: where all weights learn,
+    /// prompts alone, and a gate with its balancing losses; images with captions that repeat, and the null caption.
+    #[test]
+    fn gradients_are_slopes_of_the_loss() {
+        let config = UnetConfig {
+            image_size: 4,
+            channels: 2,
+            widths: vec![4, 8],
+            attending: vec![true, false],
+            depth: 1,
+            context: 6,
+            heads: 2,
+            groups: 2,
+            label_dropout: 0.1,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(artifact::EMBEDDINGS);
+        let embeddings = normals(3 * 5 * 6, 0).iter().flat_map(|v| v.to_le_bytes()).collect();
+        let tensors =
+            [("embeddings", Dtype::F32, vec![3, 5, 6], embeddings), ("captions", Dtype::I64, vec![0], vec![])];
+        artifact::write(&path, &tensors).unwrap();
+        let plan = plan();
+        let dmp: Dmp = plan
+            .stages
+            .iter()
+            .find_map(|planned| match &planned.stage {
+                Stage::Train(train) => match &train.method {
+                    Method::Dmp(dmp) if train.denoiser.dit().is_none() => Some(dmp.clone()),
+                    _ => None,
+                },
+                _ => None,
+            })
+            .unwrap();
+        let prompts = Prompts { position: Position::Add(Add {}), depth: Depth::All, init: Init::Zero(Zero {}) };
+        let methods = [
+            Method::Finetune(Finetune { backbone: Backbone::Pretrained }),
+            Method::PromptTuning(PromptTuning { prompts }),
+            Method::Dmp(dmp),
+        ];
+        let backbone = formula_weights(&config, FORMULA_SEED).unwrap();
+        let mut batch = Batcher::empty(3, 2 * 16, 0);
+        (batch.x_t, batch.clean.noise) = (normals(3 * 32, 1), normals(3 * 32, 2));
+        (batch.clean.labels, batch.clean.t) = (vec![1, 2, 1], vec![10, 400, 900]);
+        for method in methods {
+            let learns = patches::unet::trainable(&method, &config).unwrap();
+            let layout = Layout::new(learns.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone(), 1.0)));
+            let values = match learns[0].initial {
+                Initial::Backbone => layout.flatten(&backbone).unwrap(),
+                _ => normals(layout.len(), 3),
+            };
+            let (stop, progress) = (AtomicBool::new(false), |_| {});
+            let job = Job {
+                stage: &plan.stages[0].stage,
+                inputs: BTreeMap::from([("embeddings".to_owned(), path.clone())]),
+                directory: folder.path(),
+                threads: 2,
+                device: crate::Device::Cpu,
+                progress: &progress,
+                stop: &stop,
+            };
+            let captions = Sequences::open(&job, &config).unwrap();
+            let loss = TrainingLoss::new(Process::new(Schedule::ScaledLinear, 1000).unwrap(), MseWeight::Constant);
+            let device = Device::Cpu;
+            let trunk = UnetTrunk::new(&config, &method, backbone.clone(), &layout, loss, captions, &device);
+            let mut trunk = trunk.unwrap();
+            let mut gradient = vec![0.0; layout.len()];
+            trunk.gradient(&batch, &values, &mut gradient).unwrap();
+            let (mut worst, mut steepest) = (0.0_f64, 0.0_f64);
+            for slot in &layout.slots {
+                let direction = normals(slot.range.len(), 4);
+                let mut at = |step: f32| {
+                    let mut moved = values.clone();
+                    moved[slot.range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += step * d);
+                    trunk.gradient(&batch, &moved, &mut vec![0.0; layout.len()]).unwrap().total
+                };
+                let slope = (at(1e-3) - at(-1e-3)) / 2e-3;
+                let ours = gradient[slot.range.clone()].iter().zip(&direction).map(|(g, d)| f64::from(g * d));
+                worst = worst.max((ours.sum::<f64>() - slope).abs());
+                steepest = steepest.max(slope.abs());
+            }
+            assert!(steepest > 1e-2 && worst < 2e-3 * steepest.max(1.0), "{method:?}: off by {worst} of {steepest}");
+        }
+    }
+}
