@@ -16,7 +16,8 @@ use crate::mapped::{Mapped, floats};
 use crate::parts::Parts;
 use crate::samples::{self, Samples};
 
-/// Embedded captions: `embeddings` f32 `[captions + 1, W]`, the null caption's last, and `captions` i64 `[images]`.
+/// Embedded captions: `embeddings` f32 `[captions + 1, W]`, or `[captions + 1, tokens, W]`, the null caption's last, and
+/// `captions` i64 `[images]`.
 pub const EMBEDDINGS: &str = "embeddings.safetensors";
 /// Trained tensors.
 pub const WEIGHTS: &str = "weights.safetensors";
@@ -26,7 +27,7 @@ pub const SAMPLES: &str = "samples.safetensors";
 pub const FEATURES: &str = "features.safetensors";
 /// Statistics: `mean` `[F]`, `covariance` `[F, F]`, its `factor` `[k, F]` and `count` `[1]`, f64.
 pub const STATISTICS: &str = "statistics.safetensors";
-/// Gate weights: `weights` f32 `[timesteps, L', N]`, `timesteps` i64.
+/// Gate weights: `weights` f32 `[timesteps, L', N]` (of a UNet, `N` are the places of its largest map), `timesteps` i64.
 pub const ACTIVATION: &str = "activation.safetensors";
 
 /// Weights of the job's input `backbone`; none for a method that starts from scratch.

@@ -43,17 +43,33 @@ pub struct Batcher<'a> {
     dropout: Option<(u32, f64)>,
 }
 
+/// What labels a network sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels {
+    /// Their number, which is the null label too; `None` for an unconditional network.
+    pub classes: Option<usize>,
+    /// Share of labels replaced by the null label.
+    pub dropout: f64,
+}
+
+impl From<&DitConfig> for Labels {
+    fn from(dit: &DitConfig) -> Self {
+        Self { classes: dit.classes, dropout: dit.label_dropout }
+    }
+}
+
 impl<'a> Batcher<'a> {
     /// Batches of `examples` under `seed`.
-    pub fn new(examples: &'a dyn Examples, process: Process, dit: &DitConfig, flips: bool, seed: u64) -> Self {
+    pub fn new(examples: &'a dyn Examples, process: Process, labels: Labels, flips: bool, seed: u64) -> Self {
         let batches = Batches::new(examples, seed, flips, process.len() as u32);
-        let dropout = dit.classes.filter(|_| dit.label_dropout > 0.0).map(|null| (null as u32, dit.label_dropout));
-        Self { batches, process, seed, conditional: dit.classes.is_some(), dropout }
+        let Labels { classes, dropout } = labels;
+        let conditional = classes.is_some();
+        let dropout = classes.filter(|_| dropout > 0.0).map(|null| (null as u32, dropout));
+        Self { batches, process, seed, conditional, dropout }
     }
 
-    /// A batch of zeros: `size` images, `gate_draws` numbers of gate noise.
-    pub fn empty(size: usize, dit: &DitConfig, gate_draws: usize) -> TrainingBatch {
-        let elements = dit.channels * dit.image_size * dit.image_size;
+    /// A batch of zeros: `size` images of `elements` numbers, `gate_draws` numbers of gate noise.
+    pub fn empty(size: usize, elements: usize, gate_draws: usize) -> TrainingBatch {
         let clean = Batch::new(size, elements);
         TrainingBatch { clean, x_t: vec![0.0; size * elements], gate_noise: vec![0.0; gate_draws] }
     }

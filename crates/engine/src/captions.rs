@@ -1,5 +1,7 @@
 //! Embedded captions, as the stages of a text-conditional network read them: over them it is a class-conditional one.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use data::Examples;
@@ -11,6 +13,7 @@ use safetensors::Dtype;
 
 use crate::artifact;
 use crate::job::{EngineError, Job};
+use crate::mapped::Mapped;
 
 /// The artifact of a stage `embeddings`.
 pub struct Captions {
@@ -37,10 +40,7 @@ impl Captions {
             let found = format!("{}: embeddings have width {width}", path.display());
             ensure!(width == expected, "{found}, but the network reads {expected}");
             let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            let (_, bytes) = artifact::read(path, "captions", Dtype::I64)?;
-            let of_images = bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect::<Vec<_>>();
-            let beyond = of_images.iter().any(|&caption| caption as usize >= rows - 1);
-            ensure!(!beyond, "{}: an image has a caption that is not embedded", path.display());
+            let of_images = of_images(&Mapped::open(path)?, path, rows - 1)?;
             Ok(Self { embeddings: Tensor::from_vec(values, (rows, width), &Device::Cpu)?, of_images })
         };
         Ok(Some(read()?))
@@ -74,16 +74,6 @@ impl Captions {
         Ok(self.embeddings.index_select(&Tensor::new(labels, &Device::Cpu)?, 0)?)
     }
 
-    /// Examples with the captions of their images as labels.
-    ///
-    /// # Errors
-    /// They are of other images than those whose captions were embedded.
-    pub fn label<'a>(&self, examples: Box<dyn Examples + 'a>) -> Result<Box<dyn Examples + 'a>> {
-        let (ours, theirs) = (self.of_images.len(), examples.count());
-        ensure!(ours == theirs, "captions of {ours} images were embedded, but there are {theirs} images");
-        Ok(Box::new(Captioned { examples, labels: self.of_images.clone() }))
-    }
-
     /// Puts the label table over these captions in the place of the projection, in each of the weights that holds one: where
     /// everything was trained, backbone and trained weights both do.
     ///
@@ -103,6 +93,29 @@ impl Captions {
         ensure!(found, "these are not the weights of a DiT that is conditioned on text: no {}", PROJECTION[0]);
         Ok(())
     }
+}
+
+/// The caption of each image of an artifact that embeds `captions` of them.
+///
+/// # Errors
+/// The file is damaged, or an image has a caption that it does not embed.
+pub fn of_images(file: &Mapped, path: &Path, captions: usize) -> Result<Vec<u32>> {
+    let (_, place) = file.place("captions", Dtype::I64)?;
+    let numbers = file.bytes(place).as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as u32);
+    let of_images: Vec<u32> = numbers.collect();
+    let beyond = of_images.iter().any(|&caption| caption as usize >= captions);
+    ensure!(!beyond, "{}: an image has a caption that is not embedded", path.display());
+    Ok(of_images)
+}
+
+/// Examples with the captions of their images as labels.
+///
+/// # Errors
+/// They are of other images than those whose captions were embedded.
+pub fn label<'a>(examples: Box<dyn Examples + 'a>, of_images: &[u32]) -> Result<Box<dyn Examples + 'a>> {
+    let (ours, theirs) = (of_images.len(), examples.count());
+    ensure!(ours == theirs, "captions of {ours} images were embedded, but there are {theirs} images");
+    Ok(Box::new(Captioned { examples, labels: of_images.to_vec() }))
 }
 
 /// Examples whose labels are captions.

@@ -1,27 +1,34 @@
 //! Training a denoiser: the stages `pretrain` (from scratch) and `train` (a method on top of a backbone).
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use data::Examples;
 use manifest::autoencoder::LatentSpace;
 use manifest::dataset::Source;
+use manifest::denoiser::Denoiser;
+use manifest::digest::Digest;
 use manifest::dit::DitConfig;
 use manifest::method::{Backbone, Finetune, Method};
 use manifest::scale::{Diffusion, Numerics, Optimisation};
 use manifest::stage;
+use manifest::unet::UnetNetwork;
 use models::weights::{self, Weights};
+use patches::unet::UnetPatch;
 use patches::{Initial, Patch};
 
-use crate::batch::{Batcher, TrainingBatch};
-use crate::captions::Captions;
+use crate::batch::{Batcher, Labels, TrainingBatch};
+use crate::captions::{Captions, label};
 use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
 use crate::latents::Latents;
 use crate::losses::Losses;
+use crate::sequences::Sequences;
 use crate::trainables::{Layout, own_slots};
 use crate::training::{Objective, Trained, train as run};
-use crate::trunk::{Setting, TrainingTrunk, captioned_trunk, fast, training_trunk};
-use crate::{artifact, process};
+use crate::trunk::{Setting, TrainingTrunk, UnetTrunk, captioned_trunk, fast, training_trunk};
+use crate::{artifact, process, unet};
 
 /// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
 ///
@@ -30,7 +37,7 @@ use crate::{artifact, process};
 pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineError> {
     let method = Method::Finetune(Finetune { backbone: Backbone::FromScratch });
     let task = Task {
-        dit: &stage.dit,
+        denoiser: &Denoiser::Dit(stage.dit.clone()),
         method: &method,
         diffusion: &stage.diffusion,
         optimisation: &stage.optimisation,
@@ -39,16 +46,17 @@ pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineEr
         numerics: &stage.numerics,
     };
     let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
-    task.run(job, examples, &models::dit::initial_weights(&stage.dit, stage.seed))
+    task.run(job, examples, models::dit::initial_weights(&stage.dit, stage.seed))
 }
 
-/// Trains a method on top of the input `backbone`, whose bytes are the same before and after, or from scratch.
+/// Trains a method on top of the input `backbone`, whose bytes are the same before and after, on weights by formula, or from
+/// scratch.
 ///
 /// # Errors
 /// Those of the data, of the backbone's file and of training.
 pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
     let task = Task {
-        dit: &stage.dit,
+        denoiser: &stage.denoiser,
         method: &stage.method,
         diffusion: &stage.diffusion,
         optimisation: &stage.optimisation,
@@ -58,19 +66,30 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
     };
     let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
     if stage.method.from_scratch() {
-        return task.run(job, examples, &models::dit::initial_weights(&stage.dit, stage.seed));
+        let dit = stage.denoiser.dit().context("a UNet is not trained from scratch")?;
+        return task.run(job, examples, models::dit::initial_weights(dit, stage.seed));
     }
-    let path = job.input("backbone")?;
-    let hash = |when: &str| -> Result<String> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {} {when} training", path.display()))?;
-        Ok(weights::sha256(&bytes))
+    // None where the weights are a formula.
+    let file = job.inputs.get("backbone");
+    let hash = |when: &str| -> Result<Option<Digest>> {
+        let cannot = |path: &PathBuf| format!("cannot read {} {when} training", path.display());
+        file.map(|path| Digest::of_file(path).with_context(|| cannot(path))).transpose()
     };
     let before = hash("before")?;
-    let backbone = weights::read_checked(path, &before).map_err(anyhow::Error::from)?;
-    weights::check(path, &backbone, &models::dit::named_shapes(&stage.dit)).map_err(anyhow::Error::from)?;
-    let finished = task.run(job, examples, &backbone)?;
-    let unchanged = hash("after")? == before;
-    ensure_unchanged(unchanged, path)?;
+    let backbone = match &stage.denoiser {
+        Denoiser::Dit(dit) => {
+            let path = job.input("backbone")?;
+            let expected = before.map(|hash| hash.to_string()).unwrap_or_default();
+            let backbone = weights::read_checked(path, &expected).map_err(anyhow::Error::from)?;
+            weights::check(path, &backbone, &models::dit::named_shapes(dit)).map_err(anyhow::Error::from)?;
+            backbone
+        }
+        Denoiser::Unet(unet) => unet::weights(job, unet)?,
+    };
+    let finished = task.run(job, examples, backbone)?;
+    if let Some(path) = file {
+        ensure_unchanged(hash("after")? == before, path)?;
+    }
     Ok(finished)
 }
 
@@ -101,7 +120,7 @@ fn ensure_unchanged(unchanged: bool, path: &std::path::Path) -> Result<()> {
 /// What both stages have in common.
 pub(crate) struct Task<'a> {
     /// The network.
-    pub(crate) dit: &'a DitConfig,
+    pub(crate) denoiser: &'a Denoiser,
     /// What learns.
     pub(crate) method: &'a Method,
     /// The diffusion process.
@@ -117,18 +136,44 @@ pub(crate) struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn run(&self, job: &Job, examples: Box<dyn Examples>, backbone: &Weights) -> Result<Finished, EngineError> {
-        let captions = Captions::open(job, self.dit)?;
-        let examples = match &captions {
-            Some(captions) => captions.label(examples)?,
-            None => examples,
-        };
-        let examples = &*examples;
-        self.fit(examples)?;
-        let (layout, initial) = self.start(backbone)?;
-        let mut objective = self.objective(examples, captions, backbone, &layout, &job.tensor_device()?)?;
+    fn run(&self, job: &Job, examples: Box<dyn Examples>, backbone: Weights) -> Result<Finished, EngineError> {
+        let device = job.tensor_device()?;
+        match self.denoiser {
+            Denoiser::Dit(dit) => {
+                let captions = Captions::open(job, dit)?;
+                let examples = match &captions {
+                    Some(captions) => label(examples, &captions.of_images)?,
+                    None => examples,
+                };
+                self.fit(&*examples)?;
+                let (layout, initial) = self.start(&backbone)?;
+                let objective = self.objective(dit, &*examples, captions, &backbone, &layout, &device)?;
+                self.learn(job, &layout, &initial, objective)
+            }
+            Denoiser::Unet(UnetNetwork { shape, .. }) => {
+                let captions = Sequences::open(job, shape)?;
+                let examples = label(examples, &captions.of_images)?;
+                self.fit(&*examples)?;
+                let (layout, initial) = self.start(&backbone)?;
+                let labels = Labels { classes: Some(captions.null() as usize), dropout: shape.label_dropout };
+                let loss = process::training_loss(self.diffusion)?;
+                let trunk = UnetTrunk::new(shape, self.method, backbone, &layout, loss, captions, &device)?;
+                let objective = self.batches(&*examples, labels, Box::new(trunk))?;
+                self.learn(job, &layout, &initial, objective)
+            }
+        }
+    }
+
+    /// Minimises `objective` from `initial` values.
+    fn learn(
+        &self,
+        job: &Job,
+        layout: &Layout,
+        initial: &Weights,
+        mut objective: DenoisingObjective<'_>,
+    ) -> Result<Finished, EngineError> {
         let half_life = self.ema_halflife_iterations;
-        match run(job, &layout, layout.flatten(&initial)?, self.optimisation, half_life, &mut objective)? {
+        match run(job, layout, layout.flatten(initial)?, self.optimisation, half_life, &mut objective)? {
             Trained::Completed(state) => {
                 let values = if half_life > 0.0 { &state.average } else { &state.values };
                 let path = job.directory.join(artifact::WEIGHTS);
@@ -141,9 +186,9 @@ impl Task<'_> {
 
     /// Examples have the network's size, and every label is one of its classes.
     fn fit(&self, examples: &dyn Examples) -> Result<()> {
-        let (found, elements) = (examples.elements(), self.dit.channels * self.dit.image_size.pow(2));
+        let (found, elements) = (examples.elements(), self.denoiser.elements());
         ensure!(found == elements, "an example has {found} numbers, but the network sees {elements}");
-        let (Some(classes), Some(labels)) = (self.dit.classes, examples.labels()) else { return Ok(()) };
+        let (Some(classes), Some(labels)) = (self.denoiser.classes(), examples.labels()) else { return Ok(()) };
         let beyond = labels.iter().position(|&label| label as usize >= classes);
         beyond.map_or(Ok(()), |i| {
             let label = labels[i];
@@ -151,21 +196,22 @@ impl Task<'_> {
         })
     }
 
-    /// The loss of this task on random batches of `examples`, whose labels are `captions` for a network conditioned on text.
+    /// The loss of a DiT on random batches of `examples`, whose labels are `captions` for a network conditioned on text.
     ///
     /// # Errors
     /// The backbone or the method does not fit the network.
     pub(crate) fn objective<'i>(
         &self,
+        dit: &DitConfig,
         examples: &'i dyn Examples,
         captions: Option<Captions>,
         backbone: &Weights,
         layout: &Layout,
         device: &Device,
     ) -> Result<DenoisingObjective<'i>> {
-        let network = captions.as_ref().map_or_else(|| self.dit.clone(), |captions| captions.network(self.dit));
+        let labels = captions.as_ref().map_or_else(|| dit.into(), |captions| (&captions.network(dit)).into());
         let setting = Setting {
-            dit: self.dit,
+            dit,
             method: self.method,
             backbone,
             layout,
@@ -176,11 +222,21 @@ impl Task<'_> {
             None => training_trunk(setting, self.numerics, device)?,
             Some(captions) => captioned_trunk(setting, captions, self.numerics, device)?,
         };
+        self.batches(examples, labels, trunk)
+    }
+
+    /// What `trunk` loses on random batches of `examples`.
+    fn batches<'i>(
+        &self,
+        examples: &'i dyn Examples,
+        labels: Labels,
+        trunk: Box<dyn TrainingTrunk>,
+    ) -> Result<DenoisingObjective<'i>> {
         let (process, flips) = (process::process(self.diffusion)?, self.optimisation.horizontal_flip);
-        let draws = self.gate_draws();
-        let empty = || Batcher::empty(self.optimisation.batch, self.dit, draws);
+        let (batch, draws) = (self.optimisation.batch, self.gate_draws()?);
+        let empty = || Batcher::empty(batch, self.denoiser.elements(), draws);
         Ok(DenoisingObjective {
-            batcher: Batcher::new(examples, process, &network, flips, self.seed),
+            batcher: Batcher::new(examples, process, labels, flips, self.seed),
             batch: empty(),
             next: (empty(), None),
             trunk,
@@ -192,22 +248,35 @@ impl Task<'_> {
     /// # Errors
     /// The method trains nothing, or the shape is unsound.
     pub(crate) fn start(&self, backbone: &Weights) -> Result<(Layout, Weights)> {
-        let tensors = patches::trainable(self.method, self.dit);
+        let tensors = match self.denoiser {
+            Denoiser::Dit(dit) => patches::trainable(self.method, dit),
+            Denoiser::Unet(unet) => patches::unet::trainable(self.method, &unet.shape)?,
+        };
         ensure!(!tensors.is_empty(), "this method trains nothing");
         let mut initial = patches::initial_weights(&tensors, backbone, self.seed);
         let backbone_learns = tensors.iter().any(|tensor| tensor.initial == Initial::Backbone);
         let mut slots = Vec::new();
         if backbone_learns {
-            initial.extend(backbone.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
-            slots = fast::full_slots(self.dit)?;
+            match self.denoiser {
+                Denoiser::Dit(dit) => {
+                    // Positions are stored, and do not learn.
+                    initial.extend(backbone.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
+                    slots = fast::full_slots(dit)?;
+                }
+                Denoiser::Unet(_) => slots.extend(tensors.iter().map(|t| (t.name.clone(), t.shape.clone(), 1.0))),
+            }
         }
         slots.extend(own_slots(tensors));
         Ok((Layout::new(slots), initial))
     }
 
     /// Draws of gate noise per iteration, `L' B N`; none where there is no patch.
-    fn gate_draws(&self) -> usize {
-        Patch::size(self.method, self.dit).map_or(0, |(blocks, prompts)| blocks * self.optimisation.batch * prompts)
+    fn gate_draws(&self) -> Result<usize> {
+        let batch = self.optimisation.batch;
+        Ok(match self.denoiser {
+            Denoiser::Dit(dit) => Patch::size(self.method, dit).map_or(0, |(blocks, prompts)| blocks * batch * prompts),
+            Denoiser::Unet(unet) => UnetPatch::noise_shape(self.method, &unet.shape, batch)?.iter().product(),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use manifest::dataset::Source;
 use manifest::plan::Input;
 use manifest::stage::{self, Captions};
-use manifest::text::{ClipFormula, TextNetwork};
+use manifest::text::{ClipFormula, TextNetwork, TextVectors};
 use models::clip::{self, ClipText, ClipTextConfig, Tokenizer};
 use models::weights::{self, WeightFile, names::Family};
 use rayon::prelude::*;
@@ -24,9 +24,9 @@ const BATCH: usize = 64;
 /// Captions that one thread encodes at once. The embeddings do not depend on the number of threads.
 const PART: usize = 16;
 
-/// Embeds captions, each once: `embeddings` f32 `[captions + 1, W]`, the null caption's (that of the empty text) last, and
-/// `captions` i64 `[images]`, which of them each image has; empty where they are listed. Parts that are finished are kept: a
-/// killed stage goes on at the next one, to the same bits.
+/// Embeds captions, each once: `embeddings` f32 `[captions + 1, W]`, or of tokens `[captions + 1, tokens, W]`, the null
+/// caption's (that of the empty text) last, and `captions` i64 `[images]`, which of them each image has; empty where they are
+/// listed. Parts that are finished are kept: a killed stage goes on at the next one, to the same bits.
 ///
 /// # Errors
 /// An input is missing or not what it claims to be, an image has no caption; [`EngineError::Interrupted`] with all finished
@@ -37,10 +37,9 @@ pub fn embeddings(job: &Job, stage: &stage::Embeddings) -> Result<Finished, Engi
         Captions::Listed(captions) => (captions.clone(), Vec::new()),
     };
     let device = job.tensor_device()?;
-    let encoder = Encoder::open(job, &stage.encoder, &device)?;
+    let encoder = Encoder::open(job, &stage.encoder, stage.of, &device)?;
     let texts: Vec<&str> = captions.iter().map(String::as_str).chain([""]).collect();
-    let width = encoder.clip.config().width;
-    let (count, bytes) = (texts.len(), width * size_of::<f32>());
+    let (count, bytes) = (texts.len(), encoder.shape(1).iter().product::<usize>() * size_of::<f32>());
     let parts = Parts { job, name: "embeddings", unit: "captions", count, size: BATCH, bytes };
     for range in parts.left() {
         if job.stopping() {
@@ -51,21 +50,17 @@ pub fn embeddings(job: &Job, stage: &stage::Embeddings) -> Result<Finished, Engi
         let vectors = vectors.collect::<Result<Vec<_>>>().context("cannot read the captions")?.concat();
         parts.keep(first, &vectors.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
     }
-    let values = parts.all().collect::<Result<Vec<_>>>()?.concat();
-    ensure_finite(&values, count)?;
-    let tensors = [
-        ("embeddings", Dtype::F32, vec![count, width], values),
-        ("captions", Dtype::I64, vec![of_images.len()], of_images.iter().flat_map(|i| i.to_le_bytes()).collect()),
-    ];
-    artifact::write(&job.directory.join(artifact::EMBEDDINGS), &tensors)?;
+    let rows = parts.all().map(|part| {
+        let part = part?;
+        ensure!(floats(&part).all(f32::is_finite), "the embeddings of {count} captions are not finite: other weights?");
+        Ok(part)
+    });
+    let indices = of_images.iter().flat_map(|i| i.to_le_bytes()).collect();
+    let tensors = [("captions", Dtype::I64, vec![of_images.len()]), ("embeddings", Dtype::F32, encoder.shape(count))];
+    artifact::write_parts(&job.directory.join(artifact::EMBEDDINGS), &tensors, std::iter::once(Ok(indices)).chain(rows))?;
     parts.remove()?;
     let metrics = BTreeMap::from([("captions".to_owned(), captions.len() as f64)]);
     Ok(Finished { metrics, ..Finished::completed(artifact::EMBEDDINGS) })
-}
-
-fn ensure_finite(values: &[u8], captions: usize) -> Result<()> {
-    ensure!(floats(values).all(f32::is_finite), "the embeddings of {captions} captions are not finite: other weights?");
-    Ok(())
 }
 
 /// The captions of a dataset's images; no image is decoded.
@@ -98,10 +93,11 @@ fn distinct(captions: Vec<String>) -> (Vec<String>, Vec<i64>) {
 struct Encoder {
     tokenizer: Tokenizer,
     clip: ClipText,
+    of: TextVectors,
 }
 
 impl Encoder {
-    fn open(job: &Job, network: &TextNetwork, device: &Device) -> Result<Self, EngineError> {
+    fn open(job: &Job, network: &TextNetwork, of: TextVectors, device: &Device) -> Result<Self, EngineError> {
         let (config, weights, tokenizer) = match network {
             TextNetwork::Clip => {
                 let weights = open_clip(job.input("encoder")?)?.read().map_err(anyhow::Error::from)?;
@@ -115,15 +111,29 @@ impl Encoder {
             }
         };
         let clip = weights::constants(&weights, DType::F32, device).and_then(|w| ClipText::new(&config, &w));
-        Ok(Self { tokenizer, clip: clip.map_err(anyhow::Error::from)? })
+        Ok(Self { tokenizer, clip: clip.map_err(anyhow::Error::from)?, of })
     }
 
-    /// Pooled embeddings, one behind the other. A caption that has more tokens than the encoder has positions is cut.
+    /// Shape of the vectors of `rows` captions.
+    fn shape(&self, rows: usize) -> Vec<usize> {
+        let config = self.clip.config();
+        match self.of {
+            TextVectors::Pooled => vec![rows, config.width],
+            TextVectors::Tokens => vec![rows, config.positions, config.width],
+        }
+    }
+
+    /// Their vectors, one behind the other. A caption that has more tokens than the encoder has positions is cut.
     fn embed(&self, captions: &[&str], device: &Device) -> Result<Vec<f32>> {
         let positions = self.clip.config().positions;
         let ids: Vec<u32> = captions.iter().flat_map(|caption| self.tokenizer.encode(caption, positions)).collect();
         let ids = Tensor::from_vec(ids, (captions.len(), positions), device)?;
-        Ok(self.clip.forward(&ids)?.pooled.flatten_all()?.to_vec1()?)
+        let said = self.clip.forward(&ids)?;
+        let vectors = match self.of {
+            TextVectors::Pooled => said.pooled,
+            TextVectors::Tokens => said.tokens,
+        };
+        Ok(vectors.flatten_all()?.to_vec1()?)
     }
 }
 

@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
 use manifest::autoencoder::LatentSpace;
+use manifest::denoiser::Denoiser;
 use manifest::extractor::{FeatureNetwork, WeightsFrom};
 use manifest::plan::{Input, PlannedStage};
-use manifest::stage::{self, Stage};
+use manifest::stage::{self, Sample, Stage, Train};
 use models::extractor::Extractor;
 use models::inception::{self, Inception};
 use models::weights;
@@ -20,7 +21,7 @@ use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
 use crate::parts::Parts;
 use crate::samples::Samples;
-use crate::{artifact, autoencoder, embeddings};
+use crate::{artifact, autoencoder, embeddings, unet};
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
 type Seen = (Vec<f32>, Vec<f32>);
@@ -121,6 +122,13 @@ pub fn inspect(planned: &PlannedStage) -> Result<()> {
         Stage::Encode(stage) => (None, Some(&stage.autoencoder)),
         Stage::Decode(stage) => (None, Some(&stage.latents.autoencoder)),
         Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),
+        Stage::Train(Train { denoiser: Denoiser::Unet(network), .. })
+        | Stage::Sample(Sample { denoiser: Denoiser::Unet(network), .. }) => {
+            return match planned.inputs.get("backbone") {
+                Some(Input::File { path, .. }) => unet::open_file(path, &network.shape).map(|_| ()),
+                _ => Ok(()),
+            };
+        }
         _ => return Ok(()),
     };
     if let (Some(FeatureNetwork::Inception(_)), Some(Input::File { path, .. })) =

@@ -31,10 +31,12 @@ mod parts;
 mod process;
 mod samples;
 mod sampling;
+mod sequences;
 pub mod size;
 mod trainables;
 mod training;
 mod trunk;
+mod unet;
 
 pub use execute::execute;
 pub use features::inspect;

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use diffusion::{Kind, MseWeight, Process, Sampler, Spacing, TrainingLoss, Variance};
-use manifest::dit::DitConfig;
 use manifest::scale;
 
 /// The forward process.
@@ -26,17 +25,17 @@ pub fn training_loss(settings: &scale::Diffusion) -> Result<TrainingLoss> {
     Ok(TrainingLoss::new(process(settings)?, MseWeight::Constant))
 }
 
-/// The reverse process.
+/// The reverse process of a network that predicts the variance too, or does not.
 ///
 /// # Errors
 /// The step count does not fit the process.
-pub fn sampler(settings: &scale::Diffusion, sampler: &scale::Sampler, dit: &DitConfig) -> Result<Sampler> {
+pub fn sampler(settings: &scale::Diffusion, sampler: &scale::Sampler, learn_sigma: bool) -> Result<Sampler> {
     let (kind, spacing) = match sampler.kind {
         scale::SamplerKind::Ddpm => (Kind::Ddpm, Spacing::Sections(vec![sampler.steps])),
         scale::SamplerKind::Ddim => (Kind::Ddim { eta: 0.0 }, Spacing::Strided(sampler.steps)),
         scale::SamplerKind::Pndm => (Kind::Pndm, Spacing::Leading(sampler.steps)),
     };
-    let variance = if dit.learn_sigma { Variance::LearnedRange } else { Variance::FixedLarge };
+    let variance = if learn_sigma { Variance::LearnedRange } else { Variance::FixedLarge };
     Ok(Sampler::new(process(settings)?.respaced(&spacing)?, kind, variance, sampler.clip_x0))
 }
 
@@ -49,18 +48,6 @@ mod tests {
     /// A plan must refuse what cannot run, and nothing else: minutes of training come before the first sample.
     #[test]
     fn what_a_plan_accepts_is_what_runs() {
-        let dit = DitConfig {
-            image_size: 4,
-            channels: 1,
-            patch: 2,
-            hidden: 4,
-            depth: 1,
-            heads: 1,
-            classes: None,
-            text_width: None,
-            label_dropout: 0.0,
-            learn_sigma: true,
-        };
         for schedule in [Schedule::Linear, Schedule::ScaledLinear, Schedule::Cosine] {
             for timesteps in 1..=60 {
                 let diffusion = Diffusion { schedule, timesteps };
@@ -76,7 +63,7 @@ mod tests {
                             guidance_channels: GuidanceChannels::All,
                         };
                         let misfit = settings.misfit(timesteps);
-                        let built = sampler(&diffusion, &settings, &dit);
+                        let built = sampler(&diffusion, &settings, true);
                         assert_eq!(built.is_ok(), misfit.is_none(), "{diffusion:?} {settings:?}: {misfit:?}");
                     }
                 }

@@ -2,8 +2,7 @@
 
 use data::Images;
 use diffusion::Sampler;
-use manifest::dit::DitConfig;
-use manifest::stage;
+use manifest::{denoiser, stage};
 use random::{Draws, Stream};
 use safetensors::Dtype;
 
@@ -20,16 +19,17 @@ const BATCH: usize = 100;
 /// # Errors
 /// An input is missing or does not fit; [`EngineError::Interrupted`] with all finished batches kept.
 pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError> {
-    let sampler = process::sampler(&stage.diffusion, &stage.sampler, &stage.dit)?;
+    let sampler = process::sampler(&stage.diffusion, &stage.sampler, stage.denoiser.learn_sigma())?;
     let mut network = Network::for_sampling(job, stage)?;
     let dtype = if stage.latents.is_some() { Dtype::F32 } else { Dtype::U8 };
-    let bytes = elements(&stage.dit) * dtype.bitsize() / 8;
+    let bytes = stage.denoiser.elements() * dtype.bitsize() / 8;
     let parts = Parts { job, name: "samples", unit: "images", count: stage.count, size: BATCH, bytes };
     for range in parts.left() {
         let x = draw(job, stage, &sampler, &mut network, range.start, range.len())?;
-        parts.keep(range.start, &encoded(&stage.dit, dtype, &x))?;
+        parts.keep(range.start, &encoded(&stage.denoiser, dtype, &x))?;
     }
-    let shape = vec![stage.count, stage.dit.channels, stage.dit.image_size, stage.dit.image_size];
+    let side = stage.denoiser.image_size();
+    let shape = vec![stage.count, stage.denoiser.channels(), side, side];
     let tensors = [(samples::TENSOR, dtype, shape)];
     artifact::write_parts(&job.directory.join(artifact::SAMPLES), &tensors, parts.all())?;
     parts.remove()?;
@@ -48,7 +48,7 @@ pub(crate) fn draw(
     first: usize,
     count: usize,
 ) -> Result<Vec<f32>, EngineError> {
-    let elements = elements(&stage.dit);
+    let elements = stage.denoiser.elements();
     network.set_labels(sample_labels(stage, network.captions(), first, count));
     let mut x = vec![0.0; count * elements];
     let going_on = |_| if job.stopping() { Err(EngineError::Interrupted) } else { Ok(()) };
@@ -57,9 +57,9 @@ pub(crate) fn draw(
 }
 
 /// Samples as they are kept: images in bytes, latents as they are.
-fn encoded(dit: &DitConfig, dtype: Dtype, x: &[f32]) -> Vec<u8> {
+fn encoded(denoiser: &denoiser::Denoiser, dtype: Dtype, x: &[f32]) -> Vec<u8> {
     match dtype {
-        Dtype::U8 => Images::from_normalised(dit.channels, dit.image_size, x).pixels,
+        Dtype::U8 => Images::from_normalised(denoiser.channels(), denoiser.image_size(), x).pixels,
         _ => x.iter().flat_map(|value| value.to_le_bytes()).collect(),
     }
 }
@@ -71,13 +71,9 @@ fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: u
         return vec![class; count];
     }
     let draws = Draws::new(stage.seed, Stream::SampleLabel, 0);
-    let label = |i: usize| match (captions.len(), stage.dit.classes) {
+    let label = |i: usize| match (captions.len(), stage.denoiser.classes()) {
         (images @ 1.., _) => captions[draws.below(i as u64, images as u32) as usize],
         (0, classes) => classes.map_or(0, |classes| draws.below(i as u64, classes as u32)),
     };
     (first..first + count).map(label).collect()
-}
-
-fn elements(dit: &DitConfig) -> usize {
-    dit.channels * dit.image_size * dit.image_size
 }

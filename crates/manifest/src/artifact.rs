@@ -136,15 +136,15 @@ impl Artifact<'_> {
             return Ok(Err(format!("scale `{}` has no setting `{setting}`", stem(&request.scale))));
         };
         let networks = Networks::load(&workspace.files, &scale)?;
-        let dit = &networks.backbone.value.dit;
-        let expanded = expand(manifest, block, self.preset, &self.reach.method, self.claims, dit)?;
+        let base = &networks.base;
+        let expanded = expand(manifest, block, self.preset, &self.reach.method, self.claims, &base.denoiser)?;
         let judge = networks.judge(&scale);
         let mut gather = workspace.gather();
         let measures = &manifest.value.measures;
         let inputs = networks.gather(&scale, measures, &mut gather);
         gather.finish()?;
         let shown = block.captions(&manifest.value);
-        let chains = Chains::new(&scale.value, &networks.backbone.value, judge, measures, shown, inputs)?;
+        let chains = Chains::new(&scale.value, base, judge, measures, shown, inputs)?;
         let seeds = request.seeds.clone().unwrap_or_else(|| scale.value.seeds.clone());
         let planned = table::plan(&expanded, chains, &seeds, scale.value.train.iterations)?;
         let groups = table::groups(block.groups(&manifest.value));
@@ -156,9 +156,9 @@ impl Artifact<'_> {
             preset: self.preset_name.to_owned(),
             method: expanded.base.clone(),
             seeds,
-            space: networks.backbone.value.space.clone(),
-            dit: dit.clone(),
-            diffusion: networks.backbone.value.diffusion.clone(),
+            space: base.space.clone(),
+            denoiser: base.denoiser.clone(),
+            diffusion: base.diffusion.clone(),
             groups,
             cells: planned.cells,
             default_cell: planned.default_cell,

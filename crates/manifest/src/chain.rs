@@ -12,13 +12,14 @@ use crate::method::Method;
 use crate::networks::Judge;
 use crate::plan::{CellRun, Input, PlannedStage, Reference};
 use crate::problem::Error;
-use crate::recipe::BackboneRecipe;
+use crate::recipe::Base;
 use crate::scale::{Evaluation, Optimisation, Scale};
 use crate::stage::{
     Activation, Coverage, Decode, Extrapolation, FeatureKind, Features, InceptionScore, Metrics, Sample, Similarity,
     Stage, Statistics, Train,
 };
 use crate::stages::{Inputs, Stages};
+use crate::tree::Node;
 
 /// Samples behind a published distance: with fewer, the distance at infinitely many says something of its own.
 const PUBLISHED_SAMPLES: usize = 50_000;
@@ -48,11 +49,12 @@ pub(crate) struct Run<'a> {
 /// Everything that the chains of a scale have in common.
 pub(crate) struct Chains<'a> {
     scale: &'a Scale,
-    backbone: &'a BackboneRecipe,
+    backbone: &'a Base,
     judge: Judge,
     measures: &'a [Measure],
     examples: Examples,
-    backbone_input: Input,
+    /// Nothing where its weights are a formula.
+    backbone_input: Option<Input>,
     /// What samples are latents of; nothing in pixels.
     latents: Option<LatentSpace>,
     /// Nothing where its weights are a formula.
@@ -101,7 +103,8 @@ impl ChainInputs {
     /// Looks up all data that a scale asks for.
     pub(crate) fn gather(
         scale: &Loaded<Scale>,
-        recipe: &Loaded<BackboneRecipe>,
+        base: &Base,
+        recipe: &Node,
         backbone: Network,
         extractor: Network,
         measures: &[Measure],
@@ -110,20 +113,19 @@ impl ChainInputs {
         let Evaluation { reference, coverage, floor, .. } = &scale.value.evaluation;
         let coverage = coverage.as_ref().filter(|_| measures.contains(&Measure::PrecisionRecall));
         let floor = floor.as_ref().map(|floor| floor.head(scale.value.sample.count));
-        let space = &recipe.value.space;
-        let autoencoder = gather.autoencoder(space, &recipe.node);
+        let (space, numerics) = (&base.space, &scale.value.numerics);
+        let autoencoder = gather.autoencoder(space, recipe);
         let images = gather.images(&scale.value.data, &scale.node, "data");
         let flips = scale.value.train.horizontal_flip;
         Self {
             backbone,
             extractor,
-            examples: Examples::new(images, space, autoencoder.clone(), flips, &scale.value.numerics),
+            examples: Examples::new(images, space, autoencoder.clone(), flips, numerics),
             reference: gather.images(reference, &scale.node, "evaluation.reference"),
             coverage: coverage.map(|images| gather.images(images, &scale.node, "evaluation.coverage")),
             floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
             autoencoder,
-            encoder: (recipe.value.text.as_ref())
-                .map(|text| Encoder::gather(text, &recipe.node, &scale.value.numerics, gather)),
+            encoder: (base.text.as_ref()).map(|text| Encoder::gather(text, &base.denoiser, recipe, numerics, gather)),
         }
     }
 }
@@ -132,7 +134,7 @@ impl<'a> Chains<'a> {
     /// Plans what all cells share. Nothing is missing any more.
     pub(crate) fn new(
         scale: &'a Scale,
-        backbone: &'a BackboneRecipe,
+        backbone: &'a Base,
         judge: Judge,
         measures: &'a [Measure],
         shown: &[String],
@@ -145,7 +147,7 @@ impl<'a> Chains<'a> {
             Network::Formula => Ok(None),
             Network::Missing => unreachable!("missing inputs are reported before"),
         };
-        let backbone_input = input(inputs.backbone)?.expect("a backbone's weights are no formula");
+        let backbone_input = input(inputs.backbone)?;
         let extractor_input = input(inputs.extractor)?;
         let mut real = |images: Images| {
             let stage = Features {
@@ -189,11 +191,16 @@ impl<'a> Chains<'a> {
         })
     }
 
+    /// A method as it is run here.
+    pub(crate) fn canonical(&self, method: &Method) -> Method {
+        method.canonical(&self.backbone.denoiser)
+    }
+
     /// What was planned: the reference, the distance of real images to it, and all stages.
     pub(crate) fn finish(mut self) -> Result<(Reference, Option<Key>, Vec<PlannedStage>), Error> {
         let floor = self.floor.map(|features| self.metrics(features)).transpose()?;
         // Where all cells start from scratch, nobody reads the backbone.
-        if let Input::Stage(key) = self.backbone_input {
+        if let Some(Input::Stage(key)) = self.backbone_input {
             self.stages.remove_unread(key);
         }
         Ok((self.reference, floor, self.stages.into_vec()))
@@ -215,7 +222,7 @@ impl<'a> Chains<'a> {
         planned.measures = self.measures(planned.sample, planned.features)?;
         planned.decoded = self.decode(planned.sample, self.scale.sample.count)?;
         for &class in run.classes {
-            let classes = self.backbone.dit.classes.unwrap_or(1) as u32;
+            let classes = self.backbone.denoiser.classes().unwrap_or(1) as u32;
             let stage = Sample { class: Some(class % classes), count: SHOWN, ..self.sampling(method, seed, 0.0) };
             let sample = self.sample(stage, train)?;
             planned.classes.push((class, self.images(sample)?));
@@ -252,11 +259,11 @@ impl<'a> Chains<'a> {
         Ok(CellRun { seed, train, sample, decoded, features, metrics, activation, measures, classes, captions })
     }
 
-    /// The backbone, unless the method starts from none, and `others`.
+    /// The backbone, unless the method starts from none or it is a formula, and `others`.
     fn backbone_and(&self, method: &Method, others: impl IntoIterator<Item = (&'static str, Key)>) -> Inputs {
         let stages = others.into_iter().map(|(name, key)| (name.to_owned(), Input::Stage(key)));
-        let backbone = (!method.from_scratch()).then(|| ("backbone".to_owned(), self.backbone_input.clone()));
-        stages.chain(backbone).collect()
+        let backbone = self.backbone_input.clone().filter(|_| !method.from_scratch());
+        stages.chain(backbone.map(|input| ("backbone".to_owned(), input))).collect()
     }
 
     /// The input of stages that read the training images' captions.
@@ -277,14 +284,14 @@ impl<'a> Chains<'a> {
             horizontal_flip: train.horizontal_flip,
         };
         let stage = Stage::Train(Train {
-            dit: self.backbone.dit.clone(),
+            denoiser: self.backbone.denoiser.clone(),
             method: run.method.clone(),
             data: self.examples.source(),
             latents: self.latents.clone(),
             diffusion: self.backbone.diffusion.clone(),
             optimisation,
             seed,
-            numerics: self.scale.numerics.clone(),
+            numerics: self.backbone.denoiser.numerics(&self.scale.numerics),
         });
         let mut inputs = self.backbone_and(run.method, self.embeddings());
         inputs.extend(self.examples.inputs(&mut self.stages)?);
@@ -293,7 +300,7 @@ impl<'a> Chains<'a> {
 
     fn sampling(&self, method: &Method, seed: u64, prompt_noise: f64) -> Sample {
         Sample {
-            dit: self.backbone.dit.clone(),
+            denoiser: self.backbone.denoiser.clone(),
             method: method.clone(),
             diffusion: self.backbone.diffusion.clone(),
             latents: self.latents.clone(),
@@ -302,7 +309,7 @@ impl<'a> Chains<'a> {
             seed: self.scale.sample.seed.wrapping_add(seed),
             prompt_noise,
             class: None,
-            numerics: self.scale.numerics.clone(),
+            numerics: self.backbone.denoiser.numerics(&self.scale.numerics),
         }
     }
 
@@ -410,11 +417,11 @@ impl<'a> Chains<'a> {
 
     fn activation(&mut self, method: &Method, train: Key) -> Result<Key, Error> {
         let stage = Stage::Activation(Activation {
-            dit: self.backbone.dit.clone(),
+            denoiser: self.backbone.denoiser.clone(),
             method: method.clone(),
             timesteps: self.scale.evaluation.activation_timesteps,
             diffusion: self.backbone.diffusion.clone(),
-            numerics: self.scale.numerics.clone(),
+            numerics: self.backbone.denoiser.numerics(&self.scale.numerics),
         });
         let inputs = self.backbone_and(method, [("trained", train)].into_iter().chain(self.embeddings()));
         self.stages.add(stage, inputs)

@@ -71,6 +71,11 @@ impl DitConfig {
         (self.image_size / self.patch).pow(2)
     }
 
+    /// Numbers of an image (or latent).
+    pub fn elements(&self) -> usize {
+        self.channels * self.image_size * self.image_size
+    }
+
     /// Channels of the output.
     pub fn out_channels(&self) -> usize {
         self.channels * if self.learn_sigma { 2 } else { 1 }

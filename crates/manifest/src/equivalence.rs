@@ -1,6 +1,7 @@
 //! Which methods, though written differently, cannot train differently: they are brought to one canonical form, so that
 //! they share one chain of stages.
 
+use crate::denoiser::Denoiser;
 use crate::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK};
 use crate::method::{Balance, Depth, Dmp, ImportanceFormula, LoadFormula, Method, Position, PromptTuning, Prompts};
 
@@ -11,20 +12,21 @@ impl Method {
     ///   no noise: its coefficient becomes 0 (Table 4(e); difference 1 in `presets/official-code.yaml`).
     /// - Attention to the letter has no weights: nothing is selected, gets noise or is balanced.
     /// - A loss with coefficient 0 has no formula.
-    /// - The gate's input `as_released` is `t_plus_c` with `add` and `t` with `prepend` (difference 4).
+    /// - The gate's input `as_released` is `t_plus_c` with `add` and `t` with `prepend` (difference 4); on a UNet, which was not
+    ///   released and has no one vector `c`, it is `t`.
     /// - Prompts in the first one of all blocks are those of `first`.
     /// - A softmax over the kept logits has a gradient of its own, so `gradient` says nothing; over all logits it is `soft`.
-    pub fn canonical(&self) -> Self {
+    pub fn canonical(&self, denoiser: &Denoiser) -> Self {
         match self {
             Self::Pretrained(_) | Self::Finetune(_) | Self::Lora(_) => self.clone(),
             Self::PromptTuning(tuning) => {
                 Self::PromptTuning(PromptTuning { prompts: canonical_prompts(&tuning.prompts) })
             }
             Self::Dmp(dmp) => {
-                let input = match (dmp.gate.input, &dmp.prompts.position) {
-                    (GateInput::AsReleased, Position::Add(_)) => GateInput::TPlusC,
-                    (GateInput::AsReleased, Position::Prepend(_)) => GateInput::T,
-                    (input, _) => input,
+                let input = match (dmp.gate.input, &dmp.prompts.position, denoiser) {
+                    (GateInput::AsReleased, Position::Add(_), Denoiser::Dit(_)) => GateInput::TPlusC,
+                    (GateInput::AsReleased, ..) => GateInput::T,
+                    (input, ..) => input,
                 };
                 let gate = Gate { input, ..dmp.gate.clone() };
                 let (gate, balance) = match gate.architecture {
@@ -93,6 +95,7 @@ fn canonical_balance(balance: &Balance, gate: &Gate) -> Balance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dit::DitConfig;
     use crate::gate::BlockAwareness;
     use crate::method::Backbone;
     use crate::method::{Add, Init, Prepend, Zero};
@@ -121,7 +124,7 @@ mod tests {
     fn canonical(change: impl Fn(&mut Dmp)) -> Method {
         let mut changed = dmp();
         change(&mut changed);
-        Method::Dmp(changed).canonical()
+        Method::Dmp(changed).canonical(&Denoiser::Dit(DitConfig::published("DiT-B/2", None).unwrap()))
     }
 
     fn top_k(keep: f64, weights: KeptWeights, gradient: SelectionGradient) -> Selection {

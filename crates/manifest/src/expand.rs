@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::block::{Block, Member};
 use crate::claim::Claim;
-use crate::dit::DitConfig;
+use crate::denoiser::Denoiser;
 use crate::files::{Loaded, typed};
 use crate::manifest::Manifest;
 use crate::method::Method;
@@ -47,7 +47,7 @@ pub(crate) fn expand(
     preset: &Loaded<Preset>,
     overrides: &[Override],
     claims: &[Claim],
-    dit: &DitConfig,
+    denoiser: &Denoiser,
 ) -> Result<Expanded, Error> {
     let mut problems = Problems::default();
     let kinds = kind_defaults(preset, &mut problems)?;
@@ -57,7 +57,7 @@ pub(crate) fn expand(
         kinds,
         overrides: overrides.iter().map(Reached::new).collect(),
         claims,
-        dit,
+        denoiser,
         problems,
     };
     let base = expander.method(None)?;
@@ -70,7 +70,7 @@ pub(crate) fn expand(
     }
     if let Block::Own { group, .. } = block
         && !block.captions(&manifest.value).is_empty()
-        && dit.text_width.is_none()
+        && denoiser.text_width().is_none()
     {
         let place = manifest.node.place_of(&format!("groups.{group}.captions"));
         let message = "`captions` has none to show: the backbone is not conditioned on text";
@@ -194,7 +194,7 @@ struct Expander<'a> {
     kinds: KindDefaults,
     overrides: Vec<Reached<'a>>,
     claims: &'a [Claim],
-    dit: &'a DitConfig,
+    denoiser: &'a Denoiser,
     problems: Problems,
 }
 
@@ -202,7 +202,7 @@ impl Expander<'_> {
     fn cell(&mut self, member: &Member<'_>) -> Result<Option<ExpandedCell>, Error> {
         let (cell, node) = (member.cell, self.manifest.descend(&member.path));
         let Some(method) = self.method(Some((&member.id, node)))? else { return Ok(None) };
-        if !cell.classes.is_empty() && self.dit.classes.is_none() {
+        if !cell.classes.is_empty() && self.denoiser.classes().is_none() {
             self.problems.add(&node.place_of("classes"), "`classes` has none to show: the backbone is unconditional");
         }
         let known = |id: &String| self.claims.iter().find(|claim| claim.id == *id).cloned();
@@ -239,7 +239,7 @@ impl Expander<'_> {
         let Some(typed) = self.problems.keep(typed::<Method>(&method, &schema::method(), "method"))? else {
             return Ok(None);
         };
-        Checked { node: &method, problems: &mut self.problems }.method(&typed, self.dit);
+        Checked { node: &method, problems: &mut self.problems }.method(&typed, self.denoiser);
         Ok(Some(typed))
     }
 

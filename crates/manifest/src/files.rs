@@ -114,6 +114,7 @@ impl Files {
         let mut checked = Checked { node: &node, problems: &mut problems };
         match &value {
             Recipe::Backbone(recipe) => checked.backbone(recipe),
+            Recipe::Unet(recipe) => checked.unet(recipe),
             Recipe::Extractor(recipe) => checked.extractor(recipe),
         }
         problems.finish(Loaded { file, node, value })

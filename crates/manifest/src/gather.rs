@@ -2,6 +2,7 @@
 
 use crate::captions::Encoder;
 use crate::dataset::{Dataset, Source};
+use crate::denoiser::Denoiser;
 use crate::digest::Key;
 use crate::lookup::Lookup;
 use crate::plan::Input;
@@ -121,7 +122,8 @@ pub(crate) struct Training {
 impl Training {
     pub(crate) fn backbone(recipe: &BackboneRecipe, node: &Node, numerics: &Numerics, gather: &mut Gather<'_>) -> Self {
         let images = gather.images(&recipe.data, node, "data");
-        let encoder = recipe.text.as_ref().map(|text| Encoder::gather(text, node, numerics, gather));
+        let denoiser = Denoiser::Dit(recipe.dit.clone());
+        let encoder = recipe.text.as_ref().map(|text| Encoder::gather(text, &denoiser, node, numerics, gather));
         let embeddings = encoder.map(|encoder| encoder.of_data(&images));
         let autoencoder = gather.autoencoder(&recipe.space, node);
         let flips = recipe.optimisation.horizontal_flip;

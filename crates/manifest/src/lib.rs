@@ -10,6 +10,7 @@ pub mod claim;
 pub mod content;
 pub mod count;
 pub mod dataset;
+pub mod denoiser;
 pub mod digest;
 pub mod dit;
 pub mod extractor;
@@ -25,6 +26,7 @@ pub mod scale;
 pub mod schema;
 pub mod stage;
 pub mod text;
+pub mod unet;
 pub mod workspace;
 
 mod artifact;

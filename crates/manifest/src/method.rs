@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::gate::Gate;
+use crate::gate::{Architecture, BlockAwareness, Gate, GateInput, Selection};
 
 /// What is trained, on top of which frozen or unfrozen weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,43 @@ impl Method {
             Self::Pretrained(_) | Self::PromptTuning(_) | Self::Lora(_) => Backbone::Pretrained,
         };
         backbone == Backbone::FromScratch
+    }
+
+    /// What has no meaning on a UNet, as our reading patches one: the path below the method, and why; `None` where all has.
+    pub fn unfit_for_unet(&self) -> Option<(&'static str, &'static str)> {
+        if self.from_scratch() {
+            return Some(("backbone", "must be `pretrained` on a UNet, which is not trained from scratch here"));
+        }
+        if matches!(self, Self::Lora(_)) {
+            return Some(("kind", "can be `lora` on a diffusion transformer only: the paper has none on a UNet"));
+        }
+        let prompts = self.prompts()?;
+        if !matches!(prompts.position, Position::Add(_)) {
+            let why = "must be `add` on a UNet: its blocks read maps, and nothing can be put in front of one";
+            return Some(("prompts.position.kind", why));
+        }
+        if prompts.depth != Depth::All {
+            return Some(("prompts.depth", "must be `all` on a UNet: the way up repeats the way down"));
+        }
+        let Self::Dmp(Dmp { gate, .. }) = self else { return None };
+        if gate.architecture != Architecture::Linear {
+            return Some((
+                "gate.architecture",
+                "must be `linear` on a UNet: its blocks have prompts of several widths",
+            ));
+        }
+        if !matches!(gate.selection, Selection::Soft(_)) {
+            let why = "must be `soft` on a UNet: smaller maps take sums of the weights of the largest";
+            return Some(("gate.selection.kind", why));
+        }
+        if gate.prompts_per_block != BlockAwareness::Distinct {
+            return Some(("gate.prompts_per_block", "must be `distinct` on a UNet"));
+        }
+        if gate.input == GateInput::TPlusC {
+            let why = "must be `t` on a UNet: a caption conditions it as a sequence, not as one vector `c`";
+            return Some(("gate.input", why));
+        }
+        None
     }
 
     /// Its prompts, where it has any.

@@ -6,13 +6,16 @@ use crate::files::{Files, Loaded};
 use crate::gather::{Gather, Network, Training};
 use crate::manifest::Measure;
 use crate::problem::{Error, Problems};
-use crate::recipe::{BackboneRecipe, ExtractorRecipe, Recipe};
+use crate::recipe::{Base, ExtractorRecipe, Recipe};
 use crate::scale::{Extractor, Scale};
 use crate::validate::Checked;
 
 /// The recipes that a scale names, checked together with it.
 pub(crate) struct Networks {
-    pub(crate) backbone: Loaded<BackboneRecipe>,
+    /// The backbone's.
+    recipe: Loaded<Recipe>,
+    /// The backbone.
+    pub(crate) base: Base,
     extractor: Option<Loaded<ExtractorRecipe>>,
 }
 
@@ -24,21 +27,21 @@ impl Networks {
             Extractor::Cnn(network) => problems.keep(extractor(files, scale, &network.recipe))?,
             Extractor::Inception(_) | Extractor::InceptionFormula(_) => None,
         };
-        let Some(backbone) = backbone else { return Err(problems.into_error()) };
+        let Some((recipe, base)) = backbone else { return Err(problems.into_error()) };
         let config = extractor.as_ref().map(|extractor| &extractor.value.extractor);
-        Checked { node: &scale.node, problems: &mut problems }.scale(&scale.value, &backbone.value, config);
-        problems.finish(Self { backbone, extractor })
+        Checked { node: &scale.node, problems: &mut problems }.scale(&scale.value, &base, config);
+        problems.finish(Self { recipe, base, extractor })
     }
 
     /// Looks up everything that the scale's chains read.
     pub(crate) fn gather(&self, scale: &Loaded<Scale>, measures: &[Measure], gather: &mut Gather<'_>) -> ChainInputs {
         let numerics = &scale.value.numerics;
-        let backbone = match &scale.value.backbone.weights {
-            Some(weights) => Network::shipped(weights, &scale.node.place_of("backbone.weights.file"), gather),
-            None => {
-                let Loaded { node, value, .. } = &self.backbone;
-                Network::Trained(Training::backbone(value, node, numerics, gather).into())
+        let backbone = match (&scale.value.backbone.weights, &self.recipe) {
+            (Some(weights), _) => Network::shipped(weights, &scale.node.place_of("backbone.weights.file"), gather),
+            (None, Loaded { node, value: Recipe::Backbone(recipe), .. }) => {
+                Network::Trained(Training::backbone(recipe, node, numerics, gather).into())
             }
+            (None, _) => Network::Formula,
         };
         let weights = match &scale.value.extractor {
             Extractor::Cnn(network) => network.weights.as_ref(),
@@ -52,7 +55,7 @@ impl Networks {
             (None, None) => Network::Formula,
             (Some(weights), _) => Network::shipped(weights, &scale.node.place_of("extractor.weights.file"), gather),
         };
-        ChainInputs::gather(scale, &self.backbone, backbone, extractor, measures, gather)
+        ChainInputs::gather(scale, &self.base, &self.recipe.node, backbone, extractor, measures, gather)
     }
 
     /// The extractor's network and what its numbers are called.
@@ -85,13 +88,20 @@ pub(crate) struct Judge {
     pub(crate) score: String,
 }
 
-fn backbone(files: &Files, scale: &Loaded<Scale>) -> Result<Loaded<BackboneRecipe>, Error> {
+/// The backbone's recipe, and what it and the scale say of it.
+fn backbone(files: &Files, scale: &Loaded<Scale>) -> Result<(Loaded<Recipe>, Base), Error> {
     let place = scale.node.place_of("backbone.recipe");
-    let Loaded { file, node, value } = files.recipe(&scale.value.backbone.recipe, &place, &[])?;
-    match value {
-        Recipe::Backbone(value) => Ok(Loaded { file, node, value }),
-        Recipe::Extractor(_) => Err(Error::at(&place, format!("`{file}` is the recipe of an extractor, no backbone"))),
-    }
+    let loaded = files.recipe(&scale.value.backbone.recipe, &place, &[])?;
+    let base = match &loaded.value {
+        Recipe::Backbone(recipe) => recipe.base(),
+        Recipe::Unet(recipe) => {
+            recipe.base(if scale.value.backbone.weights.is_some() { WeightsFrom::File } else { WeightsFrom::Formula })
+        }
+        Recipe::Extractor(_) => {
+            return Err(Error::at(&place, format!("`{}` is the recipe of an extractor, no backbone", loaded.file)));
+        }
+    };
+    Ok((loaded, base))
 }
 
 fn extractor(files: &Files, scale: &Loaded<Scale>, name: &str) -> Result<Loaded<ExtractorRecipe>, Error> {
@@ -99,6 +109,8 @@ fn extractor(files: &Files, scale: &Loaded<Scale>, name: &str) -> Result<Loaded<
     let Loaded { file, node, value } = files.recipe(name, &place, &[])?;
     match value {
         Recipe::Extractor(value) => Ok(Loaded { file, node, value }),
-        Recipe::Backbone(_) => Err(Error::at(&place, format!("`{file}` is the recipe of a backbone, no extractor"))),
+        Recipe::Backbone(_) | Recipe::Unet(_) => {
+            Err(Error::at(&place, format!("`{file}` is the recipe of a backbone, no extractor")))
+        }
     }
 }

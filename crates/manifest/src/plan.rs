@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical;
 use crate::claim::{Claim, Direction, Metric};
+use crate::denoiser::Denoiser;
 use crate::digest::{Digest, Key};
-use crate::dit::DitConfig;
 use crate::manifest::Paper;
 use crate::method::Method;
 use crate::recipe::Space;
@@ -71,7 +71,8 @@ pub struct Table {
     /// What the network sees.
     pub space: Space,
     /// The network.
-    pub dit: DitConfig,
+    #[serde(flatten)]
+    pub denoiser: Denoiser,
     /// The diffusion process.
     pub diffusion: Diffusion,
     /// Groups in order, the baseline not among them.
@@ -276,6 +277,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::dataset::{Faces, Source};
+    use crate::dit::DitConfig;
     use crate::method::{Finetune, Pretrained};
     use crate::scale::{
         DeviceKind, Dtype, Engine, GuidanceChannels, Numerics, Optimisation, Sampler, SamplerKind, Schedule,
@@ -307,7 +309,7 @@ mod tests {
 
     fn train(seed: u64, learning_rate: f64) -> Stage {
         Stage::Train(Train {
-            dit: dit(),
+            denoiser: Denoiser::Dit(dit()),
             method: Method::Finetune(Finetune::default()),
             data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
             latents: None,
@@ -342,7 +344,7 @@ mod tests {
         let trained = key(train(0, 1e-3), file("weights", "a"));
         assert_eq!(trained.to_string(), "c96261b1e58f6b354674b9d28af6e3275027f4125f8abfd163dd30c329190dae");
         let sample = Stage::Sample(Sample {
-            dit: dit(),
+            denoiser: Denoiser::Dit(dit()),
             method: Method::Pretrained(Pretrained {}),
             diffusion: diffusion(),
             latents: None,

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::autoencoder::{Autoencoder, LatentSpace};
 use crate::dataset::Dataset;
+use crate::denoiser::Denoiser;
 use crate::dit::DitConfig;
-use crate::extractor::ExtractorConfig;
+use crate::extractor::{ExtractorConfig, WeightsFrom};
 use crate::scale::{Diffusion, Numerics, Optimisation};
 use crate::text::TextEncoder;
+use crate::unet::{UnetConfig, UnetNetwork};
 
 /// `experiments/*-backbone.yaml` and `experiments/*-extractor.yaml`; its name is that of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +18,8 @@ use crate::text::TextEncoder;
 pub enum Recipe {
     /// A diffusion transformer from scratch.
     Backbone(BackboneRecipe),
+    /// A UNet that is not trained here: a scale names its weights, or they are a formula.
+    Unet(UnetRecipe),
     /// A feature extractor from scratch.
     Extractor(ExtractorRecipe),
 }
@@ -48,7 +52,60 @@ pub struct BackboneRecipe {
     pub numerics: Numerics,
 }
 
-/// What the diffusion transformer sees.
+/// A UNet that is not trained here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnetRecipe {
+    /// What it is.
+    pub title: String,
+    /// What the network sees.
+    pub space: Space,
+    /// The network.
+    pub unet: UnetConfig,
+    /// What turns captions into the sequences of vectors that the network attends to (`unet.context`).
+    pub text: Box<TextEncoder>,
+    /// The diffusion process of its training; further training and sampling use the same.
+    pub diffusion: Diffusion,
+}
+
+/// What is patched, whoever trained it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Base {
+    /// The network.
+    pub denoiser: Denoiser,
+    /// What it sees.
+    pub space: Space,
+    /// What turns captions into what conditions it.
+    pub text: Option<Box<TextEncoder>>,
+    /// The diffusion process.
+    pub diffusion: Diffusion,
+}
+
+impl BackboneRecipe {
+    /// The backbone that it describes.
+    pub fn base(&self) -> Base {
+        Base {
+            denoiser: Denoiser::Dit(self.dit.clone()),
+            space: self.space.clone(),
+            text: self.text.clone(),
+            diffusion: self.diffusion.clone(),
+        }
+    }
+}
+
+impl UnetRecipe {
+    /// The backbone that it describes, with these weights.
+    pub fn base(&self, weights: WeightsFrom) -> Base {
+        Base {
+            denoiser: Denoiser::Unet(UnetNetwork { shape: self.unet.clone(), weights }),
+            space: self.space.clone(),
+            text: Some(self.text.clone()),
+            diffusion: self.diffusion.clone(),
+        }
+    }
+}
+
+/// What a denoising network sees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Space {

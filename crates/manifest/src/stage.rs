@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::autoencoder::{AutoencoderNetwork, LatentSpace};
 use crate::dataset::Source;
+use crate::denoiser::Denoiser;
 use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, FeatureNetwork};
 use crate::method::Method;
 use crate::scale::{Diffusion, Numerics, Optimisation, Sampler};
-use crate::text::TextNetwork;
+use crate::text::{TextNetwork, TextVectors};
 
 /// One idempotent step: what it does, with every default explicit. Paths, threads and devices' numbers are not in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,11 +25,11 @@ pub enum Stage {
     /// Takes images to the moments of their latents. Inputs: the source's files, and `autoencoder` unless its weights are a
     /// formula. Artifacts: `latents.safetensors`, and the shards that it counts.
     Encode(Encode),
-    /// Trains a method on top of a backbone. Inputs: `backbone`, unless it starts from scratch. Artifact:
-    /// `weights.safetensors` (trained tensors only: backbone and patch where both learn).
+    /// Trains a method on top of a backbone. Inputs: `backbone`, unless it starts from scratch or its weights are a formula.
+    /// Artifact: `weights.safetensors` (trained tensors only: backbone and patch where both learn).
     Train(Train),
-    /// Draws samples. Inputs: `backbone`, unless the method starts from scratch, and `trained` unless it trains nothing.
-    /// Artifact: `samples.safetensors`.
+    /// Draws samples. Inputs: `backbone` as in training, and `trained` unless the method trains nothing. Artifact:
+    /// `samples.safetensors`.
     Sample(Sample),
     /// Decodes the first of some samples in latents, to be looked at. Inputs: `samples`, and `autoencoder` unless its
     /// weights are a formula. Artifact: `samples.safetensors`.
@@ -94,6 +95,9 @@ pub struct Embeddings {
     pub encoder: TextNetwork,
     /// Which captions.
     pub captions: Captions,
+    /// Which of the encoder's vectors.
+    #[serde(default, skip_serializing_if = "TextVectors::is_pooled")]
+    pub of: TextVectors,
     /// Engine, precision and device.
     pub numerics: Numerics,
 }
@@ -175,7 +179,8 @@ pub struct Decode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Train {
     /// The backbone's network.
-    pub dit: DitConfig,
+    #[serde(flatten)]
+    pub denoiser: Denoiser,
     /// What is trained.
     pub method: Method,
     /// Training images.
@@ -197,7 +202,8 @@ pub struct Train {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The backbone's network.
-    pub dit: DitConfig,
+    #[serde(flatten)]
+    pub denoiser: Denoiser,
     /// What was trained on top of it.
     pub method: Method,
     /// The diffusion process.
@@ -318,7 +324,8 @@ pub struct Similarity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Activation {
     /// The backbone's network.
-    pub dit: DitConfig,
+    #[serde(flatten)]
+    pub denoiser: Denoiser,
     /// What was trained on top of it.
     pub method: Method,
     /// Number of timesteps, evenly spaced over the process, ends included.

@@ -30,13 +30,14 @@ pub(crate) fn plan(
 ) -> Result<Planned, Error> {
     let mut cells: Vec<PlannedCell> = Vec::new();
     for cell in &expanded.cells {
-        let planned = planned(cell, &cells);
+        let planned = planned(cell, &cells, &chains);
         cells.push(planned);
     }
     let is_default = |cell: &&ExpandedCell| cell.method == expanded.base && cell.share == 1.0;
     let default_cell = expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone());
     // The control disturbs the default cell's patch.
-    let mut control = default_cell.as_ref().and_then(|_| positive_control(&expanded.base, &expanded.cells[0].id));
+    let mut control =
+        default_cell.as_ref().and_then(|_| positive_control(&expanded.base, &expanded.cells[0].id, &chains));
     for &seed in seeds {
         for (cell, written) in cells.iter_mut().zip(&expanded.cells) {
             let run =
@@ -65,8 +66,8 @@ fn after(share: f64, iterations: usize) -> usize {
     ((share * iterations as f64).round() as usize).max(1)
 }
 
-fn planned(cell: &ExpandedCell, earlier: &[PlannedCell]) -> PlannedCell {
-    let method = cell.method.canonical();
+fn planned(cell: &ExpandedCell, earlier: &[PlannedCell], chains: &Chains<'_>) -> PlannedCell {
+    let method = chains.canonical(&cell.method);
     // What is not trained is the same whenever it is looked at.
     let untrained = matches!(method, Method::Pretrained(_));
     let as_long = |other: &PlannedCell| untrained || other.share == cell.share;
@@ -89,7 +90,7 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell]) -> PlannedCell {
 }
 
 /// Noise on the prompts is known to hurt; it needs a method with prompts.
-fn positive_control(base: &Method, baseline: &str) -> Option<PlannedCell> {
+fn positive_control(base: &Method, baseline: &str, chains: &Chains<'_>) -> Option<PlannedCell> {
     base.prompts().map(|_| PlannedCell {
         // Beside the table's baseline, `baseline` or `group/baseline`.
         id: format!("{}positive_control", baseline.strip_suffix("baseline").unwrap_or_default()),
@@ -99,7 +100,7 @@ fn positive_control(base: &Method, baseline: &str) -> Option<PlannedCell> {
         further_claims: Vec::new(),
         share: 1.0,
         written: base.clone(),
-        method: base.canonical(),
+        method: chains.canonical(base),
         runs: Vec::new(),
         same_run_as: None,
         identical_by_construction: None,

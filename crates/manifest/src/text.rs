@@ -51,11 +51,29 @@ pub enum TextNetwork {
     ClipFormula(ClipFormula),
 }
 
+/// Which of an encoder's vectors condition a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextVectors {
+    /// One for a caption, that of its end token: a diffusion transformer's.
+    #[default]
+    Pooled,
+    /// One for each of its tokens, padding among them: what a UNet attends to.
+    Tokens,
+}
+
+impl TextVectors {
+    /// For `skip_serializing_if`: keys from before there were others stand.
+    pub(crate) fn is_pooled(&self) -> bool {
+        *self == Self::Pooled
+    }
+}
+
 /// Width of CLIP ViT-L/14's text embeddings.
 const VIT_L_14: usize = 768;
 
 impl TextEncoder {
-    /// Width of its embeddings.
+    /// Width of its vectors.
     pub fn width(&self) -> usize {
         match self {
             Self::Clip(_) => VIT_L_14,

@@ -3,15 +3,17 @@
 use crate::autoencoder::VaeConfig;
 use crate::claim::{Claim, Direction};
 use crate::dataset::Dataset;
+use crate::denoiser::Denoiser;
 use crate::dit::DitConfig;
-use crate::extractor::{ExtractorConfig, Target};
+use crate::extractor::{ExtractorConfig, Target, WeightsFrom};
 use crate::gate::{Gate, Selection};
 use crate::method::{Depth, Lora, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
-use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
+use crate::recipe::{BackboneRecipe, Base, ExtractorRecipe, Space, UnetRecipe};
 use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, Scale};
 use crate::text::{ClipFormula, TextEncoder};
 use crate::tree::Node;
+use crate::unet::UnetConfig;
 
 /// A checked file: notes problems at the place of a dotted path.
 pub(crate) struct Checked<'a> {
@@ -46,22 +48,60 @@ impl Checked<'_> {
         });
     }
 
-    /// Text conditions a network whose `dit.text_width` is that of the encoder, and no other.
-    fn text(&mut self, text: Option<&TextEncoder>, dit: &DitConfig) {
-        let width = dit.text_width;
-        let Some(text) = text else {
-            return self.require(width.is_none(), "dit.text_width", || {
+    /// A UNet: a switch for each width, groups and heads divide widths, halvings the image, two halves of timestep features.
+    fn shape_of_unet(&mut self, unet: &UnetConfig) {
+        let UnetConfig { widths, attending, heads, groups, image_size, .. } = unet;
+        let levels = widths.len();
+        self.require(attending.len() == levels, "unet.attending", || {
+            format!("must have a switch for each of {levels} widths, found {}", attending.len())
+        });
+        let odd = widths.iter().find(|width| *width % groups != 0);
+        self.require(odd.is_none(), "unet.groups", || {
+            format!("must divide all widths: {} is no multiple of {groups}", odd.unwrap_or(&0))
+        });
+        // The middle attends too, at the last width.
+        let attends = |&(level, _): &(usize, &usize)| level + 1 == levels || attending.get(level) == Some(&true);
+        let odd = widths.iter().enumerate().filter(attends).find(|(_, width)| *width % heads != 0);
+        self.require(odd.is_none(), "unet.heads", || {
+            format!(
+                "must divide the widths that attend: {} is no multiple of {heads}",
+                odd.map_or(0, |(_, width)| *width)
+            )
+        });
+        let divisor = 1_usize.checked_shl(levels as u32 - 1).unwrap_or(usize::MAX);
+        self.require(image_size % divisor == 0, "unet.image_size", || {
+            format!(
+                "must be a multiple of {divisor}, so that {} halvings leave whole maps, found `{image_size}`",
+                levels - 1
+            )
+        });
+        self.require(widths[0] % 2 == 0, "unet.widths", || {
+            format!("must begin with an even one (sines and cosines of the timestep), found `{}`", widths[0])
+        });
+    }
+
+    /// Text conditions a network that reads vectors of the encoder's width, and no other.
+    fn text(&mut self, base: &Base) {
+        let (width, key) = (
+            base.denoiser.text_width(),
+            match &base.denoiser {
+                Denoiser::Dit(_) => "dit.text_width",
+                Denoiser::Unet(_) => "unet.context",
+            },
+        );
+        let Some(text) = &base.text else {
+            return self.require(width.is_none(), key, || {
                 "needs an encoder: `text: {kind: clip_formula, ...}` or `{kind: clip, ...}`".to_owned()
             });
         };
         self.require(width == Some(text.width()), "text", || {
             format!(
-                "has embeddings of width {}: the network must say `dit.text_width: {0}`, found {}",
+                "has embeddings of width {0}: the network must say `{key}: {0}`, found {1}",
                 text.width(),
                 width.map_or("none".to_owned(), |width| format!("`{width}`"))
             )
         });
-        if let TextEncoder::ClipFormula(ClipFormula { width, heads, .. }) = text {
+        if let TextEncoder::ClipFormula(ClipFormula { width, heads, .. }) = &**text {
             self.require(width % heads == 0, "text.heads", || {
                 format!("must divide the width: {width} is no multiple of {heads}")
             });
@@ -91,60 +131,69 @@ impl Checked<'_> {
     }
 
     /// An autoencoder, and a network that sees its latents: whole groups of channels, and as many channels as latents have.
-    fn latents(&mut self, shape: &VaeConfig, dit: &DitConfig) {
+    fn latents(&mut self, shape: &VaeConfig, denoiser: &Denoiser) {
         let VaeConfig { latent_channels, groups, .. } = *shape;
         let odd = shape.widths.iter().find(|width| *width % groups != 0);
         self.require(odd.is_none(), "space.autoencoder.shape.groups", || {
             format!("must divide all widths: {} is no multiple of {groups}", odd.unwrap_or(&0))
         });
-        self.require(dit.channels == latent_channels, "dit.channels", || {
-            format!("must be {latent_channels}, the channels of a latent, found `{}`", dit.channels)
+        let found = denoiser.channels();
+        self.require(found == latent_channels, &format!("{}.channels", denoiser.key()), || {
+            format!("must be {latent_channels}, the channels of a latent, found `{found}`")
         });
     }
 
     pub(crate) fn backbone(&mut self, recipe: &BackboneRecipe) {
-        let BackboneRecipe { space, dit, data, optimisation, diffusion, .. } = recipe;
+        let BackboneRecipe { dit, data, optimisation, .. } = recipe;
+        let base = recipe.base();
         self.dit(dit);
-        match space {
-            Space::Pixels(_) => {}
-            Space::Latents(latents) => self.latents(latents.autoencoder.shape(), dit),
-        }
-        self.text(recipe.text.as_deref(), dit);
-        let (least, found) = (diffusion.shortest(), diffusion.timesteps);
-        self.require(found >= least, "diffusion.timesteps", || {
-            format!("must be at least {least} with this schedule, found `{found}`")
-        });
+        self.base(&base);
         self.numerics(&recipe.numerics);
         self.optimisation(optimisation);
         self.batch("optimisation.batch", optimisation.batch, data);
-        self.images("data", data, recipe);
+        self.images("data", data, &base);
+    }
+
+    pub(crate) fn unet(&mut self, recipe: &UnetRecipe) {
+        self.shape_of_unet(&recipe.unet);
+        self.base(&recipe.base(WeightsFrom::Formula));
+    }
+
+    /// What a backbone's network, space, text and diffusion have to do with each other.
+    fn base(&mut self, base: &Base) {
+        match &base.space {
+            Space::Pixels(_) => {}
+            Space::Latents(latents) => self.latents(latents.autoencoder.shape(), &base.denoiser),
+        }
+        self.text(base);
+        let (least, found) = (base.diffusion.shortest(), base.diffusion.timesteps);
+        self.require(found >= least, "diffusion.timesteps", || {
+            format!("must be at least {least} with this schedule, found `{found}`")
+        });
     }
 
     /// Images are what the backbone sees: their side (over that of a latent), their channels, their labels.
-    fn images(&mut self, path: &str, data: &Dataset, recipe: &BackboneRecipe) {
-        let dit = &recipe.dit;
-        let (side, channels, whose) = match &recipe.space {
-            Space::Pixels(_) => (dit.image_size, dit.channels, "backbone"),
+    fn images(&mut self, path: &str, data: &Dataset, base: &Base) {
+        let denoiser = &base.denoiser;
+        let seen = denoiser.image_size();
+        let (side, channels, whose) = match &base.space {
+            Space::Pixels(_) => (seen, denoiser.channels(), "backbone"),
             Space::Latents(latents) => {
                 let VaeConfig { image_channels, .. } = *latents.autoencoder.shape();
-                (
-                    dit.image_size.saturating_mul(latents.autoencoder.shape().downsampling()),
-                    image_channels,
-                    "autoencoder",
-                )
+                (seen.saturating_mul(latents.autoencoder.shape().downsampling()), image_channels, "autoencoder")
             }
         };
         let found = data.image_size();
         let at = format!("{path}.image_size");
         self.require(found == side, &at, || {
-            let of = if whose == "backbone" { String::new() } else { format!(" in latents of {}", dit.image_size) };
+            let of = if whose == "backbone" { String::new() } else { format!(" in latents of {seen}") };
             format!("must be {side}, which the backbone sees{of}, found `{found}`")
         });
         self.channels(path, data, channels, whose);
-        self.require(dit.classes.is_none() || data.has_labels(), path, || {
+        self.require(denoiser.classes().is_none() || data.has_labels(), path, || {
             "has no labels, but the backbone is class-conditional".to_owned()
         });
-        self.require(dit.text_width.is_none() || data.has_captions(), path, || {
+        self.require(denoiser.text_width().is_none() || data.has_captions(), path, || {
             "has no captions, but the backbone is conditioned on text; use `kind: captions`, `web_dataset` or `faces`"
                 .to_owned()
         });
@@ -187,7 +236,7 @@ impl Checked<'_> {
     }
 
     /// A scale with the recipes it names.
-    pub(crate) fn scale(&mut self, scale: &Scale, backbone: &BackboneRecipe, extractor: Option<&ExtractorConfig>) {
+    pub(crate) fn scale(&mut self, scale: &Scale, backbone: &Base, extractor: Option<&ExtractorConfig>) {
         self.numerics(&scale.numerics);
         self.images("data", &scale.data, backbone);
         self.batch("train.batch", scale.train.batch, &scale.data);
@@ -203,7 +252,7 @@ impl Checked<'_> {
         self.require(!sampler.clip_x0 || backbone.space.latents().is_none(), "sample.sampler.clip_x0", || {
             "must be false: latents reach beyond [-1, 1]".to_owned()
         });
-        let guidable = backbone.dit.is_conditional() && backbone.dit.label_dropout > 0.0;
+        let guidable = backbone.denoiser.is_conditional() && backbone.denoiser.label_dropout() > 0.0;
         self.require(sampler.guidance == 1.0 || guidable, "sample.sampler.guidance", || {
             "must be 1: the backbone has no null label to be guided away from".to_owned()
         });
@@ -259,8 +308,15 @@ impl Checked<'_> {
     }
 
     /// A method on a backbone: at least one prompt exists, at least one is kept, no more blocks have prompts than there
-    /// are, and a low rank is none above the width.
-    pub(crate) fn method(&mut self, method: &Method, dit: &DitConfig) {
+    /// are, and a low rank is none above the width; on a UNet, what has a meaning there.
+    pub(crate) fn method(&mut self, method: &Method, denoiser: &Denoiser) {
+        let dit = match denoiser {
+            Denoiser::Dit(dit) => dit,
+            Denoiser::Unet(_) => {
+                let unfit = method.unfit_for_unet();
+                return unfit.map_or((), |(path, why)| self.require(false, path, || why.to_owned()));
+            }
+        };
         let (prompts, gate) = match method {
             Method::Pretrained(_) | Method::Finetune(_) => return,
             Method::Lora(Lora { rank, .. }) => {

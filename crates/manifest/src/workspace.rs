@@ -110,7 +110,7 @@ impl Workspace {
         }
     }
 
-    /// Plans a recipe, by name (`tiny-backbone`) or path.
+    /// Plans a recipe, by name (`tiny-backbone`) or path. Nothing of a UNet is trained: its plan has no stages.
     pub fn load_recipe(&self, name: &str, overrides: &[String]) -> Result<Plan, Error> {
         let mut problems = Problems::default();
         let overrides = parse_overrides(overrides, &mut problems);
@@ -119,16 +119,17 @@ impl Workspace {
         let mut gather = self.gather();
         let (title, training) = match &loaded.value {
             Recipe::Backbone(recipe) => {
-                (&recipe.title, Training::backbone(recipe, &loaded.node, &recipe.numerics, &mut gather))
+                (&recipe.title, Some(Training::backbone(recipe, &loaded.node, &recipe.numerics, &mut gather)))
             }
+            Recipe::Unet(recipe) => (&recipe.title, None),
             Recipe::Extractor(recipe) => {
-                (&recipe.title, Training::extractor(recipe, &loaded.node, &recipe.numerics, &mut gather))
+                (&recipe.title, Some(Training::extractor(recipe, &loaded.node, &recipe.numerics, &mut gather)))
             }
         };
         gather.finish()?;
         let (artifact, title) = (stem(&loaded.file), title.clone());
         let mut stages = Stages::default();
-        training.plan(&mut stages)?;
+        training.map(|training| training.plan(&mut stages)).transpose()?;
         let (file, stages) = (loaded.file.into(), stages.into_vec());
         let (scale_name, tables, not_run) = (String::new(), Vec::new(), Vec::new());
         Ok(Plan { artifact, title, file, scale_name, tables, not_run, missing: None, stages })

@@ -56,16 +56,16 @@ fn a_group_with_a_setting_is_a_table_of_its_own() {
     let table8 = plan("table8", "smoke");
     let [table] = &table8.tables[..] else { panic!("{} tables", table8.tables.len()) };
     assert_eq!(table.cells[0].id, "imagenet/baseline");
-    assert_eq!((table.dit.classes, table.scale.sample.sampler.guidance), (Some(4), 1.5));
+    assert_eq!((table.denoiser.classes(), table.scale.sample.sampler.guidance), (Some(4), 1.5));
     assert_eq!(table.default_cell.as_deref(), Some("imagenet/dmp"));
     assert_eq!(table.contrasts.iter().filter(|contrast| contrast.metric == Metric::Precision).count(), 3);
     // A backbone that no one ships is trained first.
     assert!(matches!(table8.stages[0].stage, Stage::Pretrain(_)));
 
-    let table2 = plan("table2", "smoke");
+    let table2 = plan("table2", "tiny");
     assert_eq!(table2.tables.len(), 2);
     assert_eq!(table2.not_run.len(), 4);
-    assert!(table2.not_run.iter().all(|cell| cell.reason.starts_with("scale `smoke` has no setting `")));
+    assert!(table2.not_run.iter().all(|cell| cell.reason.starts_with("scale `tiny` has no setting `")));
     assert_eq!(table2.not_run[0].cell, "laion/baseline");
 }
 
@@ -74,7 +74,7 @@ fn captions_are_embedded_before_what_they_condition() {
     let figure6 = plan("figure6", "smoke");
     let [usual, coco] = &figure6.tables[..] else { panic!("{} tables", figure6.tables.len()) };
     assert!(usual.cells.iter().flat_map(|cell| &cell.runs).all(|run| run.captions.is_empty()));
-    assert_eq!((coco.dit.classes, coco.dit.text_width), (None, Some(64)));
+    assert_eq!((coco.denoiser.classes(), coco.denoiser.text_width()), (None, Some(64)));
     let stage = |key| &figure6.stage(key).unwrap().stage;
     let embedded = |key: Key| {
         let Input::Stage(key) = figure6.stage(key).unwrap().inputs["embeddings"] else { panic!("a file") };

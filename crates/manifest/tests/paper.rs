@@ -98,7 +98,7 @@ fn the_chain_has_the_papers_numbers() {
     let train = train(&plan, "b/soft");
     assert_eq!((train.optimisation.iterations, train.optimisation.batch), (30_000, 128));
     assert_eq!((train.optimisation.learning_rate, train.optimisation.weight_decay), (1e-4, 0.0));
-    assert_eq!((train.dit.tokens(), train.dit.hidden, train.dit.depth, train.dit.heads), (256, 768, 12, 12));
+    assert_eq!((dit.tokens(), dit.hidden, dit.depth, dit.heads), (256, 768, 12, 12));
     assert_eq!(train.latents.as_ref().unwrap().scale_factor, 0.18215);
     assert_eq!(inputs(run.train.unwrap()), ["backbone", "latents"]);
     assert_eq!(inputs(run.sample), ["backbone", "trained"]);

@@ -3,7 +3,7 @@
 
 use crate::weights::{Tensor, Weights};
 
-/// The seed of the autoencoder's and of Inception's weights by formula; the text encoder has one of its own, with which it
+/// The seed of the autoencoder's, the UNet's and Inception's weights by formula; the text encoder has one of its own, with which it
 /// tells captions apart.
 pub const FORMULA_SEED: u64 = 20_240_528;
 
@@ -13,6 +13,18 @@ pub fn splitmix(seed: u64, i: u64) -> u64 {
     let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ z >> 31
+}
+
+/// Centre and spread of a tensor's elements by its shape: products `sqrt(3 / fan_in)` around 0, so that they keep the
+/// variance; weights of normalisations 0.5 around 1; biases 0.1 around 0.
+pub(crate) fn by_fan_in(name: &str, shape: &[usize]) -> (f64, f64) {
+    match shape {
+        [out, rest @ ..] if !rest.is_empty() => {
+            (0.0, (3.0 * *out as f64 / shape.iter().product::<usize>() as f64).sqrt())
+        }
+        _ if name.ends_with(".weight") => (1.0, 0.5),
+        _ => (0.0, 0.1),
+    }
 }
 
 /// Tensors `shapes` as a function of `seed`. The elements are numbered through all tensors in the order of their names;

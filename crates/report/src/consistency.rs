@@ -80,9 +80,9 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
             add("the number of samples", sample.count.to_string());
             add("the sampler", json(&sample.sampler));
             add("the diffusion process", json(&sample.diffusion));
-            add("the network", json(&sample.dit));
+            add("the network", json(&sample.denoiser));
             add("what the network sees", json(&sample.latents));
-            if sample.dit.text_width.is_some() {
+            if sample.denoiser.text_width().is_some() {
                 add("the captions", input("embeddings"));
             }
             // From scratch there is none, which is what Table 6 compares.

@@ -16,12 +16,13 @@ const PAPER_STEPS: usize = 250;
 const PAPER_BATCH: usize = 128;
 
 /// The paper's own backbone, size, extractor, images and settings, with nothing overridden: only there can its sizes be reproduced.
+/// On Stable Diffusion they cannot: neither its images of LAION nor the steps of PNDM are said.
 pub(crate) fn is_paper_scale(table: &Table) -> bool {
     let (scale, train, sample) = (&table.scale, &table.scale.train, &table.scale.sample);
     // Without a pinned hash nobody can say which weights lie there: neither the metric nor the backbone is the paper's.
     let inception = matches!(&scale.extractor, Extractor::Inception(inception) if inception.is_published());
     let backbone = scale.backbone.weights.as_ref().is_some_and(|weights| weights.sha256.is_some())
-        && is_shaped(&table.dit, &table.paper.backbone);
+        && table.denoiser.dit().is_some_and(|dit| is_shaped(dit, &table.paper.backbone));
     let encoded = match &table.space {
         Space::Latents(latents) => latents.autoencoder.weights().is_some_and(|weights| weights.sha256.is_some()),
         Space::Pixels(_) => false,

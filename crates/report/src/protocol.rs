@@ -1,12 +1,15 @@
 //! How a table was measured, in one line: whoever has the same line has comparable numbers.
 
 use manifest::dataset::Dataset;
+use manifest::denoiser::Denoiser;
 use manifest::digest::Key;
+use manifest::extractor::WeightsFrom;
 use manifest::method::Method;
 use manifest::plan::{Input, Plan, Table};
 use manifest::recipe::Space;
 use manifest::scale::{DeviceKind, Dtype, Extractor, SamplerKind};
 use manifest::stage::Stage;
+use manifest::unet::UnetNetwork;
 
 use crate::judged::Judged;
 use crate::markdown::{code, escape};
@@ -30,7 +33,10 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
         format!(
             "backbone {} ({}{})",
             code(&scale.backbone.recipe),
-            input(plan, first_key(table, |run| run.sample), "backbone"),
+            match &table.denoiser {
+                Denoiser::Unet(UnetNetwork { weights: WeightsFrom::Formula, .. }) => "weights by formula".to_owned(),
+                _ => input(plan, first_key(table, |run| run.sample), "backbone"),
+            },
             backbone_learning_rates(plan, table)
         ),
         format!("preset {}", code(&table.preset)),
@@ -78,7 +84,7 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
         format!("sampling seeds {} + training seed", sample.seed),
         format!(
             "engine {}, {}, {}",
-            scale.numerics.engine.version(),
+            table.denoiser.numerics(&scale.numerics).engine.version(),
             match scale.numerics.device {
                 DeviceKind::Cpu => "cpu",
                 DeviceKind::Cuda => "cuda",

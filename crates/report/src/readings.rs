@@ -1,19 +1,34 @@
 //! Where the paper leaves something open, or the released code does otherwise: which reading each cell uses.
 
+use manifest::denoiser::Denoiser;
 use manifest::gate::{Architecture, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, TopK};
 use manifest::method::{
     Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, LoadFormula, Lora, Method, Position, Prompts,
 };
 use manifest::plan::{Input, Plan, Table};
+use manifest::scale::{Sampler, SamplerKind};
 use manifest::stage::Stage;
 use manifest::text::{ClipFormula, TextNetwork};
+use manifest::unet::UnetConfig;
 
 /// A reading and the cells that use it, in the order in which they first appear.
 pub(crate) fn of(plan: &Plan, table: &Table) -> Vec<(String, Vec<String>)> {
     let mut readings: Vec<(String, Vec<String>)> = Vec::new();
-    let (tokens, text) = (table.dit.tokens(), encoder(plan, table).map(of_text));
+    let (tokens, blocks) = (table.denoiser.tokens(), table.denoiser.blocks());
+    let network = match &table.denoiser {
+        Denoiser::Dit(_) => encoder(plan, table).map(of_text).into_iter().collect(),
+        Denoiser::Unet(unet) => of_unet(&unet.shape, &table.scale.sample.sampler),
+    };
     for cell in &table.cells {
-        for reading in text.iter().cloned().chain(of_method(&cell.written, tokens, table.dit.depth)) {
+        let of_patch = table.denoiser.dit().is_none() && cell.written.prompts().is_some();
+        let of_patch = of_patch.then(|| {
+            "Prompts of a UNet: one tensor at the input of each block, on the way down, in the middle and on the way up; one gate \
+             for all, whose softmax over the places of the largest map is summed for smaller ones. The paper says only that \
+             prompts are adjusted to the input size."
+                .to_owned()
+        });
+        let of_method = of_patch.into_iter().chain(of_method(&cell.written, tokens, blocks));
+        for reading in network.iter().cloned().chain(of_method) {
             match readings.iter_mut().find(|(known, _)| *known == reading) {
                 Some((_, cells)) => cells.push(cell.id.clone()),
                 None => readings.push((reading, vec![cell.id.clone()])),
@@ -44,6 +59,18 @@ fn of_text(encoder: &TextNetwork) -> String {
         "Text: the pooled embedding of an image's first caption ({from}), through a linear layer, in the place of the class's; \
          the empty text is the null caption. The paper does not say how."
     )
+}
+
+fn of_unet(unet: &UnetConfig, sampler: &Sampler) -> Vec<String> {
+    let share = 100.0 * unet.label_dropout;
+    let mut readings = vec![format!(
+        "Captions of the UNet: every token of CLIP's text encoder, padding among them, as Stable Diffusion has it; in training \
+         {share}% of them are the empty text. The paper does not say whether any are."
+    )];
+    if sampler.kind == SamplerKind::Pndm {
+        readings.push(format!("PNDM in {} steps: the paper does not say how many.", sampler.steps));
+    }
+    readings
 }
 
 fn of_method(method: &Method, tokens: usize, blocks: usize) -> Vec<String> {

@@ -2,11 +2,13 @@
 
 use manifest::autoencoder::{LatentSpace, VaeConfig};
 use manifest::dataset::Source;
+use manifest::denoiser::Denoiser;
 use manifest::dit::DitConfig;
 use manifest::extractor::{ExtractorConfig, FeatureNetwork};
 use manifest::method::{Method, Position, Prompts};
 use manifest::stage::{Captions, Sample, Stage};
 use manifest::text::TextNetwork;
+use manifest::unet::UnetConfig;
 
 /// The work of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +29,9 @@ const UNCOUNTED: usize = 10_000;
 
 /// Side of an image that is decoded, where the stage that drew it is not known: the paper's.
 const DECODED: usize = 256;
+
+/// Tokens of a caption, padding among them.
+const TOKENS: f64 = 77.0;
 
 /// One image of 299 x 299 through Inception v3 (Szegedy et al. 2016: 5.7e9 multiply-adds).
 const INCEPTION_FORWARD: f64 = 1.14e10;
@@ -61,12 +66,12 @@ impl Work {
                     // Frozen weights need no gradient of their own: forward and backward cost the same.
                     _ => 2.0,
                 };
-                let forward = dit_forward(&s.dit, s.method.prompts());
+                let forward = forward(&s.denoiser, s.method.prompts());
                 iterations(s.optimisation.iterations, s.optimisation.batch as f64 * passes * forward)
             }
             Stage::Sample(s) => {
                 let passes = if s.sampler.guidance == 1.0 { 1.0 } else { 2.0 };
-                let forward = dit_forward(&s.dit, s.method.prompts());
+                let forward = forward(&s.denoiser, s.method.prompts());
                 let images = s.count as f64;
                 Self { flops: images * s.sampler.steps as f64 * passes * forward, units: images, unit: "images" }
             }
@@ -105,7 +110,15 @@ impl Work {
 /// One sample to an image, which is as large as the network's latents make it.
 fn decoding(space: &LatentSpace, drawn: Option<&Sample>) -> f64 {
     let shape = &space.autoencoder.shape;
-    Half::Decoder.forward(shape, drawn.map_or(DECODED, |sample| sample.dit.image_size * shape.downsampling()))
+    Half::Decoder.forward(shape, drawn.map_or(DECODED, |sample| sample.denoiser.image_size() * shape.downsampling()))
+}
+
+/// One image through a denoising network.
+fn forward(denoiser: &Denoiser, prompts: Option<&Prompts>) -> f64 {
+    match denoiser {
+        Denoiser::Dit(dit) => dit_forward(dit, prompts),
+        Denoiser::Unet(unet) => unet_forward(&unet.shape),
+    }
 }
 
 /// One image through the trunk: per block `24 T D^2` (qkv, projection, MLP), `4 T^2 D` (attention) and `12 D^2` (modulation).
@@ -119,13 +132,48 @@ fn dit_forward(dit: &DitConfig, prompts: Option<&Prompts>) -> f64 {
     dit.depth as f64 * (24.0 * t * d * d + 4.0 * t * t * d + 12.0 * d * d) + edges
 }
 
+/// One image through a UNet: `18 c_in c_out` per place of each 3x3 convolution, and per place that attends `40 c^2` (projections
+/// of both attentions and of the block, gated feed-forward), `4 places c` and `4 tokens c` (attention itself).
+fn unet_forward(unet: &UnetConfig) -> f64 {
+    let UnetConfig { widths, attending, depth, context, channels, .. } = unet;
+    let bottom = widths.len() - 1;
+    let places = |level: usize| (unet.image_size >> level).pow(2) as f64;
+    let convolution = |inputs: usize, out: usize, level: usize| 18.0 * (inputs * out) as f64 * places(level);
+    let residual = |inputs: usize, out: usize, level: usize| {
+        let shortcut = if inputs == out { 0.0 } else { 2.0 * (inputs * out) as f64 * places(level) };
+        convolution(inputs, out, level) + convolution(out, out, level) + shortcut
+    };
+    let attention = |width: usize, level: usize| {
+        let (c, p) = (width as f64, places(level));
+        (40.0 * c * c + 4.0 * (p + TOKENS) * c) * p + 4.0 * TOKENS * *context as f64 * c
+    };
+    let layer = |inputs: usize, level: usize| {
+        let attention = if attending[level] { attention(widths[level], level) } else { 0.0 };
+        residual(inputs, widths[level], level) + attention
+    };
+    let down = |level: usize| {
+        let (before, out) = (widths[level.saturating_sub(1)], widths[level]);
+        let halving = if level < bottom { convolution(out, out, level + 1) } else { 0.0 };
+        layer(before, level) + (depth - 1) as f64 * layer(out, level) + halving
+    };
+    let up = |level: usize| {
+        let (above, out, below) = (widths[level.saturating_sub(1)], widths[level], widths[(level + 1).min(bottom)]);
+        let doubling = if level > 0 { convolution(out, out, level - 1) } else { 0.0 };
+        layer(below + out, level) + (depth - 1) as f64 * layer(2 * out, level) + layer(out + above, level) + doubling
+    };
+    let lowest = widths[bottom];
+    let middle = 2.0 * residual(lowest, lowest, bottom) + attention(lowest, bottom);
+    let edges = 2.0 * convolution(*channels, widths[0], 0);
+    edges + middle + (0..=bottom).map(|level| down(level) + up(level)).sum::<f64>()
+}
+
 /// One caption of 77 tokens through CLIP's layers: `24 T W^2` (attention's projections, MLP) and `4 T^2 W` each.
 fn text_forward(encoder: &TextNetwork) -> f64 {
     let (width, depth) = match encoder {
         TextNetwork::Clip => (768, 12),
         TextNetwork::ClipFormula(formula) => (formula.width, formula.depth),
     };
-    let (t, w) = (77.0, width as f64);
+    let (t, w) = (TOKENS, width as f64);
     depth as f64 * (24.0 * t * w * w + 4.0 * t * t * w)
 }
 
@@ -197,6 +245,17 @@ mod tests {
         let giga = |half: Half| half.forward(&vae, 256) / 1e9;
         assert!((giga(Half::Encoder) - 273.0).abs() < 3.0, "{}", giga(Half::Encoder));
         assert!((giga(Half::Decoder) - 622.0).abs() < 6.0, "{}", giga(Half::Decoder));
+    }
+
+    /// Profilers report 338.83 G multiply-adds at 512x512 (DeepCache, Ma et al. 2024), the products of attention itself not
+    /// among them.
+    #[test]
+    fn the_unet_of_stable_diffusion_has_the_reported_size() {
+        let multiply_adds = unet_forward(&UnetConfig::stable_diffusion()) / 2.0;
+        let attention = |places: f64, width: f64| 2.0 * places * (places + TOKENS) * width;
+        let both_ways = attention(4096.0, 320.0) + attention(1024.0, 640.0) + attention(256.0, 1280.0);
+        let reported = multiply_adds - 5.0 * both_ways - attention(64.0, 1280.0);
+        assert!((reported / 338.83e9 - 1.0).abs() < 0.002, "{reported}");
     }
 
     #[test]

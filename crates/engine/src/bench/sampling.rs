@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use diffusion::Denoiser;
+use diffusion::Denoiser as _;
+use manifest::denoiser::Denoiser;
 use manifest::scale::{GuidanceChannels, Sampler, SamplerKind};
 use manifest::stage::{Sample, Stage};
 
@@ -44,7 +45,7 @@ impl Samples {
         let trained = random_weights(patch.collect());
         let device = setting.device.tensors()?;
         let stage = Sample {
-            dit: dit.clone(),
+            denoiser: Denoiser::Dit(dit.clone()),
             method: method.clone(),
             diffusion: DIFFUSION,
             latents: None,
@@ -56,7 +57,7 @@ impl Samples {
             numerics: numerics(setting),
         };
         Ok(Self {
-            sampler: process::sampler(&DIFFUSION, &settings, &dit)?,
+            sampler: process::sampler(&DIFFUSION, &settings, dit.learn_sigma)?,
             network: network::Network::new(&dit, method, &settings, (backbone, &trained), setting.engine, &device)?,
             count: network.batch(),
             threads: setting.threads,
@@ -70,7 +71,7 @@ impl Samples {
 impl Repeat for Samples {
     /// One step of the sampler.
     fn warm_up(&mut self) -> Result<(), EngineError> {
-        let elements = self.stage.dit.channels * self.stage.dit.image_size.pow(2);
+        let elements = self.stage.denoiser.elements();
         let x = vec![0.0; self.count * elements];
         let mut output = vec![0.0; self.sampler.outputs(x.len())];
         self.network.set_labels(vec![0; self.count]);

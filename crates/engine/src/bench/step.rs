@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use kernels::AdamW;
+use manifest::denoiser::Denoiser;
 use manifest::scale::Optimisation;
 
 use super::inputs::{DIFFUSION, Inputs, numerics};
@@ -28,6 +29,7 @@ impl<'a> Step<'a> {
     /// The device is missing.
     pub fn new(inputs: &'a Inputs, setting: &Setting) -> Result<Self, EngineError> {
         let dit = inputs.network.dit();
+        let denoiser = Denoiser::Dit(dit.clone());
         let optimisation = Optimisation {
             iterations: usize::MAX,
             batch: inputs.network.batch(),
@@ -39,7 +41,7 @@ impl<'a> Step<'a> {
         };
         let numerics = numerics(setting);
         let task = Task {
-            dit: &dit,
+            denoiser: &denoiser,
             method: &inputs.method,
             diffusion: &DIFFUSION,
             optimisation: &optimisation,
@@ -48,7 +50,8 @@ impl<'a> Step<'a> {
             numerics: &numerics,
         };
         let (layout, initial) = task.start(&inputs.backbone)?;
-        let objective = task.objective(&inputs.images, None, &inputs.backbone, &layout, &setting.device.tensors()?)?;
+        let objective =
+            task.objective(&dit, &inputs.images, None, &inputs.backbone, &layout, &setting.device.tensors()?)?;
         let values = layout.flatten(&initial)?;
         let adamw = AdamW::new(values.len());
         let gradient = vec![0.0; values.len()];

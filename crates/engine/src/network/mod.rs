@@ -4,6 +4,7 @@ mod fast;
 #[cfg(test)]
 mod goldens;
 mod reference;
+mod unet;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -11,7 +12,8 @@ use diffusion::Denoiser;
 use manifest::dit::DitConfig;
 use manifest::method::Method;
 use manifest::scale::{Engine, Sampler};
-use manifest::stage;
+use manifest::unet::UnetNetwork;
+use manifest::{denoiser, stage};
 use models::dit::Guidance;
 use models::weights::{self, Weights};
 use patches::{Applied, PROMPTS};
@@ -20,6 +22,7 @@ use random::{Draws, Stream};
 use crate::artifact;
 use crate::captions::Captions;
 use crate::job::{EngineError, Job};
+use crate::sequences::Sequences;
 
 /// Predicts noise for samples with labels.
 trait Trunk {
@@ -29,7 +32,8 @@ trait Trunk {
 
 /// A network that draws samples.
 pub struct Network {
-    dit: DitConfig,
+    /// Channels of an image, and of a prediction, and its side.
+    shape: [usize; 3],
     /// Guidance and the null label.
     guidance: Option<(Guidance, u32)>,
     labels: Vec<u32>,
@@ -45,7 +49,6 @@ impl Network {
     /// An input is missing or does not fit the network.
     pub fn for_sampling(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
         let device = job.tensor_device()?;
-        let mut backbone = artifact::backbone(job, &stage.method)?;
         let mut trained = match stage.method {
             Method::Pretrained(_) => Weights::new(),
             _ => weights::read(job.input("trained")?).map_err(anyhow::Error::from)?,
@@ -53,10 +56,35 @@ impl Network {
         if stage.prompt_noise > 0.0 {
             disturb_prompts(&mut trained, stage.prompt_noise, stage.seed)?;
         }
-        let (dit, captions) = Captions::resolve(job, &stage.dit, [&mut backbone, &mut trained])?;
+        let dit = match &stage.denoiser {
+            denoiser::Denoiser::Dit(dit) => dit,
+            denoiser::Denoiser::Unet(unet) => return Self::of_unet(job, stage, unet, trained, &device),
+        };
+        let mut backbone = artifact::backbone(job, &stage.method)?;
+        let (dit, captions) = Captions::resolve(job, dit, [&mut backbone, &mut trained])?;
         let weights = (&backbone, &trained);
         let network = Self::new(&dit, &stage.method, &stage.sampler, weights, stage.numerics.engine, &device)?;
         Ok(Self { captions, ..network })
+    }
+
+    /// A UNet with what was `trained` on it.
+    fn of_unet(
+        job: &Job,
+        stage: &stage::Sample,
+        unet: &UnetNetwork,
+        trained: Weights,
+        device: &Device,
+    ) -> Result<Self, EngineError> {
+        let captions = Sequences::open(job, &unet.shape)?;
+        let (null, of_images) = (captions.null(), captions.of_images.clone());
+        let backbone = match stage.method {
+            Method::Finetune(_) => Weights::new(),
+            _ => crate::unet::weights(job, unet)?,
+        };
+        let trunk = unet::UnetTrunk::new(&unet.shape, &stage.method, backbone, trained, captions, device)?;
+        let guidance = guidance(&stage.sampler).map(|guidance| (guidance, null));
+        let shape = [unet.shape.channels, unet.shape.channels, unet.shape.image_size];
+        Ok(Self { shape, guidance, labels: Vec::new(), captions: of_images, trunk: Box::new(trunk) })
     }
 
     /// The network of a method's `weights`: those of the backbone, and what was trained.
@@ -77,10 +105,9 @@ impl Network {
             Engine::Reference => Box::new(reference::ReferenceTrunk::new(dit, &trunk, patch, device)?),
             Engine::Fast => Box::new(fast::FastTrunk::new(dit, &weights::from_tensors(&trunk)?, patch)?),
         };
-        let guided = dit.classes.filter(|_| sampler.guidance != 1.0);
-        let guidance =
-            guided.map(|null| (Guidance { scale: sampler.guidance, channels: sampler.guidance_channels }, null as u32));
-        Ok(Self { dit: dit.clone(), guidance, labels: Vec::new(), captions: Vec::new(), trunk })
+        let guidance = guidance(sampler).zip(dit.classes.map(|null| null as u32));
+        let shape = [dit.channels, dit.out_channels(), dit.image_size];
+        Ok(Self { shape, guidance, labels: Vec::new(), captions: Vec::new(), trunk })
     }
 
     /// Labels of the samples that are drawn next, `[B]`.
@@ -99,13 +126,19 @@ impl Network {
             // What is dropped of it (variances, a channel that is not guided) is a share of the last layer alone.
             let mut without = vec![0.0; out.len()];
             self.trunk.predict(x, t, &vec![null; self.labels.len()], &mut without)?;
-            let (side, channels) = (self.dit.image_size, self.dit.out_channels());
+            let [noise, channels, side] = self.shape;
             let tensor = |v: &[f32]| Tensor::from_slice(v, (self.labels.len(), channels, side, side), &Device::Cpu);
-            let combined = guidance.combine(&tensor(out)?, &tensor(&without)?, self.dit.channels)?;
+            let combined = guidance.combine(&tensor(out)?, &tensor(&without)?, noise)?;
             out.copy_from_slice(&combined.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(())
     }
+}
+
+/// The sampler's guidance, where it has one.
+fn guidance(sampler: &Sampler) -> Option<Guidance> {
+    let guided = sampler.guidance != 1.0;
+    guided.then_some(Guidance { scale: sampler.guidance, channels: sampler.guidance_channels })
 }
 
 impl Denoiser for Network {
@@ -116,13 +149,16 @@ impl Denoiser for Network {
     }
 }
 
-/// Adds normal noise to the prompts, `strength` times their own root mean square: a change that is known to hurt.
+/// Adds normal noise to the prompts of all blocks, `strength` times their own root mean square: a change that is known to
+/// hurt.
 fn disturb_prompts(trained: &mut Weights, strength: f64, seed: u64) -> Result<()> {
-    let Some(prompts) = trained.get_mut(PROMPTS) else { anyhow::bail!("there are no prompts to put noise on") };
-    let squares: f64 = prompts.values.iter().map(|&v| f64::from(v).powi(2)).sum();
-    let std = (strength * (squares / prompts.values.len() as f64).sqrt()) as f32;
-    let mut noise = vec![0.0; prompts.values.len()];
+    let prompts = trained.iter_mut().filter(|(name, _)| name.starts_with(PROMPTS));
+    let mut values: Vec<&mut f32> = prompts.flat_map(|(_, tensor)| &mut tensor.values).collect();
+    anyhow::ensure!(!values.is_empty(), "there are no prompts to put noise on");
+    let squares: f64 = values.iter().map(|v| f64::from(**v).powi(2)).sum();
+    let std = (strength * (squares / values.len() as f64).sqrt()) as f32;
+    let mut noise = vec![0.0; values.len()];
     Draws::new(seed, Stream::PromptNoise, 0).fill_normal(0, &mut noise);
-    prompts.values.iter_mut().zip(noise).for_each(|(value, noise)| *value += std * noise);
+    values.iter_mut().zip(noise).for_each(|(value, noise)| **value += std * noise);
     Ok(())
 }

@@ -122,7 +122,7 @@ mod tests {
                 Setting { dit: &dit, method: &method, backbone: &backbone, layout: &layout, loss, batch: count };
             let mut trunk = AdaptedTrunk::new(setting).unwrap();
 
-            let mut batch = Batcher::empty(count, &dit, 0);
+            let mut batch = Batcher::empty(count, dit.elements(), 0);
             batch.x_t = golden.get("in.x").f32();
             batch.clean.t = golden.get("in.t").usize();
             batch.clean.labels = golden.get("in.y").usize().into_iter().map(|label| label as u32).collect();

@@ -144,7 +144,7 @@ mod tests {
         let method = Method::Finetune(Finetune { backbone: Backbone::FromScratch });
         let layout = Layout::new(fast::full_slots(&dit).unwrap());
         let values = normals(layout.len(), 0, 0.4);
-        let mut batch = Batcher::empty(4, &dit, 0);
+        let mut batch = Batcher::empty(4, dit.elements(), 0);
         batch.x_t = normals(4 * 16, 1, 1.0);
         batch.clean.noise = normals(4 * 16, 2, 1.0);
         (batch.clean.labels, batch.clean.t) = (vec![2, 0, 2, 3], vec![10, 400, 700, 999]);

@@ -108,7 +108,7 @@ impl Case {
     /// Timesteps over the process, and among the labels one that is dropped.
     fn batch(&self, step: u64) -> TrainingBatch {
         let draws = Patch::size(&self.method, &self.dit).map_or(0, |(blocks, prompts)| blocks * BATCH * prompts);
-        let mut batch = Batcher::empty(BATCH, &self.dit, draws);
+        let mut batch = Batcher::empty(BATCH, self.dit.elements(), draws);
         let elements = batch.x_t.len();
         (batch.clean.labels, batch.clean.t) = (vec![0, 3, 2, 1, 0], vec![1, 130, 400, 700, 999]);
         batch.clean.x0 = normals(elements, 10 * step + 2, 0.5);

@@ -29,7 +29,7 @@ fn batch(golden: &Golden, step: usize, dit: &DitConfig, process: &Process) -> Tr
     let get = |name: &str| golden.get(&format!("step{step}.{name}"));
     let t = get("t").usize();
     let gate_noise = golden.find(&format!("step{step}.gate_noise")).map_or(Vec::new(), |noise| noise.f32());
-    let mut batch = Batcher::empty(t.len(), dit, 0);
+    let mut batch = Batcher::empty(t.len(), dit.elements(), 0);
     batch.clean.x0 = get("x0").f32();
     batch.clean.noise = get("noise").f32();
     batch.clean.labels = get("y").usize().into_iter().map(|label| label as u32).collect();
@@ -55,7 +55,7 @@ fn only(batch: &TrainingBatch, sample: usize, dit: &DitConfig) -> TrainingBatch 
     let count = batch.clean.t.len();
     let elements = batch.clean.x0.len() / count;
     let image = |values: &[f32]| values[sample * elements..(sample + 1) * elements].to_vec();
-    let mut one = Batcher::empty(1, dit, 0);
+    let mut one = Batcher::empty(1, dit.elements(), 0);
     (one.clean.x0, one.clean.noise, one.x_t) = (image(&batch.clean.x0), image(&batch.clean.noise), image(&batch.x_t));
     (one.clean.labels, one.clean.t) = (vec![batch.clean.labels[sample]], vec![batch.clean.t[sample]]);
     // [L, B, N]

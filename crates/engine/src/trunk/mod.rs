@@ -13,8 +13,10 @@ mod patched;
 mod reference;
 #[cfg(test)]
 pub mod released;
+mod unet;
 
 pub use captions::captioned_trunk;
+pub use unet::UnetTrunk;
 
 use anyhow::Result;
 use candle_core::Device;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use engine::{Outcome, artifact};
+use manifest::denoiser::Denoiser;
 use manifest::gate::{Architecture, Gate, GateInput};
 use manifest::method::{Dmp, Method};
 use manifest::plan::Input;
@@ -66,7 +67,7 @@ fn labels_guide_from_training_to_samples() {
             let mut numerics = numerics.clone();
             numerics.engine = engine;
             let train = Train {
-                dit: dit.clone(),
+                denoiser: Denoiser::Dit(dit.clone()),
                 method: method.clone(),
                 data: data.clone(),
                 latents: None,
@@ -78,7 +79,7 @@ fn labels_guide_from_training_to_samples() {
             execute(&name, &Stage::Train(train), &[("backbone", "backbone")]);
             learned.push(weights::read(&artifact_of(&name)).unwrap());
             let activation = Activation {
-                dit: dit.clone(),
+                denoiser: Denoiser::Dit(dit.clone()),
                 method: method.clone(),
                 timesteps: 3,
                 diffusion: diffusion.clone(),
@@ -100,7 +101,7 @@ fn labels_guide_from_training_to_samples() {
         let mut numerics = numerics.clone();
         numerics.engine = engine;
         let stage = Sample {
-            dit: dit.clone(),
+            denoiser: Denoiser::Dit(dit.clone()),
             method: dmp(GateInput::TPlusC),
             diffusion: diffusion.clone(),
             latents: None,

@@ -11,3 +11,4 @@ mod sampling;
 mod sources;
 mod table4;
 mod text;
+mod unet;

@@ -14,7 +14,7 @@ use manifest::method::{Backbone, Dmp, Finetune, Lora, Method};
 use manifest::plan::{Input, PlannedStage};
 use manifest::scale::{DeviceKind, Dtype, Engine, Numerics};
 use manifest::stage::{Captions, Embeddings, Sample, Stage, Train};
-use manifest::text::{ClipFormula, TextNetwork};
+use manifest::text::{ClipFormula, TextNetwork, TextVectors};
 use models::clip::{self, ClipText, ClipTextConfig, Tokenizer};
 use models::weights::{self, Weights};
 
@@ -47,9 +47,9 @@ impl Chain {
         let text = |stage: &Stage| match stage {
             Stage::Embeddings(_) => true,
             Stage::Pretrain(stage) => stage.dit.text_width.is_some(),
-            Stage::Train(stage) => stage.dit.text_width.is_some(),
-            Stage::Sample(stage) => stage.dit.text_width.is_some(),
-            Stage::Activation(stage) => stage.dit.text_width.is_some(),
+            Stage::Train(stage) => stage.denoiser.text_width().is_some(),
+            Stage::Sample(stage) => stage.denoiser.text_width().is_some(),
+            Stage::Activation(stage) => stage.denoiser.text_width().is_some(),
             _ => false,
         };
         let mut stages = run::artifact("figure6", &SMALL).stages;
@@ -242,8 +242,12 @@ fn numerics() -> Numerics {
 
 /// Embeddings by formula.
 fn by_formula(captions: Captions) -> Stage {
-    let encoder = TextNetwork::ClipFormula(ClipFormula { width: 64, depth: 2, heads: 4 });
-    Stage::Embeddings(Embeddings { encoder, captions, numerics: numerics() })
+    by(TextNetwork::ClipFormula(ClipFormula { width: 64, depth: 2, heads: 4 }), captions)
+}
+
+/// Pooled embeddings by an encoder.
+fn by(encoder: TextNetwork, captions: Captions) -> Stage {
+    Stage::Embeddings(Embeddings { encoder, captions, of: TextVectors::Pooled, numerics: numerics() })
 }
 
 fn faces(count: usize) -> Captions {
@@ -323,7 +327,7 @@ fn what_does_not_fit_is_said() {
     assert!(found.contains("no input `embeddings`"), "{found}");
 
     // A file that is no vocabulary.
-    let clip = Stage::Embeddings(Embeddings { encoder: TextNetwork::Clip, captions: faces(4), numerics: numerics() });
+    let clip = by(TextNetwork::Clip, faces(4));
     let inputs = [("encoder", captions.as_path()), ("vocabulary", captions.as_path())];
     assert!(message(alone(&clip, &inputs)).contains("captions.json"));
 }
@@ -349,11 +353,7 @@ fn the_full_encoder_is_read_from_a_checkpoint() {
     drop(checkpoint);
 
     let captions = ["A herd of sheep gathered in one area.".to_owned()];
-    let stage = Stage::Embeddings(Embeddings {
-        encoder: TextNetwork::Clip,
-        captions: Captions::Listed(captions.to_vec()),
-        numerics: numerics(),
-    });
+    let stage = by(TextNetwork::Clip, Captions::Listed(captions.to_vec()));
     let inputs = [("encoder", path.as_path()), ("vocabulary", vocabulary.as_path())];
     let planned =
         inputs.map(|(role, path)| (role.to_owned(), Input::File { sha256: Digest::of(b""), path: path.to_owned() }));

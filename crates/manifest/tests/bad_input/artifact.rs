@@ -215,7 +215,7 @@ fn the_number_of_added_prompts_cannot_be_another_than_that_of_the_tokens() {
     let mut added = 0;
     for cell in &table.cells {
         if let Method::Dmp(Dmp { prompts: Prompts { position: position @ Position::Add(_), .. }, .. }) = &cell.method {
-            assert_eq!(position.prompts(table.dit.tokens()), 16, "8 x 8 pixels in patches of 2 x 2");
+            assert_eq!(position.prompts(table.denoiser.tokens()), 16, "8 x 8 pixels in patches of 2 x 2");
             added += 1;
         }
     }

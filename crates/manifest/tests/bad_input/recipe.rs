@@ -84,7 +84,7 @@ fn mistakes_in_a_recipe() {
             "net.yaml",
             "recipe: backbone",
             "recipe: «backbon",
-            "@: unknown value `backbon` for `recipe`; allowed: backbone, extractor; did you mean `backbone`?",
+            "@: unknown value `backbon` for `recipe`; allowed: backbone, unet, extractor; did you mean `backbone`?",
         ),
         (
             "cnn.yaml",

@@ -1,9 +1,9 @@
 //! Multi-head attention (Vaswani et al. 2017).
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder, linear, linear_b};
+use candle_nn::VarBuilder;
 
-use super::softmax;
+use super::{Linear, softmax};
 
 /// `softmax(Q K^T / sqrt(head) + mask) V`.
 ///
@@ -59,10 +59,10 @@ impl Attention {
             candle_core::bail!("a width of {width} cannot be split into {heads} heads");
         }
         Ok(Self {
-            query: linear_b(width, width, biased, vb.pp(query))?,
-            key: linear_b(context, width, biased, vb.pp(key))?,
-            value: linear_b(context, width, biased, vb.pp(value))?,
-            out: linear(width, width, vb.pp(out))?,
+            query: Linear::read(width, width, biased, &vb.pp(query))?,
+            key: Linear::read(context, width, biased, &vb.pp(key))?,
+            value: Linear::read(context, width, biased, &vb.pp(value))?,
+            out: Linear::read(width, width, true, &vb.pp(out))?,
             heads,
         })
     }

@@ -1,9 +1,9 @@
 //! Two-dimensional convolution.
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 
-use super::{FeatureMap, Gather, Window};
+use super::{FeatureMap, Gather, Linear, Window};
 
 /// `y[p, o] = b[o] + sum over (window place k, channel c) of w[o, c, k] x[p + k, c]`, written as a gathering of places
 /// and one product: candle's own backward pass of a strided convolution is many times slower.

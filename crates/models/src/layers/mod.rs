@@ -5,6 +5,7 @@
 
 mod attention;
 mod convolution;
+mod linear;
 mod map;
 mod norm;
 mod pooling;
@@ -13,6 +14,7 @@ mod window;
 
 pub use attention::{Attention, AttentionShape, attend};
 pub use convolution::Convolution;
+pub use linear::Linear;
 pub use map::FeatureMap;
 pub use norm::{GroupNorm, LayerNorm, normalise};
 pub use pooling::{Pooling, PoolingKind};

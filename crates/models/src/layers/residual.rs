@@ -1,9 +1,9 @@
 //! The residual block of latent diffusion models, in autoencoder and denoiser alike.
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder, linear};
+use candle_nn::VarBuilder;
 
-use super::{Convolution, FeatureMap, GroupNorm, Window};
+use super::{Convolution, FeatureMap, GroupNorm, Linear, Window};
 
 /// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + linear(silu(t)))))`, the shortcut a 1x1 convolution where the
 /// number of channels changes (Rombach et al. 2022; the order of BigGAN's blocks).
@@ -42,7 +42,7 @@ impl Residual {
                 Convolution::new(inputs, out, three, &vb.pp("conv1"))?,
                 Convolution::new(out, out, three, &vb.pp("conv2"))?,
             ],
-            time: shape.time.map(|width| linear(width, out, vb.pp("time_emb_proj"))).transpose()?,
+            time: shape.time.map(|width| Linear::read(width, out, true, &vb.pp("time_emb_proj"))).transpose()?,
             shortcut: (inputs != out).then(shortcut).transpose()?,
         })
     }

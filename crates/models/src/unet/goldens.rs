@@ -47,6 +47,7 @@ fn config(golden: &Golden) -> UnetConfig {
     let widths: Vec<usize> = (0..).map_while(width).collect();
     let attends = |i| find(format!("sd.down_blocks.{i}.attentions.0.norm.weight")).is_some();
     UnetConfig {
+        image_size: golden.get("in.x").shape[2],
         channels: golden.get("in.x").shape[1],
         attending: (0..widths.len()).map(attends).collect(),
         widths,
@@ -54,6 +55,7 @@ fn config(golden: &Golden) -> UnetConfig {
         context: golden.get("in.context").shape[2],
         heads: 4,
         groups: 8,
+        label_dropout: 0.1,
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Hooks`] see the input of each block as tokens: the blocks on the way down, the one in the middle, those on the way
 //! up.
 
-mod config;
+mod formula;
 #[cfg(test)]
 mod goldens;
 mod patch;
@@ -12,16 +12,17 @@ mod stage;
 mod transformer;
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder, linear};
+use candle_nn::VarBuilder;
 
 use crate::Hooks;
 use crate::builder::{builder, tensors_of};
 use crate::dit::embed::timestep_features;
-use crate::layers::{Convolution, FeatureMap, GroupNorm, Window};
+use crate::layers::{Convolution, FeatureMap, GroupNorm, Linear, Window};
 use crate::weights::Tensors;
 use stage::{Down, EPS, Middle, Surroundings, Up};
 
-pub use config::{BlockInput, UnetConfig};
+pub use formula::formula_weights;
+pub use manifest::unet::{BlockInput, UnetConfig};
 pub use patch::PatchShape;
 
 /// What a prediction is conditioned on.
@@ -66,8 +67,8 @@ impl Unet {
         Ok(Self {
             first: Convolution::new(config.channels, top, three, &vb.pp("conv_in"))?,
             time: [
-                linear(top, time, vb.pp("time_embedding.linear_1"))?,
-                linear(time, time, vb.pp("time_embedding.linear_2"))?,
+                Linear::read(top, time, true, &vb.pp("time_embedding.linear_1"))?,
+                Linear::read(time, time, true, &vb.pp("time_embedding.linear_2"))?,
             ],
             down: (0..levels)
                 .map(|level| Down::new(config, level, &vb.pp(format!("down_blocks.{level}"))))
@@ -88,14 +89,24 @@ impl Unet {
     /// Embeds timesteps: `linear_2(silu(linear_1(features)))` with the sinusoidal features of the DiT.
     ///
     /// # Shapes
+    /// `t` `[B]` (any float) to `[B, time width]`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn embed(&self, t: &Tensor) -> Result<Tensor> {
+        let features = timestep_features(t, self.config.widths[0])?.to_dtype(self.time[0].weight().dtype())?;
+        self.time[1].forward(&self.time[0].forward(&features)?.silu()?)
+    }
+
+    /// What a prediction at timesteps `t` under `context` is conditioned on.
+    ///
+    /// # Shapes
     /// `t` `[B]` (any float), `context` `[B, keys, its width]`.
     ///
     /// # Errors
     /// Those of candle.
     pub fn condition(&self, t: &Tensor, context: &Tensor) -> Result<UnetCondition> {
-        let features = timestep_features(t, self.config.widths[0])?.to_dtype(context.dtype())?;
-        let t = self.time[1].forward(&self.time[0].forward(&features)?.silu()?)?;
-        Ok(UnetCondition { t, context: context.clone() })
+        Ok(UnetCondition { t: self.embed(t)?, context: context.clone() })
     }
 
     /// Predicts the noise in `x`.

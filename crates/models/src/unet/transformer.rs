@@ -1,10 +1,12 @@
 //! Where the image attends to itself and to the context.
 
 use candle_core::{D, Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder, linear};
+use candle_nn::VarBuilder;
 
 use super::UnetConfig;
-use crate::layers::{Attention, AttentionShape, Convolution, FeatureMap, GroupNorm, LayerNorm, Window, gelu_exact};
+use crate::layers::{
+    Attention, AttentionShape, Convolution, FeatureMap, GroupNorm, LayerNorm, Linear, Window, gelu_exact,
+};
 
 /// Width of the feed-forward layer over that of the tokens.
 const FEED_FORWARD_RATIO: usize = 4;
@@ -66,7 +68,10 @@ struct FeedForward {
 impl FeedForward {
     fn new(width: usize, vb: &VarBuilder) -> Result<Self> {
         let inner = FEED_FORWARD_RATIO * width;
-        Ok(Self { widen: linear(width, 2 * inner, vb.pp("0.proj"))?, narrow: linear(inner, width, vb.pp("2"))? })
+        Ok(Self {
+            widen: Linear::read(width, 2 * inner, true, &vb.pp("0.proj"))?,
+            narrow: Linear::read(inner, width, true, &vb.pp("2"))?,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

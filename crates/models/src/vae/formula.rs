@@ -6,19 +6,12 @@ use super::{VaeConfig, named_shapes};
 use crate::formula;
 use crate::weights::Weights;
 
-/// All tensors of the network as a function of `seed` (see [`formula`]): products `sqrt(3 / fan_in) (2 u - 1)`, so that
-/// they keep the variance; weights of normalisations `0.5 + u`; biases `0.1 (2 u - 1)`.
+/// All tensors of the network as a function of `seed`, each in the range that [`formula::by_fan_in`] gives it.
 ///
 /// # Errors
 /// The configuration fits no network.
 pub fn formula_weights(config: &VaeConfig, seed: u64) -> Result<Weights> {
-    Ok(formula::weights(named_shapes(config)?, seed, |name, shape| match shape {
-        [out, rest @ ..] if !rest.is_empty() => {
-            (0.0, (3.0 * *out as f64 / shape.iter().product::<usize>() as f64).sqrt())
-        }
-        _ if name.ends_with(".weight") => (1.0, 0.5),
-        _ => (0.0, 0.1),
-    }))
+    Ok(formula::weights(named_shapes(config)?, seed, formula::by_fan_in))
 }
 
 #[cfg(test)]

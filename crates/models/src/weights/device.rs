@@ -21,6 +21,15 @@ pub fn constants(weights: &Weights, dtype: DType, device: &Device) -> candle_cor
     weights.iter().map(tensor).collect()
 }
 
+/// The same as [`constants`] in 32 bits, without a copy where the device is the processor.
+///
+/// # Errors
+/// As [`constants`].
+pub fn into_constants(weights: Weights, device: &Device) -> candle_core::Result<Tensors> {
+    let tensor = |(name, t): (String, Tensor)| Ok((name, candle_core::Tensor::from_vec(t.values, t.shape, device)?));
+    weights.into_iter().map(tensor).collect()
+}
+
 /// The same as [`constants`], for tensors whose gradients are wanted.
 ///
 /// # Errors

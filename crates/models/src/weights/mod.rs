@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use check::check;
-pub use device::{Tensors, constants, from_tensors, gradients, variables};
+pub use device::{Tensors, constants, from_tensors, gradients, into_constants, variables};
 pub use disk::{sha256, write_atomically, write_atomically_with};
 pub use element::Element;
 pub use error::WeightsError;

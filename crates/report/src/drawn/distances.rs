@@ -114,7 +114,7 @@ impl Sources<'_, '_> {
     pub(super) fn depth(&self) -> Result<Option<Drawn>, Error> {
         let Some(Method::Dmp(base)) = self.default_cell().map(|cell| &cell.written) else { return Ok(None) };
         let (blocks, papers) =
-            (self.table.dit.depth, DitConfig::published(&self.table.paper.backbone, None).map(|dit| dit.depth));
+            (self.table.denoiser.blocks(), DitConfig::published(&self.table.paper.backbone, None).map(|dit| dit.depth));
         let mut points = Vec::new();
         for (depth, name) in [(Depth::First, "first"), (Depth::Half, "half"), (Depth::All, "all")] {
             let prompted = |blocks: usize| depth.blocks(blocks);

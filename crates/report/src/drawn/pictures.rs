@@ -61,7 +61,7 @@ impl Sources<'_, '_> {
     pub(super) fn classes(&self) -> Result<Vec<Drawn>, Error> {
         let mut grids = Vec::new();
         for class in self.subjects(|run| &run.classes) {
-            let shown = self.table.dit.classes.map_or(class, |classes| class % classes as u32);
+            let shown = self.table.denoiser.classes().map_or(class, |classes| class % classes as u32);
             let other =
                 if shown == class { String::new() } else { format!(" (here class {shown}: the backbone has fewer)") };
             let caption = format!(

@@ -43,8 +43,8 @@ impl Sources<'_, '_> {
         let Some(((activation, train), seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
         let gate::Weights { timesteps, blocks, prompts, values } = gate::read(self.store, activation)?;
         let side = prompts.isqrt();
-        // Only prompts that are added lie at a place of the image.
-        if side * side != self.table.dit.tokens() {
+        // Only prompts that are added lie at a place of the image; a UNet's blocks have places of their own.
+        if self.table.denoiser.dit().is_none_or(|dit| side * side != dit.tokens()) {
             return Ok(None);
         }
         let path = self.store.open_artifact(train, "train", WEIGHTS)?;

@@ -315,7 +315,7 @@ fn figures_are_whole_and_small() {
 #[test]
 fn captions_have_a_grid_each() {
     let mut plan = plan_of("figure6", &[0], &[]);
-    plan.tables.retain(|table| table.dit.text_width.is_some());
+    plan.tables.retain(|table| table.denoiser.text_width().is_some());
     let bench = Bench::new(plan);
     for (cell, value) in [("coco/baseline", 6.0), ("coco/prompt_tuning", 6.1), ("coco/dmp", 5.9)] {
         bench.measure(cell, &[value]);

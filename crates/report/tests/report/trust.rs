@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use manifest::autoencoder::{Autoencoder, AutoencoderFile, VaeConfig};
 use manifest::dataset::{Dataset, Faces, ImageFolder, Source};
+use manifest::denoiser::Denoiser;
 use manifest::digest::Digest;
 use manifest::dit::DitConfig;
 use manifest::method::{Finetune, Method};
@@ -111,7 +112,7 @@ fn pretraining(table: &Table) -> PlannedStage {
         horizontal_flip: true,
     };
     let stage = Stage::Pretrain(Pretrain {
-        dit: table.dit.clone(),
+        dit: table.denoiser.dit().unwrap().clone(),
         data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
         latents: None,
         diffusion: table.diffusion.clone(),
@@ -137,7 +138,7 @@ fn as_in_the_paper(table: &mut Table) {
     let weights = Weights { file: "vae.safetensors".to_owned(), sha256: Some(Digest::of(b"autoencoder")) };
     let autoencoder = Autoencoder::File(AutoencoderFile { shape: VaeConfig::stable_diffusion(), weights });
     table.space = Space::Latents(Latents { autoencoder, scale_factor: 0.18215 });
-    table.dit = DitConfig {
+    table.denoiser = Denoiser::Dit(DitConfig {
         image_size: 32,
         channels: 4,
         patch: 2,
@@ -148,7 +149,7 @@ fn as_in_the_paper(table: &mut Table) {
         text_width: None,
         label_dropout: 0.0,
         learn_sigma: true,
-    };
+    });
     table.scale_name = "paper".to_owned();
 }
 
@@ -179,7 +180,7 @@ fn sizes_are_judged_at_the_papers_scale_only() {
         },
         |table| table.scale.backbone.weights = None,
         |table| table.scale.backbone.weights.as_mut().unwrap().sha256 = None,
-        |table| table.dit.hidden = 384,
+        |table| table.denoiser = Denoiser::Dit(DitConfig::published("DiT-S/2", None).unwrap()),
         |table| table.scale.sample.count = 10_000,
         |table| table.scale.sample.sampler.steps = 50,
         |table| table.scale.sample.sampler.clip_x0 = true,
