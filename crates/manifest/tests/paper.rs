@@ -98,6 +98,7 @@ fn the_chain_has_the_papers_numbers() {
     let train = train(&plan, "b/soft");
     assert_eq!((train.optimisation.iterations, train.optimisation.batch), (30_000, 128));
     assert_eq!((train.optimisation.learning_rate, train.optimisation.weight_decay), (1e-4, 0.0));
+    let dit = train.denoiser.dit().unwrap();
     assert_eq!((dit.tokens(), dit.hidden, dit.depth, dit.heads), (256, 768, 12, 12));
     assert_eq!(train.latents.as_ref().unwrap().scale_factor, 0.18215);
     assert_eq!(inputs(run.train.unwrap()), ["backbone", "latents"]);
@@ -118,8 +119,9 @@ fn imagenet_has_the_papers_numbers() {
     let table8 = plan("table8", &[]);
     assert!(table8.not_run.is_empty() && table8.missing.is_none());
     let dmp = train(&table8, "imagenet/dmp");
-    let trunk = (dmp.dit.tokens(), dmp.dit.hidden, dmp.dit.depth, dmp.dit.heads);
-    assert_eq!((trunk, dmp.dit.classes, dmp.dit.label_dropout), ((256, 1152, 28, 16), Some(1000), 0.1));
+    let dit = dmp.denoiser.dit().unwrap();
+    let trunk = (dit.tokens(), dit.hidden, dit.depth, dit.heads);
+    assert_eq!((trunk, dit.classes, dit.label_dropout), ((256, 1152, 28, 16), Some(1000), 0.1));
     assert_eq!((dmp.diffusion.schedule, dmp.diffusion.timesteps), (Schedule::Linear, 1000));
     let optimisation = &dmp.optimisation;
     assert_eq!((optimisation.iterations, optimisation.batch, optimisation.horizontal_flip), (20_000, 128, true));
@@ -176,7 +178,7 @@ fn from_scratch_takes_the_papers_iterations() {
         for what in ["dit", "dmp"] {
             let train = train(&table6, &format!("scratch/{what}_{share}"));
             assert_eq!((train.optimisation.iterations, train.optimisation.batch), (iterations, 128), "{what}_{share}");
-            assert!(train.method.from_scratch() && train.dit.hidden == 768);
+            assert!(train.method.from_scratch() && train.denoiser.dit().unwrap().hidden == 768);
         }
     }
     assert_eq!(table6.tables[0].scale.train.iterations, table6.tables[0].paper.further_iterations);
