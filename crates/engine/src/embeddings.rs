@@ -57,7 +57,11 @@ pub fn embeddings(job: &Job, stage: &stage::Embeddings) -> Result<Finished, Engi
     });
     let indices = of_images.iter().flat_map(|i| i.to_le_bytes()).collect();
     let tensors = [("captions", Dtype::I64, vec![of_images.len()]), ("embeddings", Dtype::F32, encoder.shape(count))];
-    artifact::write_parts(&job.directory.join(artifact::EMBEDDINGS), &tensors, std::iter::once(Ok(indices)).chain(rows))?;
+    artifact::write_parts(
+        &job.directory.join(artifact::EMBEDDINGS),
+        &tensors,
+        std::iter::once(Ok(indices)).chain(rows),
+    )?;
     parts.remove()?;
     let metrics = BTreeMap::from([("captions".to_owned(), captions.len() as f64)]);
     Ok(Finished { metrics, ..Finished::completed(artifact::EMBEDDINGS) })

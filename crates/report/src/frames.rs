@@ -145,7 +145,8 @@ pub(crate) fn further(
     shown: &dyn Fn(&str) -> bool,
     tree: &Tree,
 ) -> Result<DataFrame, Error> {
-    let (mut names, mut found): (Vec<String>, Vec<(&str, Vec<(String, f64)>)>) = (Vec::new(), Vec::new());
+    let mut names: Vec<String> = Vec::new();
+    let mut found = Vec::new();
     for cell in cells.iter().filter(|cell| cell.planned.same_run_as.is_none()) {
         let mut values = Vec::new();
         for run in &cell.runs {
@@ -158,7 +159,7 @@ pub(crate) fn further(
             }
         }
         if !values.is_empty() {
-            found.push((&cell.planned.id, values));
+            found.push((cell.planned.id.as_str(), values));
         }
     }
     let mean = |name: &String, values: &[(String, f64)]| {

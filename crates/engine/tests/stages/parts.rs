@@ -12,7 +12,7 @@ use manifest::extractor::WeightsFrom;
 use manifest::plan::Input;
 use manifest::scale::{DeviceKind, Dtype, Engine, Numerics};
 use manifest::stage::{Captions, Embeddings, Features, Stage};
-use manifest::text::{ClipFormula, TextNetwork};
+use manifest::text::{ClipFormula, TextNetwork, TextVectors};
 
 use crate::run;
 
@@ -79,7 +79,8 @@ fn check(stage: &Stage, files: &Files, name: &str, part: u64) {
 #[test]
 fn embeddings_that_are_stopped_go_on() {
     let encoder = TextNetwork::ClipFormula(ClipFormula { width: 64, depth: 2, heads: 4 });
-    let stage = Embeddings { encoder, captions: Captions::Of(faces(20_000)), numerics: numerics() };
+    let (of, captions) = (TextVectors::Pooled, Captions::Of(faces(20_000)));
+    let stage = Embeddings { encoder, of, captions, numerics: numerics() };
     check(&Stage::Embeddings(stage), &Files::new(), "embeddings", 64);
 }
 
