@@ -18,7 +18,7 @@ test:
 
 # Tests on published data that is not committed: CLIP's vocabulary, COCO's captions, Fashion-MNIST, under `$DMP_DATA` or `../shared/datasets`.
 test-published:
-    cargo test --release --package runner --package data --package models --quiet -- --ignored
+    cargo test --release --package runner --package data --package models --package engine --quiet -- --ignored
 
 # Show what `reproduce` would do and why.
 plan artifact *options:
