@@ -5,7 +5,7 @@ use random::{Draws, Stream};
 use crate::Process;
 use crate::kind::{Kind, Variance};
 use crate::pndm::{self, History};
-use crate::reverse::Reverse;
+use crate::reverse::{Coefficients, Reverse};
 
 /// Predicts the noise in a batch of samples.
 pub trait Denoiser {
@@ -96,6 +96,11 @@ impl Sampler {
             progress(call + 1);
         }
         Ok(())
+    }
+
+    /// What [`Sampler::advance`] computes after call `call` of DDPM or DDIM; of PNDM, which remembers earlier calls, there is none.
+    pub fn coefficients(&self, call: usize) -> Option<Coefficients> {
+        (self.kind != Kind::Pndm).then(|| self.reverse(self.places[call]).coefficients())
     }
 
     fn reverse(&self, t: usize) -> Reverse {

@@ -1,27 +1,27 @@
 //! Training a denoiser: the stages `pretrain` (from scratch) and `train` (a method on top of a backbone).
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
 use data::Examples;
 use manifest::autoencoder::LatentSpace;
 use manifest::dataset::Source;
 use manifest::dit::DitConfig;
 use manifest::method::{Backbone, Finetune, Method};
-use manifest::scale::{Diffusion, Numerics, Optimisation};
+use manifest::scale::{Diffusion, Engine, Numerics, Optimisation};
 use manifest::stage;
 use models::weights::{self, Weights};
 use patches::{Initial, Patch};
 
 use crate::batch::{Batcher, TrainingBatch};
 use crate::captions::Captions;
+use crate::checkpoint::Checkpoint;
 use crate::images::Reader;
-use crate::job::{EngineError, Finished, Job};
+use crate::job::{Device, EngineError, Finished, Job};
 use crate::latents::Latents;
 use crate::losses::Losses;
 use crate::trainables::{Layout, own_slots};
-use crate::training::{Objective, Trained, train as run};
+use crate::training::{Objective, Trained, follow, start, train as run};
 use crate::trunk::{Setting, TrainingTrunk, captioned_trunk, fast, training_trunk};
-use crate::{artifact, process};
+use crate::{artifact, on_gpu, process};
 
 /// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
 ///
@@ -99,6 +99,7 @@ fn ensure_unchanged(unchanged: bool, path: &std::path::Path) -> Result<()> {
 }
 
 /// What both stages have in common.
+#[derive(Clone, Copy)]
 pub(crate) struct Task<'a> {
     /// The network.
     pub(crate) dit: &'a DitConfig,
@@ -126,9 +127,19 @@ impl Task<'_> {
         let examples = &*examples;
         self.fit(examples)?;
         let (layout, initial) = self.start(backbone)?;
-        let mut objective = self.objective(examples, captions, backbone, &layout, &job.tensor_device()?)?;
-        let half_life = self.ema_halflife_iterations;
-        match run(job, &layout, layout.flatten(&initial)?, self.optimisation, half_life, &mut objective)? {
+        let (half_life, initial) = (self.ema_halflife_iterations, layout.flatten(&initial)?);
+        let trained = match (self.numerics.engine, job.device) {
+            (Engine::Fast, Device::Cuda(number)) => {
+                self.refuse_captions(captions.is_some())?;
+                let gpu = on_gpu::open(number)?;
+                self.run_on(&gpu, job, examples, backbone, &layout, initial)?
+            }
+            _ => {
+                let mut objective = self.objective(examples, captions, backbone, &layout, &job.tensor_device()?)?;
+                run(job, &layout, initial, self.optimisation, half_life, &mut objective)?
+            }
+        };
+        match trained {
             Trained::Completed(state) => {
                 let values = if half_life > 0.0 { &state.average } else { &state.values };
                 let path = job.directory.join(artifact::WEIGHTS);
@@ -137,6 +148,43 @@ impl Task<'_> {
             }
             Trained::Diverged(iteration, curve) => Ok(Finished::diverged(iteration, curve)),
         }
+    }
+
+    /// Runs the whole of each step on a machine.
+    fn run_on<M: gpu::Machine>(
+        &self,
+        machine: &M,
+        job: &Job,
+        examples: &dyn Examples,
+        backbone: &Weights,
+        layout: &Layout,
+        initial: Vec<f32>,
+    ) -> Result<Trained, EngineError> {
+        let state = start(job, layout, initial, self.ema_halflife_iterations)?;
+        let mut course = self.course(machine, examples, backbone, layout, &state)?;
+        follow(job, state, self.optimisation, &mut course)
+    }
+
+    /// This task on a machine, from where `state` stands.
+    ///
+    /// # Errors
+    /// As [`on_gpu::OnMachine::new`].
+    pub(crate) fn course<'m, 'i, M: gpu::Machine>(
+        &'i self,
+        machine: &'m M,
+        examples: &'i dyn Examples,
+        backbone: &Weights,
+        layout: &Layout,
+        state: &Checkpoint,
+    ) -> Result<on_gpu::OnMachine<'m, 'i, M>> {
+        let learns = layout.slots.iter().any(|slot| slot.name == models::dit::POSITION_EMBEDDING);
+        let parameters = if learns { None } else { Some(fast::parameters(self.dit, backbone)?) };
+        on_gpu::OnMachine::new(machine, self, examples, parameters.as_ref(), layout, state)
+    }
+
+    fn refuse_captions(&self, captions: bool) -> Result<()> {
+        ensure!(!captions, "the fast engine does not train under captions on a GPU: run it with `--engine reference`");
+        Ok(())
     }
 
     /// Examples have the network's size, and every label is one of its classes.
@@ -161,7 +209,7 @@ impl Task<'_> {
         captions: Option<Captions>,
         backbone: &Weights,
         layout: &Layout,
-        device: &Device,
+        device: &candle_core::Device,
     ) -> Result<DenoisingObjective<'i>> {
         let network = captions.as_ref().map_or_else(|| self.dit.clone(), |captions| captions.network(self.dit));
         let setting = Setting {

@@ -27,6 +27,7 @@ mod losses;
 mod mapped;
 mod measures;
 mod network;
+mod on_gpu;
 mod process;
 mod samples;
 mod sampling;

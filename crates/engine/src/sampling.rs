@@ -3,18 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use candle_core::DType;
 use data::Images;
 use diffusion::{Denoiser, History, Sampler};
 use manifest::dit::DitConfig;
+use manifest::scale::Engine;
 use manifest::stage;
+use models::weights::{self, Weights};
 use random::{Draws, Stream};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
-use crate::job::{EngineError, Finished, Job, Progress};
-use crate::network::Network;
-use crate::{artifact, process, samples};
+use crate::job::{Device, EngineError, Finished, Job, Progress};
+use crate::network::{Network, Weighed};
+use crate::on_gpu::{Painted, Painter};
+use crate::{artifact, on_gpu, process, samples};
 
 /// Images drawn at once. The images do not depend on it.
 const BATCH: usize = 100;
@@ -25,14 +29,63 @@ const BATCH: usize = 100;
 /// An input is missing or does not fit; [`EngineError::Interrupted`] with all finished batches kept.
 pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError> {
     let sampler = process::sampler(&stage.diffusion, &stage.sampler, &stage.dit)?;
-    let mut network = Network::for_sampling(job, stage)?;
+    let Weighed { dit, backbone, trained, captions } = Weighed::new(job, stage)?;
+    let (weights, engine) = ((&backbone, &trained), stage.numerics.engine);
+    if let (Engine::Fast, Device::Cuda(number)) = (engine, job.device) {
+        let gpu = on_gpu::open(number)?;
+        let mut painter = painter(&gpu, stage, &dit, weights, &sampler)?;
+        return all(job, stage, |first, count| {
+            let labels = sample_labels(stage, &captions, first, count);
+            painter.draw(first, initial_noise(stage, first, count), labels, || job.stopping())
+        });
+    }
+    let device = job.tensor_device()?;
+    let mut network = Network::new(&dit, &stage.method, &stage.sampler, weights, engine, &device)?;
+    all(job, stage, |first, count| {
+        network.set_labels(sample_labels(stage, &captions, first, count));
+        draw(job, stage, &sampler, &mut network, first, count)
+    })
+}
+
+/// A painter of the stage's samples on a machine.
+///
+/// # Errors
+/// As [`Painter::new`].
+pub(crate) fn painter<'m, M: gpu::Machine>(
+    machine: &'m M,
+    stage: &stage::Sample,
+    dit: &DitConfig,
+    (backbone, trained): (&Weights, &Weights),
+    sampler: &Sampler,
+) -> Result<Painter<'m, M>> {
+    let tensors = |weights: &Weights| weights::constants(weights, DType::F32, &candle_core::Device::Cpu);
+    let applied = patches::apply(&stage.method, dit, &tensors(backbone)?, &tensors(trained)?)?;
+    let painted = Painted {
+        dit,
+        method: &stage.method,
+        weights: (&weights::from_tensors(&applied.trunk)?, trained),
+        sampler,
+        guidance: stage.sampler.guidance,
+        batch: BATCH.min(stage.count),
+        seed: stage.seed,
+        dtype: stage.numerics.dtype,
+    };
+    Painter::new(machine, &painted)
+}
+
+/// All samples of a stage, by batches that `draw` draws.
+fn all(
+    job: &Job,
+    stage: &stage::Sample,
+    mut draw: impl FnMut(usize, usize) -> Result<Vec<f32>, EngineError>,
+) -> Result<Finished, EngineError> {
     let dtype = if stage.latents.is_some() { Dtype::F32 } else { Dtype::U8 };
     let bytes = elements(&stage.dit) * dtype.bitsize() / 8;
     for first in (0..stage.count).step_by(BATCH) {
         let count = BATCH.min(stage.count - first);
         let file = batch_file(job.directory, first);
         if read_batch(&file, count * bytes).is_none() {
-            let x = draw(job, stage, &sampler, &mut network, first, count)?;
+            let x = draw(first, count)?;
             write_batch(&file, &encoded(&stage.dit, dtype, &x))?;
         }
         let (done, total) = ((first + count) as u64, stage.count as u64);
@@ -52,7 +105,15 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
     Ok(Finished::completed(artifact::SAMPLES))
 }
 
-/// Samples `first..first + count`.
+/// The noise that samples `first..first + count` begin as.
+pub(crate) fn initial_noise(stage: &stage::Sample, first: usize, count: usize) -> Vec<f32> {
+    let elements = elements(&stage.dit);
+    let mut x = vec![0.0; count * elements];
+    Draws::new(stage.seed, Stream::InitialNoise, 0).fill_normal((first * elements) as u64, &mut x);
+    x
+}
+
+/// Samples `first..first + count` under the network's labels.
 ///
 /// # Errors
 /// [`EngineError::Interrupted`], and those of the network.
@@ -65,9 +126,7 @@ pub(crate) fn draw(
     count: usize,
 ) -> Result<Vec<f32>, EngineError> {
     let elements = elements(&stage.dit);
-    network.set_labels(sample_labels(stage, network.captions(), first, count));
-    let mut x = vec![0.0; count * elements];
-    Draws::new(stage.seed, Stream::InitialNoise, 0).fill_normal((first * elements) as u64, &mut x);
+    let mut x = initial_noise(stage, first, count);
     let mut output = vec![0.0; sampler.outputs(x.len())];
     let mut histories = vec![History::default(); count];
     for call in 0..sampler.calls() {
@@ -110,7 +169,7 @@ fn read_batch(file: &Path, length: usize) -> Option<Vec<u8>> {
 
 /// Labels of samples: the stage's class, or those of images drawn uniformly from the dataset (`captions`), or drawn
 /// uniformly from the classes, or the one label of an unconditional model.
-fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: usize) -> Vec<u32> {
+pub(crate) fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: usize) -> Vec<u32> {
     if let Some(class) = stage.class {
         return vec![class; count];
     }

@@ -75,6 +75,7 @@ impl Drop for Prepared {
 pub struct Allocation {
     context: Arc<CudaContext>,
     pointer: sys::CUdeviceptr,
+    bytes: usize,
 }
 
 impl Drop for Allocation {
@@ -83,19 +84,6 @@ impl Drop for Allocation {
             // SAFETY: made by `Cuda::allocate`, freed once; the driver waits for what still uses it.
             let _ = unsafe { result::free_sync(self.pointer) };
         }
-    }
-}
-
-/// A step as the GPU replays it.
-pub struct Graph(CudaGraph);
-
-impl Graph {
-    /// Launches everything that was captured. Does not wait.
-    ///
-    /// # Errors
-    /// Those of the driver.
-    pub fn launch(&self) -> Result<(), Error> {
-        self.0.launch().map_err(failed("launching a captured step"))
     }
 }
 
@@ -125,19 +113,16 @@ impl Cuda {
         Ok(Self { context, stream, module, functions, handle, workspace, products: RefCell::new(HashMap::new()) })
     }
 
-    /// Captures what `work` launches as one graph. `work` must have run before, so that kernels are loaded and products prepared: while
-    /// capturing, nothing may allocate or copy.
+    /// Milliseconds that the GPU takes for what `work` asks for, by its own clock. Waits.
     ///
     /// # Errors
     /// Those of `work`, and of the driver.
-    pub fn capture(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<Graph, Error> {
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        self.stream.begin_capture(mode).map_err(failed("capturing a step"))?;
-        let done = work();
-        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("capturing a step"));
-        done?;
-        let empty = || Error::Machine { doing: "capturing a step".into(), reason: "nothing was launched".into() };
-        Ok(Graph(graph?.ok_or_else(empty)?))
+    pub fn time(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<f64, Error> {
+        let event = || self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed("timing"));
+        let start = event()?;
+        work()?;
+        let end = event()?;
+        start.elapsed_ms(&end).map(f64::from).map_err(failed("timing"))
     }
 
     /// Waits until everything is done.
@@ -259,35 +244,50 @@ fn alignment(address: Address) -> u32 {
 
 impl Machine for Cuda {
     type Memory = Allocation;
+    type Recording = CudaGraph;
 
     fn allocate(&self, bytes: usize) -> Result<Allocation, Error> {
         self.context.bind_to_thread().map_err(failed("allocating"))?;
         let context = Arc::clone(&self.context);
         if bytes == 0 {
-            return Ok(Allocation { context, pointer: 0 });
+            return Ok(Allocation { context, pointer: 0, bytes });
         }
         // SAFETY: the context is bound.
         match unsafe { result::malloc_sync(bytes) } {
-            Ok(pointer) => Ok(Allocation { context, pointer }),
+            Ok(pointer) => Ok(Allocation { context, pointer, bytes }),
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                let (free, _) = result::mem_get_info().map_err(failed("allocating"))?;
-                Err(Error::Memory { wanted: bytes, free })
+                let advice = "another program holds the rest, or take a smaller batch".into();
+                Err(Error::Memory { wanted: bytes, free: self.free()?, advice })
             }
             Err(error) => Err(failed("allocating")(error)),
         }
+    }
+
+    fn free(&self) -> Result<usize, Error> {
+        self.context.mem_get_info().map(|(free, _)| free).map_err(failed("asking for free memory"))
     }
 
     fn address(&self, memory: &Allocation) -> Address {
         Address(memory.pointer)
     }
 
-    fn write(&self, memory: &mut Allocation, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&self, memory: &mut Allocation, at: usize, bytes: &[u8]) -> Result<(), Error> {
         if bytes.is_empty() {
             return Ok(());
         }
+        let to = memory.pointer + at as sys::CUdeviceptr;
         // SAFETY: callers write no more than they allocated. The driver has read pageable memory when this returns.
-        let copied = unsafe { result::memcpy_htod_async(memory.pointer, bytes, self.stream.cu_stream()) };
+        let copied = unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) };
         copied.map_err(failed("copying to the GPU"))
+    }
+
+    fn clear(&self, memory: &mut Allocation) -> Result<(), Error> {
+        if memory.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: as many bytes as were allocated.
+        let cleared = unsafe { result::memset_d8_async(memory.pointer, 0, memory.bytes, self.stream.cu_stream()) };
+        cleared.map_err(failed("clearing memory of the GPU"))
     }
 
     fn read(&self, memory: &Allocation, bytes: &mut [u8]) -> Result<(), Error> {
@@ -351,5 +351,20 @@ impl Machine for Cuda {
             )
         };
         done.map_err(failed_product)
+    }
+
+    fn record(&self, work: &dyn Fn() -> Result<(), Error>) -> Result<CudaGraph, Error> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(failed("capturing a step"))?;
+        let done = work();
+        // The capture is ended whatever came of it: the stream is of no use before.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("capturing a step"));
+        done?;
+        let empty = || Error::Machine { doing: "capturing a step".into(), reason: "nothing was launched".into() };
+        graph?.ok_or_else(empty)
+    }
+
+    fn replay(&self, recording: &CudaGraph) -> Result<(), Error> {
+        recording.launch().map_err(failed("launching a captured step"))
     }
 }

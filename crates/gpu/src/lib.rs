@@ -16,9 +16,10 @@
 //! The first hour with a GPU begins with `cargo run --release --package gpu --features cuda --example selftest -- target/cuda-kernels/sm_90a.cubin`.
 //!
 //! # What is not written
-//! Prompts in front of the tokens, gradients of images and of LoRA's products, the gate (it lies outside, as with the CPU engine; on a GPU
-//! it would have to move inside the graph), the VAE, Inception, gradient accumulation. The engine does not use this crate yet.
+//! Prompts in front of the tokens, gates of attention or of the highest prompts, a gate on a trunk that learns, gradients of images and of
+//! LoRA's products, guidance and PNDM in sampling, the VAE, Inception.
 
+mod absent;
 mod arguments;
 mod array;
 pub mod check;
@@ -27,16 +28,30 @@ pub mod cuda;
 mod diffusion_table;
 #[cfg(feature = "emulate")]
 pub mod emulator;
+mod feed;
+mod fit;
+mod gate;
 mod launch;
+mod ledger;
 pub mod machine;
 mod optimizer;
+mod pool;
+mod sampling;
 #[cfg(feature = "cuda")]
 pub mod selftest;
 mod step;
 mod trunk;
 
+pub use absent::Absent;
+pub use arguments::Place;
 pub use array::Array;
+pub use feed::{SLOTS, StepLosses};
+pub use fit::{check_step, sampling_bytes, step_bytes};
+pub use gate::{Gating, Importance};
 pub use launch::{HEAD_WIDTHS, MAX_TOKENS, MAX_WIDTH};
 pub use machine::{Error, Machine, Precision};
-pub use step::Step;
+pub use optimizer::Rates;
+pub use pool::Pool;
+pub use sampling::{Call, Sampled, Sampling};
+pub use step::{Method, Setting, State, Step};
 pub use trunk::{Added, Patch, Trunk};

@@ -87,6 +87,7 @@ impl Repeat for Samples {
             progress: &|_| {},
             stop: &AtomicBool::new(false),
         };
+        self.network.set_labels(sampling::sample_labels(&self.stage, &[], 0, self.count));
         sampling::draw(&job, &self.stage, &self.sampler, &mut self.network, 0, self.count)?;
         Ok(())
     }

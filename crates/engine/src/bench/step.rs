@@ -36,6 +36,7 @@ impl<'a> Step<'a> {
             warmup_iterations: 0,
             weight_decay: 0.0,
             horizontal_flip: true,
+            micro_batch: None,
         };
         let numerics = numerics(setting);
         let task = Task {

@@ -33,18 +33,27 @@ pub struct Network {
     /// Guidance and the null label.
     guidance: Option<(Guidance, u32)>,
     labels: Vec<u32>,
-    /// The caption of each image of the dataset, where text conditions the network.
-    captions: Vec<u32>,
     trunk: Box<dyn Trunk>,
 }
 
-impl Network {
-    /// The backbone of the job with what was trained on it, and with noise on the prompts if the stage asks for it.
+/// What a stage draws samples with.
+pub struct Weighed {
+    /// The network, as it is conditioned.
+    pub dit: DitConfig,
+    /// The backbone's weights.
+    pub backbone: Weights,
+    /// What was trained on it, with noise on the prompts if the stage asks for it.
+    pub trained: Weights,
+    /// The caption of each image of the dataset; none where text does not condition the network.
+    pub captions: Vec<u32>,
+}
+
+impl Weighed {
+    /// What the job's inputs hold.
     ///
     /// # Errors
-    /// An input is missing or does not fit the network.
-    pub fn for_sampling(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
-        let device = job.tensor_device()?;
+    /// An input is missing.
+    pub fn new(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
         let mut backbone = artifact::backbone(job, &stage.method)?;
         let mut trained = match stage.method {
             Method::Pretrained(_) => Weights::new(),
@@ -54,11 +63,11 @@ impl Network {
             disturb_prompts(&mut trained, stage.prompt_noise, stage.seed)?;
         }
         let (dit, captions) = Captions::resolve(job, &stage.dit, [&mut backbone, &mut trained])?;
-        let weights = (&backbone, &trained);
-        let network = Self::new(&dit, &stage.method, &stage.sampler, weights, stage.numerics.engine, &device)?;
-        Ok(Self { captions, ..network })
+        Ok(Self { dit, backbone, trained, captions })
     }
+}
 
+impl Network {
     /// The network of a method's `weights`: those of the backbone, and what was trained.
     ///
     /// # Errors
@@ -80,17 +89,12 @@ impl Network {
         let guided = dit.classes.filter(|_| sampler.guidance != 1.0);
         let guidance =
             guided.map(|null| (Guidance { scale: sampler.guidance, channels: sampler.guidance_channels }, null as u32));
-        Ok(Self { dit: dit.clone(), guidance, labels: Vec::new(), captions: Vec::new(), trunk })
+        Ok(Self { dit: dit.clone(), guidance, labels: Vec::new(), trunk })
     }
 
     /// Labels of the samples that are drawn next, `[B]`.
     pub fn set_labels(&mut self, labels: Vec<u32>) {
         self.labels = labels;
-    }
-
-    /// The caption of each image of the dataset; none where text does not condition the network.
-    pub fn captions(&self) -> &[u32] {
-        &self.captions
     }
 
     fn guided(&mut self, x: &[f32], t: usize, out: &mut [f32]) -> Result<()> {

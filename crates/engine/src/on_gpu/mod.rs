@@ -1,0 +1,50 @@
+//! The fast engine on a GPU: what crate `gpu` does of a manifest's methods, for the stages that train and sample.
+//!
+//! All of it is written for a machine; without feature `cuda` there is none, and [`open`] says so.
+
+mod course;
+mod method;
+mod samples;
+
+use anyhow::anyhow;
+use gpu::Precision;
+use manifest::scale::Dtype;
+
+use crate::job::{Device, EngineError};
+
+pub use course::OnMachine;
+pub use samples::{Painted, Painter};
+
+/// The GPU's type.
+#[cfg(feature = "cuda")]
+pub type Gpu = gpu::cuda::Cuda;
+/// The GPU's type.
+#[cfg(not(feature = "cuda"))]
+pub type Gpu = gpu::Absent;
+
+/// GPU number `number`.
+///
+/// # Errors
+/// [`EngineError::MissingInput`] where there is none, or the build is without CUDA.
+pub fn open(number: usize) -> Result<Gpu, EngineError> {
+    #[cfg(feature = "cuda")]
+    return gpu::cuda::Cuda::open(number).map_err(|error| Device::Cuda(number).missing(&error));
+    #[cfg(not(feature = "cuda"))]
+    Err(Device::Cuda(number).missing(&"this program is built without CUDA"))
+}
+
+/// As the machines have it.
+fn precision(dtype: Dtype) -> Precision {
+    match dtype {
+        Dtype::F32 => Precision::F32,
+        Dtype::Bf16 => Precision::Bf16,
+    }
+}
+
+/// An error of a machine, with what to do where it refuses.
+fn said(error: gpu::Error) -> anyhow::Error {
+    match error {
+        gpu::Error::Unsupported { .. } => anyhow!("{error}; run it with `--engine reference`"),
+        other => other.into(),
+    }
+}
