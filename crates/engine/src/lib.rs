@@ -40,3 +40,4 @@ pub use execute::execute;
 pub use features::inspect;
 pub use job::{CurvePoint, Device, EngineError, Finished, Job, Outcome, Progress};
 pub use losses::Losses;
+pub use on_gpu::self_test;

@@ -50,4 +50,8 @@ impl Machine for Absent {
     fn replay(&self, (): &()) -> Result<(), Error> {
         match *self {}
     }
+
+    fn time(&self, _: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+        match *self {}
+    }
 }

@@ -14,6 +14,12 @@ use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result, sy
 use crate::launch::{HEAD_WIDTHS, MAX_TOKENS, attention_shared};
 use crate::machine::{Address, Error, Grid, Machine, Matrix, Precision, Product};
 
+/// `cuda/kernels.cu` for several architectures, as the build script left it; its header holds whole words.
+#[repr(align(64))]
+struct Image<const N: usize>([u8; N]);
+
+const FATBIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
+static KERNELS: Image<{ FATBIN.len() }> = Image(*include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
 /// Bytes that cuBLASLt may use while it multiplies: what Hopper's kernels ask for.
 const WORKSPACE: usize = 32 << 20;
 /// Most alignment worth telling cuBLASLt of.
@@ -88,41 +94,27 @@ impl Drop for Allocation {
 }
 
 impl Cuda {
-    /// GPU number `ordinal`, with `module`: the cubin or PTX of `cuda/kernels.cu` for it.
+    /// GPU number `ordinal`.
     ///
     /// # Errors
-    /// There is no such GPU, or the module is for another.
+    /// There is no such GPU, or the kernels are not for it: its compute capability is below 8.0.
     ///
     /// # Panics
     /// There is no driver, where it is loaded and not linked.
-    pub fn open(ordinal: usize, module: &[u8]) -> Result<Self, Error> {
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
         let doing = format!("opening cuda:{ordinal}");
         let context = CudaContext::new(ordinal).map_err(failed(&*doing))?;
         // SAFETY: one stream; buffers are not shared between streams.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(failed(&*doing))?;
-        // A module ends with a zero where it is PTX.
-        let image = [module, &[0]].concat();
-        // SAFETY: the image is a cubin or PTX that ends with a zero.
+        // SAFETY: the image is a fatbin.
         let module =
-            unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed("loading the kernels"))?;
+            unsafe { result::module::load_data(KERNELS.0.as_ptr().cast()) }.map_err(failed("loading the kernels"))?;
         let handle = lt::create_handle().map_err(failed_product)?;
         // SAFETY: the context is bound to this thread by `CudaContext::new`.
         let workspace = unsafe { result::malloc_sync(WORKSPACE) }.map_err(failed(&*doing))?;
         let functions = RefCell::new(HashMap::new());
         Ok(Self { context, stream, module, functions, handle, workspace, products: RefCell::new(HashMap::new()) })
-    }
-
-    /// Milliseconds that the GPU takes for what `work` asks for, by its own clock. Waits.
-    ///
-    /// # Errors
-    /// Those of `work`, and of the driver.
-    pub fn time(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<f64, Error> {
-        let event = || self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed("timing"));
-        let start = event()?;
-        work()?;
-        let end = event()?;
-        start.elapsed_ms(&end).map(f64::from).map_err(failed("timing"))
     }
 
     /// Waits until everything is done.
@@ -366,5 +358,13 @@ impl Machine for Cuda {
 
     fn replay(&self, recording: &CudaGraph) -> Result<(), Error> {
         recording.launch().map_err(failed("launching a captured step"))
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+        let event = || self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed("timing"));
+        let start = event()?;
+        work()?;
+        let end = event()?;
+        start.elapsed_ms(&end).map(f64::from).map_err(failed("timing"))
     }
 }

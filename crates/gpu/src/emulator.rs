@@ -186,6 +186,12 @@ impl Machine for Emulator {
         }
         Ok(())
     }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+        let start = std::time::Instant::now();
+        work()?;
+        Ok(1e3 * start.elapsed().as_secs_f64())
+    }
 }
 
 /// A side of a product as `[rows, columns]`.

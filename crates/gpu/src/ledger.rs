@@ -67,4 +67,8 @@ impl Machine for Ledger {
     fn replay(&self, (): &()) -> Result<(), Error> {
         unreachable!("an estimate replays nothing")
     }
+
+    fn time(&self, _: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+        unreachable!("an estimate takes no time")
+    }
 }

@@ -205,6 +205,12 @@ pub trait Machine {
     /// # Errors
     /// Those of the machine.
     fn replay(&self, recording: &Self::Recording) -> Result<(), Error>;
+
+    /// Milliseconds that what `work` asks for takes, by the machine's own clock. Waits.
+    ///
+    /// # Errors
+    /// Those of `work`, and of the machine.
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error>;
 }
 
 /// Work that is the same each time: done call by call at first, then recorded, then replayed.

@@ -1,32 +1,26 @@
-//! What a GPU is asked to show before it is trusted: `runner doctor --device cuda:N`. **Never run.**
+//! What a GPU is asked to show before it is trusted: `runner doctor --device cuda:N`. **Never run on one.**
 
 use crate::check::{self, Finding};
-use crate::cuda::Cuda;
-use crate::machine::{Error, Precision};
+use crate::machine::{Error, Machine, Precision};
 
 /// Steps that are held against the CPU's, and steps that must leave the same bits twice.
 const COMPARED: u32 = 3;
 const REPEATED: u32 = 100;
 
-/// Every kernel, whole passes, steps of training (the first launched call by call, the second captured, the others replayed) and samples
-/// against the CPU engine; then a hundred steps twice, which are held against each other. `progress` hears what comes next.
+/// Every kernel, whole passes, steps of training (the first launched call by call, the second captured, the third replayed) and samples
+/// against the CPU engine; then a hundred steps twice, which are held against each other.
 ///
 /// # Errors
-/// The GPU cannot run something at all.
-pub fn run(cuda: &Cuda, mut progress: impl FnMut(&str)) -> Result<Vec<Finding>, Error> {
+/// The machine cannot run something at all.
+pub fn self_test<M: Machine>(machine: &M) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     for precision in Precision::ALL {
-        let mut doing = |what: &str| progress(&format!("{what} in {}", precision.suffix()));
-        doing("kernels");
-        findings.extend(check::kernels(cuda, precision)?);
-        doing("passes");
-        findings.extend(check::passes(cuda, precision)?);
-        doing("samples");
-        findings.extend(check::samples(cuda, precision)?);
+        findings.extend(check::kernels(machine, precision)?);
+        findings.extend(check::passes(machine, precision)?);
+        findings.extend(check::samples(machine, precision)?);
         for case in check::CASES {
-            doing("steps");
-            findings.extend(check::steps(cuda, precision, case, COMPARED)?);
-            let run = || check::steps(cuda, precision, case, REPEATED);
+            findings.extend(check::steps(machine, precision, case, COMPARED)?);
+            let run = || check::steps(machine, precision, case, REPEATED);
             let equal = |(one, two): (Finding, Finding)| Finding {
                 what: format!("{}, twice", one.what),
                 error: if one.bits == two.bits { 0.0 } else { f64::INFINITY },

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use data::{Batch, Examples};
 use gpu::{Machine, Place, Pool, Rates, SLOTS, Setting, State, Step};
 use kernels::Parameters;
@@ -109,6 +109,16 @@ impl<'m, 'i, M: Machine> OnMachine<'m, 'i, M> {
         Ok(())
     }
 
+    /// Whether all values are finite.
+    ///
+    /// # Errors
+    /// They are not, or those of the machine.
+    pub fn finite(&self) -> Result<()> {
+        let finite = self.step.state()?.values.iter().all(|value| value.is_finite());
+        ensure!(finite, "values are not finite");
+        Ok(())
+    }
+
     /// Does steps without waiting, for a clock: from `first` on, at most [`SLOTS`].
     ///
     /// # Errors
@@ -159,7 +169,7 @@ impl<M: Machine> Course for OnMachine<'_, '_, M> {
         });
         let losses = losses.collect();
         // Until the end, the next losses tell.
-        let finite = iteration + count < end || self.step.state()?.values.iter().all(|value| value.is_finite());
+        let finite = iteration + count < end || self.finite().is_ok();
         Ok(Advance { losses, finite })
     }
 

@@ -3,6 +3,8 @@
 //! All of it is written for a machine; without feature `cuda` there is none, and [`open`] says so.
 
 mod course;
+#[cfg(all(test, feature = "emulate"))]
+mod emulated;
 mod method;
 mod samples;
 
@@ -33,8 +35,19 @@ pub fn open(number: usize) -> Result<Gpu, EngineError> {
     Err(Device::Cuda(number).missing(&"this program is built without CUDA"))
 }
 
+/// What GPU number `number` computes, held against the processor: how many things were looked at, and what of them is off.
+///
+/// # Errors
+/// There is no such GPU, or it cannot run something at all.
+pub fn self_test(number: usize) -> Result<(usize, Vec<String>), EngineError> {
+    let findings = gpu::self_test(&open(number)?).map_err(anyhow::Error::from)?;
+    let failed = findings.iter().filter(|finding| !finding.holds());
+    let failed = failed.map(|f| format!("{} in {}: {:.1e}, not {:.0e}", f.what, f.precision.suffix(), f.error, f.bound));
+    Ok((findings.len(), failed.collect()))
+}
+
 /// As the machines have it.
-fn precision(dtype: Dtype) -> Precision {
+pub fn precision(dtype: Dtype) -> Precision {
     match dtype {
         Dtype::F32 => Precision::F32,
         Dtype::Bf16 => Precision::Bf16,
