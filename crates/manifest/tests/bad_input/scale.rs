@@ -153,9 +153,20 @@ fn an_extended_scale_keeps_the_places_of_both_files() {
 }
 
 #[test]
-fn the_hand_written_engine_stays_on_the_processor() {
-    let lines = Fixture::new().lines("s", &["numerics.engine=fast", "numerics.device=cuda"]);
-    let message = "`numerics.engine` must be `reference` on `cuda`: `fast` runs on the processor alone";
-    assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
-    Fixture::new().load("s", &["numerics.device=cuda"]).unwrap_or_else(|error| panic!("{error}"));
+fn half_the_bits_are_for_the_fast_engine_on_a_gpu() {
+    let message = "`numerics.dtype` must be `f32`: only the engine `fast` on `cuda` has `bf16`";
+    for [engine, device] in [["fast", "cpu"], ["reference", "cuda"]] {
+        let [engine, device] = [format!("numerics.engine={engine}"), format!("numerics.device={device}")];
+        let lines = Fixture::new().lines("s", &[&engine, &device, "numerics.dtype=bf16"]);
+        assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
+    }
+    let fast = ["numerics.engine=fast", "numerics.device=cuda", "numerics.dtype=bf16"];
+    Fixture::new().load("s", &fast).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn parts_divide_the_batch() {
+    let lines = Fixture::new().lines("s", &["train.micro_batch=3"]);
+    assert!(lines.iter().any(|line| line.ends_with("`train.micro_batch` must divide the batch of 4")), "{lines:#?}");
+    Fixture::new().load("s", &["train.micro_batch=2"]).unwrap_or_else(|error| panic!("{error}"));
 }
