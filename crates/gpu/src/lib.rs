@@ -1,4 +1,4 @@
-//! The DiT trunk's training step in CUDA: kernels (`cuda/`), their schedule, and an emulator that runs both on a CPU (`emulator/`).
+//! A DiT's training steps and samples in CUDA: kernels (`cuda/`), their schedule, and an emulator that runs both on a CPU (`emulator/`).
 //!
 //! Everything is written for a [`Machine`]: memory, launches by name, matrix products. With feature `emulate` there is one on the CPU, for
 //! which g++ compiles the kernels' very files; with feature `cuda` one on a GPU. A [`Trunk`] is `kernels`' schedule over a machine, a [`Step`]
