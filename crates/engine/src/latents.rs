@@ -208,7 +208,8 @@ impl Examples for Latents {
 
     /// Panics if mirrored latents were not made.
     fn moments(&self, index: usize, flip: bool, mean: &mut [f32], deviation: &mut [f32]) {
-        for ((mean, deviation), (stored, log_variance)) in mean.iter_mut().zip(deviation).zip(self.stored(index, flip)) {
+        for ((mean, deviation), (stored, log_variance)) in mean.iter_mut().zip(deviation).zip(self.stored(index, flip))
+        {
             (*mean, *deviation) = (stored, (0.5 * log_variance).exp());
         }
     }

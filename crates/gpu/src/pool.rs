@@ -51,12 +51,7 @@ impl<M: Machine> Pool<M> {
     }
 
     /// `x0 [rows, n]` of the `examples [rows]`.
-    pub(crate) fn take(
-        &self,
-        l: Launcher<M>,
-        [examples, noise, x0]: [Address; 3],
-        rows: usize,
-    ) -> Result<(), Error> {
+    pub(crate) fn take(&self, l: Launcher<M>, [examples, noise, x0]: [Address; 3], rows: usize) -> Result<(), Error> {
         let arguments = Examples {
             mean: self.mean.start(),
             deviation: self.deviation.as_ref().map_or(Address::NULL, Array::start),

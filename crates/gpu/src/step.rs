@@ -122,7 +122,8 @@ impl<'m, M: Machine> Step<'m, M> {
         let gate = match method {
             Method::Prompts { blocks, gate: Some((gating, importance)) } => {
                 if importance.together && part < batch {
-                    let reason = "its mean is over the whole batch: take parts as large as that, or the reference engine";
+                    let reason =
+                        "its mean is over the whole batch: take parts as large as that, or the reference engine";
                     return Err(Error::Unsupported { what: "a batch's importance loss in parts".into(), reason });
                 }
                 let (prompts, width) = (shape.tokens(), shape.hidden);

@@ -14,8 +14,8 @@ use crate::checkpoint::Checkpoint;
 use crate::denoising::Task;
 use crate::losses::Losses;
 use crate::process;
-use crate::training::{Advance, Course, average_decay, learning_rate};
 use crate::trainables::Layout;
+use crate::training::{Advance, Course, average_decay, learning_rate};
 use crate::trunk::fast;
 
 /// How long the host may be deaf while steps run: it decides how many are asked for at once, never what comes out.

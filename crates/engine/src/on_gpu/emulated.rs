@@ -45,11 +45,7 @@ fn dit(classes: Option<usize>) -> DitConfig {
 }
 
 fn prompts() -> Prompts {
-    Prompts {
-        position: Position::Add(Add {}),
-        depth: Depth::All,
-        init: Init::Normal(Normal { std: 0.1 }),
-    }
+    Prompts { position: Position::Add(Add {}), depth: Depth::All, init: Init::Normal(Normal { std: 0.1 }) }
 }
 
 /// The paper's gate, or the released code's.
@@ -167,13 +163,8 @@ fn training_is_the_processor_s_and_goes_on_from_a_checkpoint() {
 fn samples_are_the_processor_s() {
     for (kind, released, classes) in [(SamplerKind::Ddpm, false, None), (SamplerKind::Ddim, true, Some(3))] {
         let (dit, method) = (dit(classes), dmp(released));
-        let settings = SamplerConfig {
-            kind,
-            steps: 5,
-            clip_x0: true,
-            guidance: 1.0,
-            guidance_channels: GuidanceChannels::All,
-        };
+        let settings =
+            SamplerConfig { kind, steps: 5, clip_x0: true, guidance: 1.0, guidance_channels: GuidanceChannels::All };
         let diffusion = Diffusion { schedule: Schedule::Cosine, timesteps: 100 };
         let sampler: Sampler = process::sampler(&diffusion, &settings, &dit).unwrap();
         let own = patches::trainable(&method, &dit).into_iter().map(|tensor| (tensor.name, tensor.shape));

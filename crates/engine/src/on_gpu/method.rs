@@ -61,5 +61,7 @@ fn gating(gate: &Gate) -> Result<Gating> {
 }
 
 fn refuse<T>(what: &str) -> Result<T> {
-    bail!("the fast engine does not do {what} on a GPU: run it with `--engine reference`, and what it is compared with too")
+    bail!(
+        "the fast engine does not do {what} on a GPU: run it with `--engine reference`, and what it is compared with too"
+    )
 }

@@ -42,7 +42,8 @@ pub fn open(number: usize) -> Result<Gpu, EngineError> {
 pub fn self_test(number: usize) -> Result<(usize, Vec<String>), EngineError> {
     let findings = gpu::self_test(&open(number)?).map_err(anyhow::Error::from)?;
     let failed = findings.iter().filter(|finding| !finding.holds());
-    let failed = failed.map(|f| format!("{} in {}: {:.1e}, not {:.0e}", f.what, f.precision.suffix(), f.error, f.bound));
+    let failed =
+        failed.map(|f| format!("{} in {}: {:.1e}, not {:.0e}", f.what, f.precision.suffix(), f.error, f.bound));
     Ok((findings.len(), failed.collect()))
 }
 

@@ -8,10 +8,7 @@ use crate::machine::{Error, Machine};
 /// The gates that there are.
 pub(super) const GATES: [(Gating, Importance); 3] = [
     // the paper's
-    (
-        Gating { per_block: true, with_label: false, noisy: false },
-        Importance { coefficient: 0.7, together: false },
-    ),
+    (Gating { per_block: true, with_label: false, noisy: false }, Importance { coefficient: 0.7, together: false }),
     // the released code's
     (Gating { per_block: true, with_label: true, noisy: true }, Importance { coefficient: 1.3, together: true }),
     // one for all blocks
@@ -90,8 +87,7 @@ impl Oracle<'_> {
         let Extent { blocks, prompts, rows, .. } = self.extent;
         let each = rows * prompts;
         let sums: Vec<f64> = (0..each).map(|i| (0..blocks).map(|l| weights[l * each + i]).sum()).collect();
-        let (size, bessel, epsilon) =
-            if self.importance.together { (each, 1.0, 1e-10) } else { (prompts, 0.0, 1e-5) };
+        let (size, bessel, epsilon) = if self.importance.together { (each, 1.0, 1e-10) } else { (prompts, 0.0, 1e-5) };
         let (mut loss, mut slopes) = (0.0, Vec::new());
         for part in sums.chunks_exact(size) {
             let (n, share) = (size as f64, part.len() as f64 / each as f64);
@@ -119,9 +115,7 @@ impl Oracle<'_> {
             for row in 0..rows {
                 let first = (block * rows + row) * prompts;
                 let d: Vec<f64> = (0..prompts)
-                    .map(|n| {
-                        f64::from(d_weights[first + n]) + self.importance.coefficient * balance[row * prompts + n]
-                    })
+                    .map(|n| f64::from(d_weights[first + n]) + self.importance.coefficient * balance[row * prompts + n])
                     .collect();
                 let own = &weights[first..first + prompts];
                 let dot: f64 = own.iter().zip(&d).map(|(w, d)| w * d).sum();
@@ -155,12 +149,7 @@ pub(super) fn check<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
     gate(bench, gating, importance, Extent { blocks: 2, prompts: 300, width: 40, rows: 9, all: 9 })
 }
 
-fn gate<M: Machine>(
-    bench: &mut Bench<M>,
-    gating: Gating,
-    importance: Importance,
-    extent: Extent,
-) -> Result<(), Error> {
+fn gate<M: Machine>(bench: &mut Bench<M>, gating: Gating, importance: Importance, extent: Extent) -> Result<(), Error> {
     let (l, machine) = (bench.launcher, bench.launcher.machine);
     let Extent { blocks, prompts, width, rows, .. } = extent;
     let values = bench.numbers(gating.len(prompts, width), 0.3);

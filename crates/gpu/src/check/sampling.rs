@@ -37,12 +37,7 @@ pub fn samples<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Find
     Ok(bench.findings)
 }
 
-fn case<M: Machine>(
-    bench: &mut Bench<M>,
-    kind: Kind,
-    labelled: bool,
-    gating: Option<Gating>,
-) -> Result<(), Error> {
+fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Option<Gating>) -> Result<(), Error> {
     let Launcher { machine, precision } = bench.launcher;
     let process = Process::new(Schedule::Cosine, 100).expect("a schedule");
     // away from the last timesteps, where the error of a predicted noise counts a hundredfold

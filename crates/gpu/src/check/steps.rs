@@ -205,8 +205,7 @@ impl Run {
                         d_weights.extend(weights);
                     }
                 }
-                let (of_gate, importance) =
-                    oracle.map_or((Vec::new(), 0.0), |oracle| oracle.backward(&d_weights));
+                let (of_gate, importance) = oracle.map_or((Vec::new(), 0.0), |oracle| oracle.backward(&d_weights));
                 gradient.extend(of_gate);
                 (gradient, importance)
             }
@@ -272,7 +271,12 @@ pub fn steps<M: Machine>(
         if number < COMPARED {
             let [denoising, importance] = cpu.step(number, &places(number));
             let ours = step.losses(number, 1)?[0];
-            bench.find(&format!("{name}: loss of step {number}"), &[(ours.mse + ours.vb) as f32], &[denoising as f32], bound);
+            bench.find(
+                &format!("{name}: loss of step {number}"),
+                &[(ours.mse + ours.vb) as f32],
+                &[denoising as f32],
+                bound,
+            );
             if importance != 0.0 || ours.importance != 0.0 {
                 let (ours, want) = ([ours.importance as f32], [importance as f32]);
                 bench.find(&format!("{name}: importance of step {number}"), &ours, &want, bound);

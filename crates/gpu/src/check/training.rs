@@ -119,11 +119,7 @@ fn adamw<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
     let ours = [bench.put_wide(&p)?, bench.put_wide(&vec![0.0; count])?, bench.put_wide(&vec![0.0; count])?];
     let average = bench.put_wide(&p)?;
     let mut want_average = p.clone();
-    let rates = Rates {
-        learning_rates: [group.learning_rate; 2],
-        weight_decay: group.weight_decay,
-        decay: 0.9,
-    };
+    let rates = Rates { learning_rates: [group.learning_rate; 2], weight_decay: group.weight_decay, decay: 0.9 };
     let mut state = kernels::AdamW::new(count);
     for step in 1..=3 {
         let gradient = bench.numbers(count, 0.1);

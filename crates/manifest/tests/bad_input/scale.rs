@@ -8,7 +8,7 @@ fn mistakes_in_a_scale() {
         (
             "  iterations: 10",
             "  «iteration: 10",
-            "@: unknown key `iteration` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier; did you mean `iterations`?\n\
+            "@: unknown key `iteration` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier, micro_batch; did you mean `iterations`?\n\
              @: missing key `iterations` in `train`",
         ),
         ("  iterations: 10", "  iterations: «0", "@: `train.iterations` must be at least 1, found `0`"),
@@ -136,7 +136,7 @@ fn an_extended_scale_keeps_the_places_of_both_files() {
     assert_eq!(
         fixture.lines("t", &[]),
         [
-            "experiments/scales/t.yaml:3:36: unknown key `stepz` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier"
+            "experiments/scales/t.yaml:3:36: unknown key `stepz` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier, micro_batch"
         ]
     );
     let below = Fixture::new().spoil("scales/s.yaml", "  batch: 4", "  batch: 0").lines("t", &[]);
