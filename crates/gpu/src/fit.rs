@@ -1,7 +1,7 @@
 //! What fits a machine, known before anything is allocated.
 
 use crate::ledger::Ledger;
-use crate::machine::{Error, Machine, Precision};
+use crate::machine::{Error, Precision};
 use crate::pool::Pool;
 use crate::sampling::{Sampled, Sampling};
 use crate::step::{Setting, Step};
@@ -30,18 +30,18 @@ pub fn sampling_bytes(precision: Precision, sampled: Sampled) -> Result<usize, E
     Ok(ledger.bytes() + RESERVE)
 }
 
-/// Whether steps of `setting` fit the machine's free memory.
+/// Whether steps of `setting` fit `free` bytes.
 ///
 /// # Errors
 /// [`Error::Memory`] where they do not, with the largest parts of the batch that do; and as [`step_bytes`].
-pub fn check_step<M: Machine>(
-    machine: &M,
+pub fn check_step(
+    free: usize,
     precision: Precision,
     setting: Setting,
     count: usize,
     random: bool,
 ) -> Result<(), Error> {
-    let (wanted, free) = (step_bytes(precision, setting, count, random)?, machine.free()?);
+    let wanted = step_bytes(precision, setting, count, random)?;
     if wanted <= free {
         return Ok(());
     }
@@ -87,5 +87,12 @@ mod tests {
         let bytes = |part| step_bytes(Precision::Bf16, Setting { part, ..setting }, 1000, true).unwrap();
         assert!((20e9..40e9).contains(&(bytes(128) as f64)), "{}", bytes(128));
         assert!(bytes(32) < bytes(64) && bytes(64) < bytes(128));
+
+        let check = |free| check_step(free, Precision::Bf16, setting, 1000, true);
+        assert!(check(bytes(128)).is_ok());
+        let error = check(bytes(64)).unwrap_err().to_string();
+        assert!(error.contains("give `micro_batch: 64` beside the batch of 128"), "{error}");
+        let error = check(1 << 20).unwrap_err().to_string();
+        assert!(error.contains("no part of the batch fits"), "{error}");
     }
 }

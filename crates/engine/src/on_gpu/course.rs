@@ -65,7 +65,8 @@ impl<'m, 'i, M: Machine> OnMachine<'m, 'i, M> {
         };
         let (orientations, scale) = (1 + usize::from(optimisation.horizontal_flip), examples.scale());
         let count = examples.count() * orientations;
-        gpu::check_step(machine, precision, setting, count, scale.is_some()).map_err(said)?;
+        let free = machine.free()?;
+        gpu::check_step(free, precision, setting, count, scale.is_some()).map_err(said)?;
         let pool = pool(machine, examples, orientations).map_err(said)?;
         let mut step = Step::new(machine, precision, setting, pool).map_err(said)?;
         if let Some(parameters) = parameters {

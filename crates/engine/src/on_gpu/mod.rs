@@ -30,9 +30,10 @@ pub type Gpu = gpu::Absent;
 /// [`EngineError::MissingInput`] where there is none, or the build is without CUDA.
 pub fn open(number: usize) -> Result<Gpu, EngineError> {
     #[cfg(feature = "cuda")]
-    return gpu::cuda::Cuda::open(number).map_err(|error| Device::Cuda(number).missing(&error));
+    let opened = gpu::cuda::Cuda::open(number);
     #[cfg(not(feature = "cuda"))]
-    Err(Device::Cuda(number).missing(&"this program is built without CUDA"))
+    let opened: Result<Gpu, &str> = Err("this program is built without CUDA");
+    opened.map_err(|error| Device::Cuda(number).missing(&error))
 }
 
 /// What GPU number `number` computes, held against the processor: how many things were looked at, and what of them is off.
