@@ -40,11 +40,12 @@ lint:
 smoke:
     {{runner}} reproduce all --scale smoke --results target/smoke/results --reports target/smoke/reports
 
-# Run the CUDA kernels and their schedule on the CPU, compiled by g++, against the CPU engine. `runner` is named so that all
-# that was built for `just test` is used again.
+# Run the CUDA kernels and their schedule on the CPU, compiled by g++, against the CPU engine, and stages on them against
+# the same on the CPU. `runner` is named so that all that was built for `just test` is used again.
 check-kernels:
     cargo test --release --package runner --package gpu --features gpu/emulate --test emulated --quiet
-    cargo clippy --release --package runner --package gpu --features gpu/emulate --all-targets --quiet -- --deny warnings
+    cargo test --release --package runner --package engine --features engine/emulate --lib --quiet -- on_gpu
+    cargo clippy --release --package runner --package gpu --package engine --features engine/emulate --all-targets --quiet -- --deny warnings
 
 # Compile what is CUDA, with or without a GPU: `just check-cuda kernels` in a minute, all of it in 10 (CI does not).
 check-cuda *what:
@@ -53,6 +54,10 @@ check-cuda *what:
 # Write the JSON schemas of the manifests anew; fails in CI if they were stale.
 schema:
     {{runner}} schema --write
+
+# The first session with a GPU, step by step: `just gpu` lists them (docs/cuda.md).
+gpu *what:
+    .ci/gpu {{what}}
 
 # Ours beside PyTorch on the same shapes, in one run (half an hour): prints ratios and writes bench/RESULTS.md.
 bench-peers *options:

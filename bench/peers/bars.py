@@ -31,5 +31,10 @@ BARS = {
     "s2-dmp": Bar(1.25, share_of_peak=0.8),
     "s2-full": Bar(1.15, share_of_peak=0.8),
     "s2-sample": Bar(1.2, share_of_peak=0.8),
+    "b2-dmp": Bar(1.15, limit_s=0.025),
+    "b2-full": Bar(1.0),
+    "b2-sample": Bar(1.2),
+    "l2-dmp": Bar(1.15, limit_s=0.085),
+    "xl2-dmp": Bar(1.15, limit_s=0.120),
     "frechet": Bar(2.0, limit_s=5.0),
 }

@@ -2,6 +2,7 @@
 
     python bench/peers/compare.py --rounds 5 --seconds 4
     python bench/peers/compare.py --work nano-dmp --rounds 2 --seconds 1 --out target/peers.md
+    python bench/peers/compare.py --device cuda:0 --rounds 3 --out bench/RESULTS-cuda.md
 """
 
 import argparse
@@ -11,6 +12,8 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+
+import torch
 
 import rounds
 import work as works
@@ -26,6 +29,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=4.0, help="least length of a round (default: 4)")
     parser.add_argument("--runner", type=Path, default=ROOT / "target/release/runner")
     parser.add_argument("--out", type=Path, default=ROOT / "bench/RESULTS.md")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N, for ours and for the peers (default: cpu)")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -33,11 +37,18 @@ def main():
         parser.error(f"no runner at {options.runner}; `cargo build --release --package runner` makes one")
     load = os.getloadavg()[0]
     results = []
-    for work in options.work or BARS:
-        results.append(rounds.compare(options.runner, work, options.rounds, options.seconds))
+    for work in options.work or usual(options.device):
+        results.append(rounds.compare(options.runner, work, options.rounds, options.seconds, options.device))
     text = page(results, options, load)
     options.out.write_text(text)
     print(text)
+
+
+def usual(device: str) -> list[str]:
+    """What `runner bench` times there where nobody asks for a work by name."""
+    small = ("s2-", "frechet")
+    paper = ("b2-", "l2-", "xl2-")
+    return [work for work in BARS if not work.startswith(paper if device == "cpu" else small)]
 
 
 def page(results: list[rounds.Comparison], options, load: float) -> str:
@@ -63,6 +74,8 @@ def machine(options, load: float) -> str:
         f"- {said(options.runner, '--version')} at {said('git', 'rev-parse', '--short', 'HEAD')}{dirty}, "
         f"{said('rustc', '--version')}",
         f"- Python {platform.python_version()}, {version('torch')}, {version('numpy')}, {version('scipy')}",
+        *([f"- {torch.cuda.get_device_name(options.device)}, CUDA {torch.version.cuda}; ours in bf16, strong peers under "
+           "autocast to bf16, as released in f32 with TF32"] if options.device != "cpu" else []),
         f"- medians over {options.rounds} rounds of at least {options.seconds:g} s each, ours and all peers alternating; "
         "milliseconds of a step, of a batch of samples, of a distance",
     ]

@@ -41,13 +41,13 @@ class Tables:
             "most": np.log(betas),
         }
         self.resident = resident
-        self.tables = {k: torch.from_numpy(v).float() if resident else v for k, v in tables.items()}
+        self.tables = {k: torch.from_numpy(v).float().to(torch.get_default_device()) if resident else v for k, v in tables.items()}
 
     def at(self, name: str, t, like):
         """Table values at t [B], [B, 1, 1, 1]."""
         if self.resident:
             return self.tables[name][t][:, None, None, None]
-        return torch.from_numpy(self.tables[name])[t].float()[:, None, None, None].expand(like.shape)
+        return torch.from_numpy(self.tables[name]).to(t.device)[t].float()[:, None, None, None].expand(like.shape)
 
 
 def normal_kl(mean_1, log_1, mean_2, log_2):

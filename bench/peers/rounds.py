@@ -15,8 +15,8 @@ HERE = Path(__file__).parent
 class Peer:
     """A `peer.py` that waits for its rounds."""
 
-    def __init__(self, work: str, variant: str, threads: int):
-        command = [sys.executable, "-B", HERE / "peer.py", work, variant, "--threads", str(threads)]
+    def __init__(self, work: str, variant: str, threads: int, device: str):
+        command = [sys.executable, "-B", HERE / "peer.py", work, variant, "--threads", str(threads), "--device", device]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise RuntimeError(f"the peer `{variant}` of {work} did not start; run {' '.join(map(str, command))}")
@@ -34,9 +34,9 @@ class Peer:
         self.process.wait()
 
 
-def ours(runner: Path, work: str, seconds: float) -> dict:
+def ours(runner: Path, work: str, seconds: float, device: str) -> dict:
     """One round of `runner bench`."""
-    command = [runner, "bench", "--json", "--work", work, "--seconds", str(seconds)]
+    command = [runner, "bench", "--json", "--work", work, "--seconds", str(seconds), "--device", device]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -63,15 +63,15 @@ class Comparison:
         return min(self.peers, key=self.peer)
 
 
-def compare(runner: Path, work: str, rounds: int, seconds: float) -> Comparison:
+def compare(runner: Path, work: str, rounds: int, seconds: float, device: str) -> Comparison:
     """Alternates ours with all variants of a work."""
     result = Comparison(work)
-    first = ours(runner, work, 0.0)
+    first = ours(runner, work, 0.0, device)
     say(f"{work}: starting {', '.join(works.variants(work))}")
-    peers = {variant: Peer(work, variant, first["threads"]) for variant in works.variants(work)}
+    peers = {variant: Peer(work, variant, first["threads"], device) for variant in works.variants(work)}
     result.peers = {variant: [] for variant in peers}
     for number in range(rounds):
-        result.ours.append(ours(runner, work, seconds))
+        result.ours.append(ours(runner, work, seconds, device))
         line = [f"ours {result.ours[-1]['step_ms']:.1f}"]
         for variant, peer in peers.items():
             # The root of a non-symmetric matrix takes a minute and is never the strongest: once is enough.

@@ -20,6 +20,12 @@ pub trait Examples: Sync {
     /// Example `index` as the network sees it, mirrored left to right if `flip`. What is random about it has the normal
     /// numbers of `noise` from `first` on, one for each of its elements.
     fn example(&self, index: usize, flip: bool, noise: &Draws, first: u64, out: &mut [f32]);
+
+    /// What is drawn from, `scale (mean + deviation noise)`: the scale, or none where examples are not random; then they are the mean.
+    fn scale(&self) -> Option<f32>;
+
+    /// Mean and, where examples are random, deviation of example `index`.
+    fn moments(&self, index: usize, flip: bool, mean: &mut [f32], deviation: &mut [f32]);
 }
 
 impl Examples for Images {
@@ -38,6 +44,14 @@ impl Examples for Images {
     /// Nothing about an image is random.
     fn example(&self, index: usize, flip: bool, _: &Draws, _: u64, out: &mut [f32]) {
         self.normalised(index, flip, out);
+    }
+
+    fn scale(&self) -> Option<f32> {
+        None
+    }
+
+    fn moments(&self, index: usize, flip: bool, mean: &mut [f32], _: &mut [f32]) {
+        self.normalised(index, flip, mean);
     }
 }
 
@@ -135,20 +149,26 @@ impl<'a> Batches<'a> {
 
     /// Fills `batch` with what `iteration` trains on; number `e` of example `b` has noise `b * elements + e`.
     pub fn fill(&mut self, iteration: u64, batch: &mut Batch) {
-        let size = batch.t.len();
+        self.choose(iteration, batch);
         let elements = self.examples.elements();
         let noise = Draws::new(self.seed, Stream::LatentNoise, iteration);
-        for place in 0..size {
-            let index = self.order.index(iteration, place, size);
-            let flipped = self.flips && flip(self.seed, iteration, place);
+        for (place, (&index, &flipped)) in batch.indices.iter().zip(&batch.flipped).enumerate() {
             let own = place * elements..(place + 1) * elements;
             self.examples.example(index, flipped, &noise, own.start as u64, &mut batch.x0[own]);
+        }
+        Draws::new(self.seed, Stream::TrainNoise, iteration).fill_normal(0, &mut batch.noise);
+    }
+
+    /// The part of it that is no image and no noise: which examples, which of them mirrored, their labels and timesteps.
+    pub fn choose(&mut self, iteration: u64, batch: &mut Batch) {
+        let size = batch.t.len();
+        for place in 0..size {
+            let index = self.order.index(iteration, place, size);
             batch.indices[place] = index;
-            batch.flipped[place] = flipped;
+            batch.flipped[place] = self.flips && flip(self.seed, iteration, place);
             batch.labels[place] = self.examples.labels().map_or(0, |labels| labels[index]);
             batch.t[place] = timestep(self.seed, iteration, place, self.t_max);
         }
-        Draws::new(self.seed, Stream::TrainNoise, iteration).fill_normal(0, &mut batch.noise);
     }
 }
 

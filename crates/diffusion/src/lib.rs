@@ -24,4 +24,5 @@ pub use loss::{MseWeight, SampleLoss, TrainingLoss};
 pub use pndm::History;
 pub use process::{Process, Schedule, Step};
 pub use respace::Spacing;
-pub use sampler::{Denoiser, Prediction, Sampler};
+pub use reverse::Coefficients;
+pub use sampler::{Denoiser, Prediction, Sampler, initial_noise};

@@ -4,6 +4,27 @@ use crate::Step;
 use crate::exp::exp;
 use crate::kind::{Kind, Variance};
 
+/// The coefficients of one reverse step of DDPM or DDIM, folded to `f32`, for those who do its arithmetic elsewhere: with
+/// `x0 = recip x - recipm1 eps` held to `[-limit, limit]`, DDPM's next `x` is `mean_x0 x0 + mean_xt x + e^(middle + half_range v) noise`,
+/// DDIM's `signal x0 + spread (recip x - x0) / recipm1 + sigma noise`.
+#[allow(missing_docs, reason = "the formulas are above")]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    pub recip: f32,
+    pub recipm1: f32,
+    pub limit: f32,
+    pub mean_x0: f32,
+    pub mean_xt: f32,
+    pub middle: f32,
+    pub half_range: f32,
+    pub signal: f32,
+    pub spread: f32,
+    pub sigma: f32,
+    pub ddim: bool,
+    /// Whether there is noise.
+    pub noisy: bool,
+}
+
 /// The coefficients of one reverse step, folded to `f32`.
 pub(crate) struct Reverse {
     kind: Kind,
@@ -53,6 +74,23 @@ impl Reverse {
             signal: prev.sqrt() as f32,
             spread: (1.0 - prev - sigma * sigma).max(0.0).sqrt() as f32,
             sigma: sigma as f32,
+        }
+    }
+
+    pub(crate) fn coefficients(&self) -> Coefficients {
+        Coefficients {
+            recip: self.recip,
+            recipm1: self.recipm1,
+            limit: self.limit,
+            mean_x0: self.mean_x0,
+            mean_xt: self.mean_xt,
+            middle: self.middle,
+            half_range: self.half_range,
+            signal: self.signal,
+            spread: self.spread,
+            sigma: self.sigma,
+            ddim: matches!(self.kind, Kind::Ddim { .. }),
+            noisy: self.noisy,
         }
     }
 

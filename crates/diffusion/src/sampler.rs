@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::Process;
 use crate::kind::{Kind, Variance};
 use crate::pndm::{self, History};
-use crate::reverse::Reverse;
+use crate::reverse::{Coefficients, Reverse};
 
 /// Predicts the noise in a batch of samples.
 pub trait Denoiser {
@@ -91,7 +91,7 @@ impl Sampler {
         seed: u64,
         mut before: impl FnMut(usize) -> Result<(), D::Error>,
     ) -> Result<(), D::Error> {
-        Draws::new(seed, Stream::InitialNoise, 0).fill_normal(first_sample * elements as u64, x);
+        initial_noise(x, elements, first_sample, seed);
         let mut output = vec![0.0; self.outputs(x.len())];
         let mut histories = vec![History::default(); x.len() / elements];
         for call in 0..self.calls() {
@@ -103,6 +103,11 @@ impl Sampler {
             });
         }
         Ok(())
+    }
+
+    /// What [`Sampler::advance`] computes after call `call` of DDPM or DDIM; of PNDM, which remembers earlier calls, there is none.
+    pub fn coefficients(&self, call: usize) -> Option<Coefficients> {
+        (self.kind != Kind::Pndm).then(|| self.reverse(self.places[call]).coefficients())
     }
 
     fn reverse(&self, t: usize) -> Reverse {
@@ -157,6 +162,11 @@ impl Sampler {
             *x = signal * x0 + spread * reverse.eps(*x, x0);
         }
     }
+}
+
+/// Fills `x` `[B, elements]` with the initial noise of the samples `first_sample, ..` of `seed`.
+pub fn initial_noise(x: &mut [f32], elements: usize, first_sample: u64, seed: u64) {
+    Draws::new(seed, Stream::InitialNoise, 0).fill_normal(first_sample * elements as u64, x);
 }
 
 #[cfg(test)]

@@ -78,21 +78,32 @@ impl<'a> Batcher<'a> {
     pub fn fill(&mut self, iteration: usize, batch: &mut TrainingBatch) {
         let step = iteration as u64;
         self.batches.fill(step, &mut batch.clean);
-        if !self.conditional {
-            batch.clean.labels.fill(0);
-        }
-        if let Some((null, share)) = self.dropout {
-            let draws = Draws::new(self.seed, Stream::LabelDropout, step);
-            for (place, label) in batch.clean.labels.iter_mut().enumerate() {
-                if f64::from(draws.uniform(place as u64)) < share {
-                    *label = null;
-                }
-            }
-        }
+        self.condition(step, &mut batch.clean.labels);
         let Batch { x0, noise, t, .. } = &batch.clean;
         let elements = x0.len() / t.len();
         let samples = batch.x_t.par_chunks_mut(elements).zip(x0.par_chunks(elements)).zip(noise.par_chunks(elements));
         samples.zip(t).for_each(|(((x_t, x0), noise), &t)| self.process.q_sample(t, x0, noise, x_t));
         Draws::new(self.seed, Stream::GateNoise, step).fill_normal(0, &mut batch.gate_noise);
+    }
+
+    /// The part of it that is no image and no noise: which examples, which of them mirrored, their labels and timesteps.
+    pub fn choose(&mut self, iteration: usize, batch: &mut Batch) {
+        self.batches.choose(iteration as u64, batch);
+        self.condition(iteration as u64, &mut batch.labels);
+    }
+
+    /// Labels as the network sees them: 0 where it has no classes, some dropped.
+    fn condition(&self, step: u64, labels: &mut [u32]) {
+        if !self.conditional {
+            labels.fill(0);
+        }
+        if let Some((null, share)) = self.dropout {
+            let draws = Draws::new(self.seed, Stream::LabelDropout, step);
+            for (place, label) in labels.iter_mut().enumerate() {
+                if f64::from(draws.uniform(place as u64)) < share {
+                    *label = null;
+                }
+            }
+        }
     }
 }

@@ -140,4 +140,12 @@ impl Examples for Captioned<'_> {
     fn example(&self, index: usize, flip: bool, noise: &Draws, first: u64, out: &mut [f32]) {
         self.examples.example(index, flip, noise, first, out);
     }
+
+    fn scale(&self) -> Option<f32> {
+        self.examples.scale()
+    }
+
+    fn moments(&self, index: usize, flip: bool, mean: &mut [f32], deviation: &mut [f32]) {
+        self.examples.moments(index, flip, mean, deviation);
+    }
 }

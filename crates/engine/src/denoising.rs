@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
 use data::Examples;
 use manifest::autoencoder::LatentSpace;
 use manifest::dataset::Source;
@@ -11,7 +10,7 @@ use manifest::denoiser::Denoiser;
 use manifest::digest::Digest;
 use manifest::dit::DitConfig;
 use manifest::method::{Backbone, Finetune, Method};
-use manifest::scale::{Diffusion, Numerics, Optimisation};
+use manifest::scale::{Diffusion, Engine, Numerics, Optimisation};
 use manifest::stage;
 use manifest::unet::UnetNetwork;
 use models::weights::{self, Weights};
@@ -20,15 +19,16 @@ use patches::{Initial, Patch};
 
 use crate::batch::{Batcher, Labels, TrainingBatch};
 use crate::captions::{Captions, label};
+use crate::checkpoint::Checkpoint;
 use crate::images::Reader;
-use crate::job::{EngineError, Finished, Job};
+use crate::job::{Device, EngineError, Finished, Job};
 use crate::latents::Latents;
 use crate::losses::Losses;
 use crate::sequences::Sequences;
 use crate::trainables::{Layout, own_slots};
-use crate::training::{Objective, Trained, train as run};
+use crate::training::{Objective, Trained, follow, start, train as run};
 use crate::trunk::{Setting, TrainingTrunk, UnetTrunk, captioned_trunk, fast, training_trunk};
-use crate::{artifact, process, unet};
+use crate::{artifact, on_gpu, process, unet};
 
 /// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
 ///
@@ -118,6 +118,7 @@ fn ensure_unchanged(unchanged: bool, path: &std::path::Path) -> Result<()> {
 }
 
 /// What both stages have in common.
+#[derive(Clone, Copy)]
 pub(crate) struct Task<'a> {
     /// The network.
     pub(crate) denoiser: &'a Denoiser,
@@ -137,43 +138,12 @@ pub(crate) struct Task<'a> {
 
 impl Task<'_> {
     fn run(&self, job: &Job, examples: Box<dyn Examples>, backbone: Weights) -> Result<Finished, EngineError> {
-        let device = job.tensor_device()?;
-        match self.denoiser {
-            Denoiser::Dit(dit) => {
-                let captions = Captions::open(job, dit)?;
-                let examples = match &captions {
-                    Some(captions) => label(examples, &captions.of_images)?,
-                    None => examples,
-                };
-                self.fit(&*examples)?;
-                let (layout, initial) = self.start(&backbone)?;
-                let objective = self.objective(dit, &*examples, captions, &backbone, &layout, &device)?;
-                self.learn(job, &layout, &initial, objective)
-            }
-            Denoiser::Unet(UnetNetwork { shape, .. }) => {
-                let captions = Sequences::open(job, shape)?;
-                let examples = label(examples, &captions.of_images)?;
-                self.fit(&*examples)?;
-                let (layout, initial) = self.start(&backbone)?;
-                let labels = Labels { classes: Some(captions.null() as usize), dropout: shape.label_dropout };
-                let loss = process::training_loss(self.diffusion)?;
-                let trunk = UnetTrunk::new(shape, self.method, backbone, &layout, loss, captions, &device)?;
-                let objective = self.batches(&*examples, labels, Box::new(trunk))?;
-                self.learn(job, &layout, &initial, objective)
-            }
-        }
-    }
-
-    /// Minimises `objective` from `initial` values.
-    fn learn(
-        &self,
-        job: &Job,
-        layout: &Layout,
-        initial: &Weights,
-        mut objective: DenoisingObjective<'_>,
-    ) -> Result<Finished, EngineError> {
         let half_life = self.ema_halflife_iterations;
-        match run(job, layout, layout.flatten(initial)?, self.optimisation, half_life, &mut objective)? {
+        let (trained, layout) = match self.denoiser {
+            Denoiser::Dit(dit) => self.learn_dit(job, dit, examples, &backbone)?,
+            Denoiser::Unet(unet) => self.learn_unet(job, unet, examples, backbone)?,
+        };
+        match trained {
             Trained::Completed(state) => {
                 let values = if half_life > 0.0 { &state.average } else { &state.values };
                 let path = job.directory.join(artifact::WEIGHTS);
@@ -182,6 +152,97 @@ impl Task<'_> {
             }
             Trained::Diverged(iteration, curve) => Ok(Finished::diverged(iteration, curve)),
         }
+    }
+
+    fn learn_dit(
+        &self,
+        job: &Job,
+        dit: &DitConfig,
+        examples: Box<dyn Examples>,
+        backbone: &Weights,
+    ) -> Result<(Trained, Layout), EngineError> {
+        let captions = Captions::open(job, dit)?;
+        let examples = match &captions {
+            Some(captions) => label(examples, &captions.of_images)?,
+            None => examples,
+        };
+        let examples = &*examples;
+        self.fit(examples)?;
+        let (layout, initial) = self.start(backbone)?;
+        let (half_life, initial) = (self.ema_halflife_iterations, layout.flatten(&initial)?);
+        let trained = match (self.numerics.engine, job.device) {
+            (Engine::Fast, Device::Cuda(number)) => {
+                self.refuse_captions(captions.is_some())?;
+                let gpu = on_gpu::open(number)?;
+                self.run_on(&gpu, dit, job, examples, backbone, &layout, initial)?
+            }
+            _ => {
+                let mut objective = self.objective(dit, examples, captions, backbone, &layout, &job.tensor_device()?)?;
+                run(job, &layout, initial, self.optimisation, half_life, &mut objective)?
+            }
+        };
+        Ok((trained, layout))
+    }
+
+    fn learn_unet(
+        &self,
+        job: &Job,
+        UnetNetwork { shape, .. }: &UnetNetwork,
+        examples: Box<dyn Examples>,
+        backbone: Weights,
+    ) -> Result<(Trained, Layout), EngineError> {
+        let captions = Sequences::open(job, shape)?;
+        let examples = label(examples, &captions.of_images)?;
+        self.fit(&*examples)?;
+        let (layout, initial) = self.start(&backbone)?;
+        let initial = layout.flatten(&initial)?;
+        let labels = Labels { classes: Some(captions.null() as usize), dropout: shape.label_dropout };
+        let (loss, device) = (process::training_loss(self.diffusion)?, job.tensor_device()?);
+        let trunk = UnetTrunk::new(shape, self.method, backbone, &layout, loss, captions, &device)?;
+        let mut objective = self.batches(&*examples, labels, Box::new(trunk))?;
+        let half_life = self.ema_halflife_iterations;
+        let trained = run(job, &layout, initial, self.optimisation, half_life, &mut objective)?;
+        Ok((trained, layout))
+    }
+
+    /// Runs the whole of each step on a machine.
+    #[allow(clippy::too_many_arguments, reason = "what a run is made of, once")]
+    fn run_on<M: gpu::Machine>(
+        &self,
+        machine: &M,
+        dit: &DitConfig,
+        job: &Job,
+        examples: &dyn Examples,
+        backbone: &Weights,
+        layout: &Layout,
+        initial: Vec<f32>,
+    ) -> Result<Trained, EngineError> {
+        let state = start(job, layout, initial, self.ema_halflife_iterations)?;
+        let mut course = self.course(machine, dit, examples, backbone, layout, &state)?;
+        follow(job, state, self.optimisation, &mut course)
+    }
+
+    /// This task on a machine, from where `state` stands.
+    ///
+    /// # Errors
+    /// As [`on_gpu::OnMachine::new`].
+    pub(crate) fn course<'m, 'i, M: gpu::Machine>(
+        &'i self,
+        machine: &'m M,
+        dit: &DitConfig,
+        examples: &'i dyn Examples,
+        backbone: &Weights,
+        layout: &Layout,
+        state: &Checkpoint,
+    ) -> Result<on_gpu::OnMachine<'m, 'i, M>> {
+        let learns = layout.slots.iter().any(|slot| slot.name == models::dit::POSITION_EMBEDDING);
+        let parameters = if learns { None } else { Some(fast::parameters(dit, backbone)?) };
+        on_gpu::OnMachine::new(machine, self, dit, examples, parameters.as_ref(), layout, state)
+    }
+
+    fn refuse_captions(&self, captions: bool) -> Result<()> {
+        ensure!(!captions, "the fast engine does not train under captions on a GPU: run it with `--engine reference`");
+        Ok(())
     }
 
     /// Examples have the network's size, and every label is one of its classes.
@@ -207,7 +268,7 @@ impl Task<'_> {
         captions: Option<Captions>,
         backbone: &Weights,
         layout: &Layout,
-        device: &Device,
+        device: &candle_core::Device,
     ) -> Result<DenoisingObjective<'i>> {
         let labels = captions.as_ref().map_or_else(|| dit.into(), |captions| (&captions.network(dit)).into());
         let setting = Setting {

@@ -22,11 +22,18 @@ impl Device {
     pub(crate) fn tensors(self) -> Result<candle_core::Device, EngineError> {
         match self {
             Self::Cpu => Ok(candle_core::Device::Cpu),
-            Self::Cuda(number) => candle_core::Device::new_cuda(number).map_err(|error| {
-                let advice = "use --device cpu, or a runner built with --features cuda on a machine with that GPU";
-                EngineError::MissingInput(format!("no device cuda:{number} ({error}): {advice}"))
-            }),
+            Self::Cuda(number) => candle_core::Device::new_cuda(number).map_err(|error| self.missing(&error)),
         }
+    }
+
+    /// That there is no such device, and what to do.
+    pub(crate) fn missing(self, reason: &dyn std::fmt::Display) -> EngineError {
+        let name = match self {
+            Self::Cpu => "cpu".to_owned(),
+            Self::Cuda(number) => format!("cuda:{number}"),
+        };
+        let advice = "use --device cpu, or a runner built with --features cuda on a machine with that GPU";
+        EngineError::MissingInput(format!("no device {name} ({reason}): {advice}"))
     }
 }
 

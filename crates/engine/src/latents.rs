@@ -196,16 +196,35 @@ impl Examples for Latents {
 
     /// Panics if mirrored latents were not made.
     fn example(&self, index: usize, flip: bool, noise: &Draws, first: u64, out: &mut [f32]) {
+        noise.fill_normal(first, out);
+        for (z, (mean, log_variance)) in out.iter_mut().zip(self.stored(index, flip)) {
+            *z = self.scale * (mean + (0.5 * log_variance).exp() * *z);
+        }
+    }
+
+    fn scale(&self) -> Option<f32> {
+        Some(self.scale)
+    }
+
+    /// Panics if mirrored latents were not made.
+    fn moments(&self, index: usize, flip: bool, mean: &mut [f32], deviation: &mut [f32]) {
+        for ((mean, deviation), (stored, log_variance)) in mean.iter_mut().zip(deviation).zip(self.stored(index, flip))
+        {
+            (*mean, *deviation) = (stored, (0.5 * log_variance).exp());
+        }
+    }
+}
+
+impl Latents {
+    /// Means and logarithms of variances of latent `index`.
+    fn stored(&self, index: usize, flip: bool) -> impl Iterator<Item = (f32, f32)> {
         let Shape { orientations, .. } = self.shape;
         assert!(!flip || orientations == 2, "mirrored latents were not made");
         let Shard { file, mean, log_variance } = &self.shards[index / SHARD];
-        let bytes = self.elements() * size_of::<f32>();
+        let bytes = self.shape.elements() * size_of::<f32>();
         let skipped = (index % SHARD * orientations + usize::from(flip)) * bytes;
         let values = |tensor: &Range<usize>| floats(file.bytes(tensor.start + skipped..tensor.start + skipped + bytes));
-        noise.fill_normal(first, out);
-        for ((z, mean), log_variance) in out.iter_mut().zip(values(mean)).zip(values(log_variance)) {
-            *z = self.scale * (mean + (0.5 * log_variance).exp() * *z);
-        }
+        values(mean).zip(values(log_variance))
     }
 }
 

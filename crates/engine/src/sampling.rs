@@ -1,15 +1,22 @@
 //! The stage `sample`: noise to images or latents, in batches whose finished ones survive a kill.
 
+use anyhow::Result;
+use candle_core::DType;
 use data::Images;
 use diffusion::Sampler;
-use manifest::{denoiser, stage};
+use manifest::denoiser::Denoiser;
+use manifest::dit::DitConfig;
+use manifest::scale::Engine;
+use manifest::stage;
+use models::weights::{self, Weights};
 use random::{Draws, Stream};
 use safetensors::Dtype;
 
-use crate::job::{EngineError, Finished, Job};
-use crate::network::Network;
+use crate::job::{Device, EngineError, Finished, Job};
+use crate::network::{Network, Weighed};
+use crate::on_gpu::{Painted, Painter};
 use crate::parts::Parts;
-use crate::{artifact, process, samples};
+use crate::{artifact, on_gpu, process, samples};
 
 /// Images drawn at once. The images do not depend on it.
 const BATCH: usize = 100;
@@ -20,12 +27,66 @@ const BATCH: usize = 100;
 /// An input is missing or does not fit; [`EngineError::Interrupted`] with all finished batches kept.
 pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError> {
     let sampler = process::sampler(&stage.diffusion, &stage.sampler, stage.denoiser.learn_sigma())?;
-    let mut network = Network::for_sampling(job, stage)?;
+    let (mut network, captions) = match &stage.denoiser {
+        Denoiser::Dit(dit) => {
+            let Weighed { dit, backbone, trained, captions } = Weighed::new(job, stage, dit)?;
+            let (weights, engine) = ((&backbone, &trained), stage.numerics.engine);
+            if let (Engine::Fast, Device::Cuda(number)) = (engine, job.device) {
+                let gpu = on_gpu::open(number)?;
+                let mut painter = painter(&gpu, stage, &dit, weights, &sampler)?;
+                return all(job, stage, |first, count| {
+                    let labels = sample_labels(stage, &captions, first, count);
+                    painter.draw(first, initial_noise(stage, first, count), labels, || job.stopping())
+                });
+            }
+            let device = job.tensor_device()?;
+            (Network::new(&dit, &stage.method, &stage.sampler, weights, engine, &device)?, captions)
+        }
+        Denoiser::Unet(unet) => Network::of_unet(job, stage, unet)?,
+    };
+    all(job, stage, |first, count| {
+        network.set_labels(sample_labels(stage, &captions, first, count));
+        draw(job, stage, &sampler, &mut network, first, count)
+    })
+}
+
+/// A painter of the stage's samples on a machine.
+///
+/// # Errors
+/// As [`Painter::new`].
+pub(crate) fn painter<'m, M: gpu::Machine>(
+    machine: &'m M,
+    stage: &stage::Sample,
+    dit: &DitConfig,
+    (backbone, trained): (&Weights, &Weights),
+    sampler: &Sampler,
+) -> Result<Painter<'m, M>> {
+    let tensors = |weights: &Weights| weights::constants(weights, DType::F32, &candle_core::Device::Cpu);
+    let applied = patches::apply(&stage.method, dit, &tensors(backbone)?, &tensors(trained)?)?;
+    let painted = Painted {
+        dit,
+        method: &stage.method,
+        weights: (&weights::from_tensors(&applied.trunk)?, trained),
+        sampler,
+        guidance: stage.sampler.guidance,
+        batch: BATCH.min(stage.count),
+        seed: stage.seed,
+        dtype: stage.numerics.dtype,
+    };
+    Painter::new(machine, &painted)
+}
+
+/// All samples of a stage, by batches that `draw` draws: the first sample's number, and how many.
+fn all(
+    job: &Job,
+    stage: &stage::Sample,
+    mut draw: impl FnMut(usize, usize) -> Result<Vec<f32>, EngineError>,
+) -> Result<Finished, EngineError> {
     let dtype = if stage.latents.is_some() { Dtype::F32 } else { Dtype::U8 };
     let bytes = stage.denoiser.elements() * dtype.bitsize() / 8;
     let parts = Parts { job, name: "samples", unit: "images", count: stage.count, size: BATCH, bytes };
     for range in parts.left() {
-        let x = draw(job, stage, &sampler, &mut network, range.start, range.len())?;
+        let x = draw(range.start, range.len())?;
         parts.keep(range.start, &encoded(&stage.denoiser, dtype, &x))?;
     }
     let side = stage.denoiser.image_size();
@@ -36,7 +97,15 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
     Ok(Finished::completed(artifact::SAMPLES))
 }
 
-/// Samples `first..first + count`.
+/// The noise that samples `first..first + count` begin as.
+pub(crate) fn initial_noise(stage: &stage::Sample, first: usize, count: usize) -> Vec<f32> {
+    let elements = stage.denoiser.elements();
+    let mut x = vec![0.0; count * elements];
+    diffusion::initial_noise(&mut x, elements, first as u64, stage.seed);
+    x
+}
+
+/// Samples `first..first + count` under the network's labels.
 ///
 /// # Errors
 /// [`EngineError::Interrupted`], and those of the network.
@@ -49,7 +118,6 @@ pub(crate) fn draw(
     count: usize,
 ) -> Result<Vec<f32>, EngineError> {
     let elements = stage.denoiser.elements();
-    network.set_labels(sample_labels(stage, network.captions(), first, count));
     let mut x = vec![0.0; count * elements];
     let going_on = |_| if job.stopping() { Err(EngineError::Interrupted) } else { Ok(()) };
     sampler.sample(network, &mut x, elements, first as u64, stage.seed, going_on)?;
@@ -57,7 +125,7 @@ pub(crate) fn draw(
 }
 
 /// Samples as they are kept: images in bytes, latents as they are.
-fn encoded(denoiser: &denoiser::Denoiser, dtype: Dtype, x: &[f32]) -> Vec<u8> {
+fn encoded(denoiser: &Denoiser, dtype: Dtype, x: &[f32]) -> Vec<u8> {
     match dtype {
         Dtype::U8 => Images::from_normalised(denoiser.channels(), denoiser.image_size(), x).pixels,
         _ => x.iter().flat_map(|value| value.to_le_bytes()).collect(),
@@ -66,7 +134,7 @@ fn encoded(denoiser: &denoiser::Denoiser, dtype: Dtype, x: &[f32]) -> Vec<u8> {
 
 /// Labels of samples: the stage's class, or those of images drawn uniformly from the dataset (`captions`), or drawn
 /// uniformly from the classes, or the one label of an unconditional model.
-fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: usize) -> Vec<u32> {
+pub(crate) fn sample_labels(stage: &stage::Sample, captions: &[u32], first: usize, count: usize) -> Vec<u32> {
     if let Some(class) = stage.class {
         return vec![class; count];
     }

@@ -27,6 +27,29 @@ pub trait Objective {
     fn gradient(&mut self, iteration: usize, values: &[f32], gradient: &mut [f32]) -> Result<Losses>;
 }
 
+/// What goes on from iteration to iteration: values, moments and, where one is kept, their average.
+pub trait Course {
+    /// Trains at least one iteration, from `iteration` on, and none from `end` on.
+    ///
+    /// # Errors
+    /// Those of the tensors' library, or of the device.
+    fn advance(&mut self, iteration: usize, end: usize) -> Result<Advance>;
+
+    /// Copies where it stands into `state`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn keep(&self, state: &mut Checkpoint) -> Result<()>;
+}
+
+/// What some iterations left.
+pub struct Advance {
+    /// The losses of each.
+    pub losses: Vec<Losses>,
+    /// Whether the values that the last of them left are finite; not all that are not need be noticed but after the last iteration.
+    pub finite: bool,
+}
+
 /// How training ended.
 pub enum Trained {
     /// After its last iteration.
@@ -35,7 +58,7 @@ pub enum Trained {
     Diverged(usize, Vec<CurvePoint>),
 }
 
-/// Runs `optimisation` from `initial` values, or from the job's checkpoint where there is one.
+/// Runs `optimisation` from `initial` values, or from the job's checkpoint where there is one, on the processor.
 ///
 /// # Errors
 /// [`EngineError::Interrupted`] after the job was asked to stop; then the checkpoint holds the state.
@@ -47,59 +70,124 @@ pub fn train(
     ema_halflife_iterations: f64,
     objective: &mut dyn Objective,
 ) -> Result<Trained, EngineError> {
-    let keep_average = ema_halflife_iterations > 0.0;
-    let mut state = match Checkpoint::load(job.directory, layout.len())? {
-        Some(state) => state,
-        None => Checkpoint::start(initial, keep_average),
+    let mut state = start(job, layout, initial, ema_halflife_iterations)?;
+    let take = std::mem::take;
+    let (first, second) = (take(&mut state.first_moment), take(&mut state.second_moment));
+    let mut course = OnProcessor {
+        objective,
+        optimisation,
+        ema_halflife_iterations,
+        segments: layout.segments(),
+        adamw: AdamW::from_state(state.iteration as u64, first, second),
+        values: take(&mut state.values),
+        average: take(&mut state.average),
+        gradient: vec![0.0; layout.len()],
     };
-    let (first, second) = (std::mem::take(&mut state.first_moment), std::mem::take(&mut state.second_moment));
-    let mut adamw = AdamW::from_state(state.iteration as u64, first, second);
-    let segments = layout.segments();
-    let mut gradient = vec![0.0; layout.len()];
+    follow(job, state, optimisation, &mut course)
+}
+
+/// Where a run begins: at the job's checkpoint, or at `initial` values.
+///
+/// # Errors
+/// The checkpoint is damaged, or of another run.
+pub fn start(
+    job: &Job,
+    layout: &Layout,
+    initial: Vec<f32>,
+    ema_halflife_iterations: f64,
+) -> Result<Checkpoint, EngineError> {
+    Ok(match Checkpoint::load(job.directory, layout.len())? {
+        Some(state) => state,
+        None => Checkpoint::start(initial, ema_halflife_iterations > 0.0),
+    })
+}
+
+/// Runs `optimisation` along `course` from `state` on, whose values are the course's.
+///
+/// # Errors
+/// As [`train`].
+pub fn follow(
+    job: &Job,
+    mut state: Checkpoint,
+    optimisation: &Optimisation,
+    course: &mut dyn Course,
+) -> Result<Trained, EngineError> {
     let mut saved = Instant::now();
     let mut shown: Option<Instant> = None;
-
-    while state.iteration < optimisation.iterations {
+    let iterations = optimisation.iterations;
+    while state.iteration < iterations {
         if job.stopping() {
-            save(job, &mut state, &adamw)?;
+            save(job, &mut state, course)?;
             return Err(EngineError::Interrupted);
         }
-        let iteration = state.iteration;
-        let losses = objective.gradient(iteration, &state.values, &mut gradient)?;
-        if !losses.total.is_finite() {
-            return Ok(Trained::Diverged(iteration, state.curve));
+        let Advance { losses, finite } = course.advance(state.iteration, iterations)?;
+        let last_loss = losses.len() - 1;
+        for (i, losses) in losses.iter().enumerate() {
+            // The loss of the next iteration would show values that are not finite, but there may be none.
+            if !losses.total.is_finite() || (i == last_loss && !finite) {
+                return Ok(Trained::Diverged(state.iteration, state.curve));
+            }
+            let rate = learning_rate(optimisation, state.iteration);
+            state.iteration += 1;
+            record(&mut state, *losses, rate, iterations);
         }
-        let learning_rate = descend(&mut adamw, optimisation, iteration, &segments, &mut state.values, &gradient);
-        if keep_average {
-            let decay = average_decay(ema_halflife_iterations, iteration);
-            kernels::average(&mut state.average, &state.values, decay);
-        }
-        // The loss of the next iteration would show it, but there may be none.
-        if !state.values.iter().all(|value| value.is_finite()) {
-            return Ok(Trained::Diverged(iteration, state.curve));
-        }
-        state.iteration += 1;
-        record(&mut state, losses, learning_rate, optimisation.iterations);
 
-        let last = state.iteration == optimisation.iterations;
+        let last = state.iteration == iterations;
         if last || saved.elapsed() >= CHECKPOINT_INTERVAL {
-            save(job, &mut state, &adamw)?;
+            save(job, &mut state, course)?;
             saved = Instant::now();
         }
         if last || shown.is_none_or(|at| at.elapsed() >= Progress::INTERVAL) {
             (job.progress)(Progress {
                 done: state.iteration as u64,
-                total: optimisation.iterations as u64,
+                total: iterations as u64,
                 unit: "iterations",
-                note: format!("loss {:.4}", losses.total),
+                note: format!("loss {:.4}", losses[last_loss].total),
             });
             shown = Some(Instant::now());
         }
     }
+    // A run that had come to its end before has its values in the checkpoint, and in the course.
+    course.keep(&mut state)?;
     Ok(Trained::Completed(state))
 }
 
-/// Changes `values` by one step of AdamW and returns its learning rate; `segments` are those of [`Layout::segments`].
+/// A run whose optimiser is the processor's, whoever computes the gradient.
+struct OnProcessor<'a> {
+    objective: &'a mut dyn Objective,
+    optimisation: &'a Optimisation,
+    ema_halflife_iterations: f64,
+    segments: Vec<(Range<usize>, f64)>,
+    adamw: AdamW,
+    values: Vec<f32>,
+    average: Vec<f32>,
+    gradient: Vec<f32>,
+}
+
+impl Course for OnProcessor<'_> {
+    fn advance(&mut self, iteration: usize, _: usize) -> Result<Advance> {
+        let losses = self.objective.gradient(iteration, &self.values, &mut self.gradient)?;
+        if losses.total.is_finite() {
+            let Self { adamw, optimisation, segments, values, gradient, .. } = self;
+            descend(adamw, optimisation, iteration, segments, values, gradient);
+            if self.ema_halflife_iterations > 0.0 {
+                let decay = average_decay(self.ema_halflife_iterations, iteration);
+                kernels::average(&mut self.average, &self.values, decay);
+            }
+        }
+        let finite = self.values.iter().all(|value| value.is_finite());
+        Ok(Advance { losses: vec![losses], finite })
+    }
+
+    fn keep(&self, state: &mut Checkpoint) -> Result<()> {
+        let (first, second) = self.adamw.moments();
+        (state.values, state.average) = (self.values.clone(), self.average.clone());
+        (state.first_moment, state.second_moment) = (first.to_vec(), second.to_vec());
+        Ok(())
+    }
+}
+
+/// Changes `values` by one step of AdamW; `segments` are those of [`Layout::segments`].
 pub(crate) fn descend(
     adamw: &mut AdamW,
     optimisation: &Optimisation,
@@ -107,7 +195,7 @@ pub(crate) fn descend(
     segments: &[(Range<usize>, f64)],
     values: &mut [f32],
     gradient: &[f32],
-) -> f64 {
+) {
     let learning_rate = learning_rate(optimisation, iteration);
     let groups = segments.iter().map(|(range, factor)| Group {
         range: range.clone(),
@@ -115,17 +203,15 @@ pub(crate) fn descend(
         weight_decay: optimisation.weight_decay,
     });
     adamw.step(values, gradient, &groups.collect::<Vec<_>>());
-    learning_rate
 }
 
-fn save(job: &Job, state: &mut Checkpoint, adamw: &AdamW) -> Result<()> {
-    let (first, second) = adamw.moments();
-    (state.first_moment, state.second_moment) = (first.to_vec(), second.to_vec());
+fn save(job: &Job, state: &mut Checkpoint, course: &dyn Course) -> Result<()> {
+    course.keep(state)?;
     state.save(job.directory)
 }
 
 /// Linear warm-up, then a cosine from the first to the last learning rate.
-fn learning_rate(optimisation: &Optimisation, iteration: usize) -> f64 {
+pub(crate) fn learning_rate(optimisation: &Optimisation, iteration: usize) -> f64 {
     let Optimisation { learning_rate: first, final_learning_rate: last, warmup_iterations: warmup, .. } = *optimisation;
     if iteration < warmup {
         return first * (iteration + 1) as f64 / warmup as f64;
@@ -137,7 +223,7 @@ fn learning_rate(optimisation: &Optimisation, iteration: usize) -> f64 {
 
 /// Decay of the average: its half-life, but never longer than a tenth of what has been done, so that the first
 /// weights are forgotten.
-fn average_decay(halflife_iterations: f64, iteration: usize) -> f64 {
+pub(crate) fn average_decay(halflife_iterations: f64, iteration: usize) -> f64 {
     let halflife = halflife_iterations.min((iteration + 1) as f64 * 0.1);
     0.5_f64.powf(1.0 / halflife)
 }
@@ -165,6 +251,7 @@ mod tests {
             warmup_iterations: 10,
             weight_decay: 0.0,
             horizontal_flip: false,
+            micro_batch: None,
         }
     }
 

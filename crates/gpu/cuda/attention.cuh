@@ -9,7 +9,6 @@
 
 constexpr int ATTENTION_THREADS = 128;
 constexpr int ATTENTION_WARPS = ATTENTION_THREADS / WARP;
-constexpr int MAX_TOKENS = 320;
 
 template <class T> struct Attention {
     const T* qkv;     // [B, tokens, 3 D]

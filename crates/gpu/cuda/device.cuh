@@ -33,6 +33,8 @@ constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / WARP;
 // The widest token: a row fits the registers of a warp. DiT-XL's is 1152.
 constexpr int MAX_WIDTH = 1280;
+// The longest sequence: a head fits shared memory, a row of prompts the registers of a warp.
+constexpr int MAX_TOKENS = 320;
 // LayerNorm's epsilon in DiT.
 constexpr float EPSILON = 1e-6f;
 
@@ -71,3 +73,15 @@ DEVICE int lane() { return threadIdx.x % WARP; }
 DEVICE int warp() { return threadIdx.x / WARP; }
 // This thread's number in the grid, along x.
 DEVICE size_t thread_number() { return size_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+// The sum over the block's threads, for thread 0.
+DEVICE double block_sum(double x, double* parts) {
+    x = warp_sum(x);
+    if (lane() == 0) parts[warp()] = x;
+    __syncthreads();
+    double sum = 0.0;
+    if (threadIdx.x == 0)
+        for (int i = 0; i < WARPS; i++) sum += parts[i];
+    __syncthreads();
+    return sum;
+}

@@ -1,7 +1,9 @@
-// Every kernel by name: one module. A new one: a header beside this file, a line here, its arguments in ../src/kernels/.
+// Every kernel by name: one module. A new one: a header beside this file, a line here, its arguments in ../src/arguments.rs.
 #include "adamw.cuh"
 #include "attention.cuh"
 #include "condition.cuh"
+#include "feed.cuh"
+#include "gate.cuh"
 #include "gelu.cuh"
 #include "loss.cuh"
 #include "noise.cuh"
@@ -9,6 +11,7 @@
 #include "plain.cuh"
 #include "reductions.cuh"
 #include "residual.cuh"
+#include "reverse.cuh"
 
 EXPORT_BOTH(residual_norm, THREADS, ResidualNorm, residual_norm)
 EXPORT_BOTH(norm_backward, THREADS, NormBackward, norm_backward)
@@ -34,6 +37,19 @@ EXPORT(q_sample_f32, THREADS, QSample, q_sample)
 EXPORT(loss_f32, THREADS, Loss, loss)
 EXPORT_BOTH(adamw, THREADS, AdamW, adamw)
 EXPORT(average_f32, THREADS, Average, average)
+EXPORT_BOTH(gate_input, THREADS, GateInput, gate_input)
+EXPORT(gate_forward_f32, THREADS, GateForward, gate_forward)
+EXPORT(gate_sums_f32, THREADS, GateSums, gate_sums)
+EXPORT(gate_backward_f32, THREADS, GateBackward, gate_backward)
+EXPORT(gate_gather_f32, THREADS, GateGather, gate_gather)
+EXPORT(gate_columns_f32, THREADS, GateColumns, gate_columns)
+EXPORT(begin_f32, THREADS, Begin, begin)
+EXPORT(examples_f32, THREADS, Examples, examples)
+EXPORT(accumulate_f32, THREADS, Accumulate, accumulate)
+EXPORT(note_f32, THREADS, Note, note)
+EXPORT(advance_f32, THREADS, Advance, advance)
+EXPORT(reverse_f32, THREADS, Reverse, reverse)
+EXPORT(spread_f32, THREADS, Spread, spread)
 
 #define EXPORT_ATTENTION(W)                                                                           \
     EXPORT(attention_forward_w##W##_f32, ATTENTION_THREADS, Attention<float>, plain_forward<W>)       \

@@ -35,9 +35,10 @@ struct Loss {
     const float* output;       // [B, 2 n] noise, then variance values; [B, n] where the variance is not learned
     const unsigned* timesteps; // [B]
     const Timestep* table;
-    float* d_output; // like output: the gradient of the batch's mean loss
+    float* d_output; // like output: the gradient of the step's mean loss
     double* terms;   // [B, 2] weighted squared error, variational bound in bits per dimension
     int batch, n, learned;
+    int all; // samples of the whole step
 };
 
 // A term and its derivative by the variance value.
@@ -72,25 +73,13 @@ DEVICE Term divergence(const Timestep& s, double x0, double x_t, double eps, dou
     return {0.5 * (wider - 1.0 + ratio), 0.25 * s.range * (1.0 - ratio)};
 }
 
-// The sum over the block's threads, for thread 0.
-DEVICE double block_sum(double x, double* parts) {
-    x = warp_sum(x);
-    if (lane() == 0) parts[warp()] = x;
-    __syncthreads();
-    double sum = 0.0;
-    if (threadIdx.x == 0)
-        for (int i = 0; i < WARPS; i++) sum += parts[i];
-    __syncthreads();
-    return sum;
-}
-
 // One block per sample.
 DEVICE void loss(const Loss& a) {
     int sample = blockIdx.x, n = a.n;
     unsigned t = a.timesteps[sample];
     const Timestep& step = a.table[t];
     size_t image = size_t(sample) * n, out = image * (a.learned ? 2 : 1);
-    double scale = 1.0 / a.batch, per_element = 1.0 / (n * 0.69314718055994530942);
+    double scale = 1.0 / a.all, per_element = 1.0 / (n * 0.69314718055994530942);
     float slope = float(2.0 * step.mse_weight * scale);
     double squares = 0.0, bound = 0.0;
     for (int i = threadIdx.x; i < n; i += THREADS) {

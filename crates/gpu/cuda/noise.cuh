@@ -49,19 +49,21 @@ DEVICE void box_muller(uint32_t a, uint32_t b, float* first, float* second) {
 }
 
 struct Normals {
-    const uint32_t* step; // one number, read when the kernel runs: a captured graph draws anew each time
-    float* out;           // [count] the normals 0, 1, ..
+    const uint32_t* step;  // one number, read when the kernel runs: a captured graph draws anew each time
+    const uint64_t* first; // likewise
+    float* out;            // [count] the normals first, first + 1, ..
     size_t count;
     uint32_t key0, key1, stream;
 };
 
-// Four normals per thread.
+// Four normals per thread: a block of the generator, of which the first and the last may be wanted in part.
 DEVICE void normals(const Normals& a) {
-    uint64_t block = thread_number();
-    if (block * 4 >= a.count) return;
+    uint64_t first = *a.first, block = first / 4 + thread_number();
+    if (block * 4 >= first + a.count) return;
     Words words = philox4x32({{uint32_t(block), uint32_t(block >> 32), *a.step, a.stream}}, a.key0, a.key1);
     float four[4];
     box_muller(words.v[0], words.v[1], &four[0], &four[1]);
     box_muller(words.v[2], words.v[3], &four[2], &four[3]);
-    for (int i = 0; i < 4 && block * 4 + i < a.count; i++) a.out[block * 4 + i] = four[i];
+    for (int i = 0; i < 4; i++)
+        if (block * 4 + i >= first && block * 4 + i < first + a.count) a.out[block * 4 + i - first] = four[i];
 }

@@ -192,6 +192,7 @@ pub struct LabelGradient {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Normals {
     pub step: Address,
+    pub first: Address,
     pub out: Address,
     pub count: usize,
     pub key: [u32; 2],
@@ -240,6 +241,7 @@ pub struct Loss {
     pub batch: i32,
     pub n: i32,
     pub learned: i32,
+    pub all: i32,
 }
 
 #[repr(C)]
@@ -261,4 +263,197 @@ pub struct Average {
     pub values: Address,
     pub decay: Address,
     pub count: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateInput {
+    pub embedding: Address,
+    pub plain: Address,
+    pub extended: Address,
+    pub rows: i32,
+    pub width: i32,
+    pub inputs: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateForward {
+    pub base: Address,
+    pub bias: Address,
+    pub column: Address,
+    pub scale: Address,
+    pub draws: Address,
+    pub weights: Address,
+    pub blocks: i32,
+    pub groups: i32,
+    pub rows: i32,
+    pub prompts: i32,
+    pub inputs: i32,
+    pub all: i32,
+    pub first: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateSums {
+    pub weights: Address,
+    pub sums: Address,
+    pub parts: Address,
+    pub blocks: i32,
+    pub rows: i32,
+    pub prompts: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateBackward {
+    pub weights: Address,
+    pub d_weights: Address,
+    pub sums: Address,
+    pub parts: Address,
+    pub d_logits: Address,
+    pub importance: Address,
+    pub coefficient: f64,
+    pub blocks: i32,
+    pub groups: i32,
+    pub rows: i32,
+    pub prompts: i32,
+    pub all: i32,
+    pub together: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateGather {
+    pub d_logits: Address,
+    pub scale: Address,
+    pub draws: Address,
+    pub d_base: Address,
+    pub d_index: Address,
+    pub d_scale: Address,
+    pub groups: i32,
+    pub rows: i32,
+    pub prompts: i32,
+    pub all: i32,
+    pub first: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateColumns {
+    pub d_base: Address,
+    pub d_index: Address,
+    pub d_bias: Address,
+    pub d_column: Address,
+    pub rows: i32,
+    pub prompts: i32,
+    pub inputs: i32,
+}
+
+/// One place of a batch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// Its number in the pool.
+    pub example: u32,
+    /// Its row of the label table.
+    pub label: u32,
+    /// Its timestep.
+    pub timestep: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Begin {
+    pub number: Address,
+    pub places: Address,
+    pub rates: Address,
+    pub examples: Address,
+    pub labels: Address,
+    pub timesteps: Address,
+    pub current: Address,
+    pub slots: i32,
+    pub batch: i32,
+    pub first: i32,
+    pub rows: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Examples {
+    pub mean: Address,
+    pub deviation: Address,
+    pub noise: Address,
+    pub examples: Address,
+    pub x0: Address,
+    pub scale: f32,
+    pub rows: i32,
+    pub n: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accumulate {
+    pub sum: Address,
+    pub values: Address,
+    pub count: usize,
+    pub fresh: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Note {
+    pub number: Address,
+    pub terms: Address,
+    pub importance: Address,
+    pub losses: Address,
+    pub slots: i32,
+    pub batch: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Advance {
+    pub number: Address,
+}
+
+/// The coefficients of one reverse step.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReverseStep {
+    pub recip: f32,
+    pub recipm1: f32,
+    pub limit: f32,
+    pub mean_x0: f32,
+    pub mean_xt: f32,
+    pub middle: f32,
+    pub half_range: f32,
+    pub signal: f32,
+    pub spread: f32,
+    pub sigma: f32,
+    pub ddim: u32,
+    pub noisy: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reverse {
+    pub call: Address,
+    pub steps: Address,
+    pub output: Address,
+    pub noise: Address,
+    pub x: Address,
+    pub batch: i32,
+    pub n: i32,
+    pub learned: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spread {
+    pub number: Address,
+    pub values: Address,
+    pub out: Address,
+    pub count: i32,
 }

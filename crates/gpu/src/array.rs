@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use crate::arguments::{Place, ReverseStep, Timestep};
 use crate::machine::{Address, Error, Machine, Precision};
 
 /// Values of a precision.
@@ -38,7 +39,9 @@ impl<M: Machine> Array<M> {
     /// # Errors
     /// There is no memory.
     pub fn zeros(machine: &M, precision: Precision, count: usize) -> Result<Self, Error> {
-        Self::from(machine, precision, &vec![0.0; count])
+        let mut array = Self::new(machine, precision, count)?;
+        machine.clear(&mut array.memory)?;
+        Ok(array)
     }
 
     /// Number of values.
@@ -70,11 +73,23 @@ impl<M: Machine> Array<M> {
     /// If the lengths differ.
     pub fn write(&mut self, machine: &M, values: &[f32]) -> Result<(), Error> {
         assert_eq!(values.len(), self.count, "as many values as the array has");
+        self.write_from(machine, 0, values)
+    }
+
+    /// Overwrites the values from `first` on.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn write_from(&mut self, machine: &M, first: usize, values: &[f32]) -> Result<(), Error> {
+        assert!(first + values.len() <= self.count, "values {first}.. of {}", self.count);
         let bytes: Vec<u8> = match self.precision {
             Precision::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Precision::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
         };
-        machine.write(&mut self.memory, &bytes)
+        machine.write(&mut self.memory, first * self.precision.bytes(), &bytes)
     }
 
     /// All values.
@@ -120,7 +135,7 @@ impl<M: Machine> Numbers<M> {
     pub fn write(&mut self, machine: &M, values: &[u32]) -> Result<(), Error> {
         assert_eq!(values.len(), self.count, "as many numbers as there are");
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        machine.write(&mut self.memory, &bytes)
+        machine.write(&mut self.memory, 0, &bytes)
     }
 
     /// The first number's place.
@@ -128,6 +143,21 @@ impl<M: Machine> Numbers<M> {
         self.address
     }
 }
+
+/// Values whose every byte is part of a number.
+///
+/// # Safety
+/// There are no gaps in them.
+pub unsafe trait Flat: Copy {}
+
+// SAFETY: numbers, and structures of numbers that leave no gaps: 8 and 4 bytes in pairs, or 4 bytes alone.
+unsafe impl Flat for u64 {}
+// SAFETY: as above.
+unsafe impl Flat for Timestep {}
+// SAFETY: as above.
+unsafe impl Flat for Place {}
+// SAFETY: as above.
+unsafe impl Flat for ReverseStep {}
 
 /// Structures or doubles, copied as they lie.
 pub struct Plain<M: Machine> {
@@ -145,12 +175,24 @@ impl<M: Machine> Plain<M> {
         Ok(Self { address: machine.address(&memory), memory })
     }
 
-    /// Overwrites the beginning.
+    /// Copies structures or doubles.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn from<T: Flat>(machine: &M, values: &[T]) -> Result<Self, Error> {
+        let mut plain = Self::new(machine, size_of_val(values))?;
+        plain.write(machine, 0, values)?;
+        Ok(plain)
+    }
+
+    /// Overwrites the values from `first` on.
     ///
     /// # Errors
     /// Those of the machine.
-    pub fn write(&mut self, machine: &M, bytes: &[u8]) -> Result<(), Error> {
-        machine.write(&mut self.memory, bytes)
+    pub fn write<T: Flat>(&mut self, machine: &M, first: usize, values: &[T]) -> Result<(), Error> {
+        // SAFETY: `Flat` values have no gaps between or within them.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
+        machine.write(&mut self.memory, first * size_of::<T>(), bytes)
     }
 
     /// `count` doubles.
@@ -161,6 +203,11 @@ impl<M: Machine> Plain<M> {
         let mut bytes = vec![0; count * 8];
         machine.read(&self.memory, &mut bytes)?;
         Ok(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
+    }
+
+    /// The place of the byte `at`.
+    pub fn at(&self, at: usize) -> Address {
+        self.address.offset(at)
     }
 
     /// The first byte's place.

@@ -14,6 +14,12 @@ use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result, sy
 use crate::launch::{HEAD_WIDTHS, MAX_TOKENS, attention_shared};
 use crate::machine::{Address, Error, Grid, Machine, Matrix, Precision, Product};
 
+/// `cuda/kernels.cu` for several architectures, as the build script left it; its header holds whole words.
+#[repr(align(64))]
+struct Image<const N: usize>([u8; N]);
+
+const FATBIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
+static KERNELS: Image<{ FATBIN.len() }> = Image(*include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
 /// Bytes that cuBLASLt may use while it multiplies: what Hopper's kernels ask for.
 const WORKSPACE: usize = 32 << 20;
 /// Most alignment worth telling cuBLASLt of.
@@ -75,6 +81,7 @@ impl Drop for Prepared {
 pub struct Allocation {
     context: Arc<CudaContext>,
     pointer: sys::CUdeviceptr,
+    bytes: usize,
 }
 
 impl Drop for Allocation {
@@ -86,58 +93,28 @@ impl Drop for Allocation {
     }
 }
 
-/// A step as the GPU replays it.
-pub struct Graph(CudaGraph);
-
-impl Graph {
-    /// Launches everything that was captured. Does not wait.
-    ///
-    /// # Errors
-    /// Those of the driver.
-    pub fn launch(&self) -> Result<(), Error> {
-        self.0.launch().map_err(failed("launching a captured step"))
-    }
-}
-
 impl Cuda {
-    /// GPU number `ordinal`, with `module`: the cubin or PTX of `cuda/kernels.cu` for it.
+    /// GPU number `ordinal`.
     ///
     /// # Errors
-    /// There is no such GPU, or the module is for another.
+    /// There is no such GPU, or the kernels are not for it: its compute capability is below 8.0.
     ///
     /// # Panics
     /// There is no driver, where it is loaded and not linked.
-    pub fn open(ordinal: usize, module: &[u8]) -> Result<Self, Error> {
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
         let doing = format!("opening cuda:{ordinal}");
         let context = CudaContext::new(ordinal).map_err(failed(&*doing))?;
         // SAFETY: one stream; buffers are not shared between streams.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(failed(&*doing))?;
-        // A module ends with a zero where it is PTX.
-        let image = [module, &[0]].concat();
-        // SAFETY: the image is a cubin or PTX that ends with a zero.
+        // SAFETY: the image is a fatbin.
         let module =
-            unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed("loading the kernels"))?;
+            unsafe { result::module::load_data(KERNELS.0.as_ptr().cast()) }.map_err(failed("loading the kernels"))?;
         let handle = lt::create_handle().map_err(failed_product)?;
         // SAFETY: the context is bound to this thread by `CudaContext::new`.
         let workspace = unsafe { result::malloc_sync(WORKSPACE) }.map_err(failed(&*doing))?;
         let functions = RefCell::new(HashMap::new());
         Ok(Self { context, stream, module, functions, handle, workspace, products: RefCell::new(HashMap::new()) })
-    }
-
-    /// Captures what `work` launches as one graph. `work` must have run before, so that kernels are loaded and products prepared: while
-    /// capturing, nothing may allocate or copy.
-    ///
-    /// # Errors
-    /// Those of `work`, and of the driver.
-    pub fn capture(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<Graph, Error> {
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        self.stream.begin_capture(mode).map_err(failed("capturing a step"))?;
-        let done = work();
-        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("capturing a step"));
-        done?;
-        let empty = || Error::Machine { doing: "capturing a step".into(), reason: "nothing was launched".into() };
-        Ok(Graph(graph?.ok_or_else(empty)?))
     }
 
     /// Waits until everything is done.
@@ -259,35 +236,50 @@ fn alignment(address: Address) -> u32 {
 
 impl Machine for Cuda {
     type Memory = Allocation;
+    type Recording = CudaGraph;
 
     fn allocate(&self, bytes: usize) -> Result<Allocation, Error> {
         self.context.bind_to_thread().map_err(failed("allocating"))?;
         let context = Arc::clone(&self.context);
         if bytes == 0 {
-            return Ok(Allocation { context, pointer: 0 });
+            return Ok(Allocation { context, pointer: 0, bytes });
         }
         // SAFETY: the context is bound.
         match unsafe { result::malloc_sync(bytes) } {
-            Ok(pointer) => Ok(Allocation { context, pointer }),
+            Ok(pointer) => Ok(Allocation { context, pointer, bytes }),
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                let (free, _) = result::mem_get_info().map_err(failed("allocating"))?;
-                Err(Error::Memory { wanted: bytes, free })
+                let advice = "another program holds the rest, or take a smaller batch".into();
+                Err(Error::Memory { wanted: bytes, free: self.free()?, advice })
             }
             Err(error) => Err(failed("allocating")(error)),
         }
+    }
+
+    fn free(&self) -> Result<usize, Error> {
+        self.context.mem_get_info().map(|(free, _)| free).map_err(failed("asking for free memory"))
     }
 
     fn address(&self, memory: &Allocation) -> Address {
         Address(memory.pointer)
     }
 
-    fn write(&self, memory: &mut Allocation, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&self, memory: &mut Allocation, at: usize, bytes: &[u8]) -> Result<(), Error> {
         if bytes.is_empty() {
             return Ok(());
         }
+        let to = memory.pointer + at as sys::CUdeviceptr;
         // SAFETY: callers write no more than they allocated. The driver has read pageable memory when this returns.
-        let copied = unsafe { result::memcpy_htod_async(memory.pointer, bytes, self.stream.cu_stream()) };
+        let copied = unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) };
         copied.map_err(failed("copying to the GPU"))
+    }
+
+    fn clear(&self, memory: &mut Allocation) -> Result<(), Error> {
+        if memory.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: as many bytes as were allocated.
+        let cleared = unsafe { result::memset_d8_async(memory.pointer, 0, memory.bytes, self.stream.cu_stream()) };
+        cleared.map_err(failed("clearing memory of the GPU"))
     }
 
     fn read(&self, memory: &Allocation, bytes: &mut [u8]) -> Result<(), Error> {
@@ -351,5 +343,28 @@ impl Machine for Cuda {
             )
         };
         done.map_err(failed_product)
+    }
+
+    fn record(&self, work: &dyn Fn() -> Result<(), Error>) -> Result<CudaGraph, Error> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(failed("capturing a step"))?;
+        let done = work();
+        // The capture is ended whatever came of it: the stream is of no use before.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("capturing a step"));
+        done?;
+        let empty = || Error::Machine { doing: "capturing a step".into(), reason: "nothing was launched".into() };
+        graph?.ok_or_else(empty)
+    }
+
+    fn replay(&self, recording: &CudaGraph) -> Result<(), Error> {
+        recording.launch().map_err(failed("launching a captured step"))
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+        let event = || self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed("timing"));
+        let start = event()?;
+        work()?;
+        let end = event()?;
+        start.elapsed_ms(&end).map(f64::from).map_err(failed("timing"))
     }
 }

@@ -20,9 +20,3 @@ pub fn timesteps(loss: &TrainingLoss, elements: usize) -> Vec<Timestep> {
     };
     loss.process().steps().iter().map(of).collect()
 }
-
-/// The table as it lies in memory.
-pub fn bytes(table: &[Timestep]) -> &[u8] {
-    // SAFETY: ten numbers of 8 and 4 bytes in pairs leave no gaps.
-    unsafe { std::slice::from_raw_parts(table.as_ptr().cast(), size_of_val(table)) }
-}

@@ -1,5 +1,6 @@
 //! The machine that runs the kernels on a CPU, as g++ compiles them.
 
+use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 
 use half::bf16;
@@ -23,21 +24,30 @@ unsafe extern "C" {
 }
 
 /// Threads and blocks run one after another in an order; buffers lie between pages that nobody may touch.
-#[derive(Clone, Copy, Debug)]
 pub struct Emulator {
     order: u32,
+    /// What is asked for while something is recorded.
+    recording: RefCell<Option<Vec<Asked>>>,
+}
+
+/// What a recording holds, with copies of the kernels' arguments: as in a graph, they are those of the time of recording.
+pub enum Asked {
+    /// A launch, its arguments in whole words, and their bytes.
+    Launch(String, Grid, Vec<u64>, usize),
+    /// A product.
+    Multiply(Product),
 }
 
 impl Emulator {
     /// `order` 0: first to last, 1: last to first, else a permutation of that number. A warp goes as far as it can before the next one
     /// starts; at 3, 7, .. all go side by side. Buffers lie against the page behind them where it is even, else against the page before them.
     pub fn new(order: u32) -> Self {
-        Self { order }
+        Self { order, recording: RefCell::new(None) }
     }
 }
 
 /// A buffer.
-pub struct Guarded(*mut c_void);
+pub struct Guarded(*mut c_void, usize);
 
 impl Drop for Guarded {
     fn drop(&mut self) {
@@ -46,12 +56,35 @@ impl Drop for Guarded {
     }
 }
 
+impl Emulator {
+    /// Notes `asked` where something is recorded.
+    fn noted(&self, asked: impl FnOnce() -> Asked) -> bool {
+        let mut recording = self.recording.borrow_mut();
+        recording.as_mut().map(|all| all.push(asked())).is_some()
+    }
+
+    /// Whether something is recorded, when nothing may be done that a graph cannot hold.
+    fn captured(&self, doing: &str) -> Result<(), Error> {
+        if self.recording.borrow().is_none() {
+            return Ok(());
+        }
+        Err(Error::Machine { doing: doing.into(), reason: "a graph cannot hold it".into() })
+    }
+}
+
 impl Machine for Emulator {
     type Memory = Guarded;
+    type Recording = Vec<Asked>;
 
     fn allocate(&self, bytes: usize) -> Result<Guarded, Error> {
+        self.captured("allocating")?;
         // SAFETY: any size may be asked for.
-        Ok(Guarded(unsafe { emulator_allocate(bytes, c_int::from(self.order.is_multiple_of(2))) }))
+        let memory = unsafe { emulator_allocate(bytes, c_int::from(self.order.is_multiple_of(2))) };
+        Ok(Guarded(memory, bytes))
+    }
+
+    fn free(&self) -> Result<usize, Error> {
+        Ok(usize::MAX)
     }
 
     fn address(&self, memory: &Guarded) -> Address {
@@ -59,19 +92,37 @@ impl Machine for Emulator {
         Address(unsafe { emulator_bytes(memory.0) } as u64)
     }
 
-    fn write(&self, memory: &mut Guarded, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&self, memory: &mut Guarded, at: usize, bytes: &[u8]) -> Result<(), Error> {
+        self.captured("writing")?;
         // SAFETY: a guard page ends the process where the memory is shorter.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), emulator_bytes(memory.0), bytes.len()) };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), emulator_bytes(memory.0).add(at), bytes.len()) };
+        Ok(())
+    }
+
+    fn clear(&self, memory: &mut Guarded) -> Result<(), Error> {
+        self.captured("clearing")?;
+        // SAFETY: as many bytes as were allocated.
+        unsafe { std::ptr::write_bytes(emulator_bytes(memory.0), 0, memory.1) };
         Ok(())
     }
 
     fn read(&self, memory: &Guarded, bytes: &mut [u8]) -> Result<(), Error> {
+        self.captured("reading")?;
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(emulator_bytes(memory.0), bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 
     unsafe fn launch(&self, kernel: &str, grid: Grid, arguments: *const c_void, size: usize) -> Result<(), Error> {
+        let noted = self.noted(|| {
+            let mut words = vec![0_u64; size.div_ceil(8)];
+            // SAFETY: the caller's promise; the words have room for as many bytes.
+            unsafe { std::ptr::copy_nonoverlapping(arguments.cast::<u8>(), words.as_mut_ptr().cast(), size) };
+            Asked::Launch(kernel.to_owned(), grid, words, size)
+        });
+        if noted {
+            return Ok(());
+        }
         let Grid { blocks: [x, y], threads, shared } = grid;
         let name = CString::new(kernel).expect("a kernel's name has no zeros");
         // SAFETY: the caller's promise.
@@ -86,6 +137,9 @@ impl Machine for Emulator {
     }
 
     unsafe fn multiply(&self, p: &Product) -> Result<(), Error> {
+        if self.noted(|| Asked::Multiply(*p)) {
+            return Ok(());
+        }
         let left = values(p.left, p.precision, p.rows, p.inner);
         let right = values(p.right, p.precision, p.inner, p.columns);
         let bias = match p.bias {
@@ -109,6 +163,34 @@ impl Machine for Emulator {
             }
         }
         Ok(())
+    }
+
+    fn record(&self, work: &dyn Fn() -> Result<(), Error>) -> Result<Vec<Asked>, Error> {
+        self.recording.replace(Some(Vec::new()));
+        let done = work();
+        let recorded = self.recording.take().unwrap_or_default();
+        done.map(|()| recorded)
+    }
+
+    fn replay(&self, recording: &Vec<Asked>) -> Result<(), Error> {
+        for asked in recording {
+            // SAFETY: whoever recorded it promised.
+            unsafe {
+                match asked {
+                    Asked::Launch(kernel, grid, words, size) => {
+                        self.launch(kernel, *grid, words.as_ptr().cast(), *size)?
+                    }
+                    Asked::Multiply(product) => self.multiply(product)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+        let start = std::time::Instant::now();
+        work()?;
+        Ok(1e3 * start.elapsed().as_secs_f64())
     }
 }
 

@@ -3,8 +3,9 @@
 use std::ffi::c_void;
 
 use crate::arguments::{
-    AdamW, AddParts, Attention, Average, ColumnSum, EntryGradient, Features, GateGradient, Gelu, Label, LabelGradient,
-    Loss, ModulationGradient, NormBackward, Normals, Patches, QSample, ResidualNorm, Silu,
+    Accumulate, AdamW, AddParts, Advance, Attention, Average, Begin, ColumnSum, EntryGradient, Examples, Features,
+    GateBackward, GateColumns, GateForward, GateGather, GateGradient, GateInput, GateSums, Gelu, Label, LabelGradient,
+    Loss, ModulationGradient, NormBackward, Normals, Note, Patches, QSample, ResidualNorm, Reverse, Silu, Spread,
 };
 use crate::machine::{Address, Error, Grid, Machine, Matrix, Precision, Product};
 
@@ -44,6 +45,11 @@ fn blocks(count: usize, each: usize) -> u32 {
 /// A kernel that each number of `count` has its thread in.
 fn flat(count: usize) -> Grid {
     Grid { blocks: [blocks(count, THREADS as usize), 1], threads: THREADS, shared: 0 }
+}
+
+/// A kernel whose blocks, one a row, sum doubles over their threads.
+fn summing(rows: i32) -> Grid {
+    Grid { blocks: [blocks(rows as usize, 1), 1], threads: THREADS, shared: 8 * (THREADS / WARP) as usize }
 }
 
 /// Bytes of shared memory of attention's blocks; `backward` needs more.
@@ -139,15 +145,41 @@ kernels! {
     /// Gradient of vectors.
     vector_gradient(a: EntryGradient) in both, |s, a| s.columns(a.width as usize, a.batch as usize);
     /// Normals of the counter generator.
-    normals(a: Normals) in single, |_, a| flat(a.count.div_ceil(4));
+    normals(a: Normals) in single, |_, a| flat(a.count.div_ceil(4) + 1);
     /// `x_t` from `x_0` and noise.
     q_sample(a: QSample) in single, |_, a| flat((a.batch * a.n) as usize);
     /// The loss of a batch and its gradient.
-    loss(a: Loss) in single, |_, a| Grid { blocks: [a.batch as u32, 1], threads: THREADS, shared: 8 * (THREADS / WARP) as usize };
+    loss(a: Loss) in single, |_, a| summing(a.batch);
     /// One step of AdamW.
     adamw(a: AdamW) in both, |_, a| flat(a.count);
     /// One step of a running average.
     average(a: Average) in single, |_, a| flat(a.count);
+    /// The embedding that a gate reads.
+    gate_input(a: GateInput) in both, |_, a| flat((a.rows * a.inputs) as usize);
+    /// Weights of the prompts.
+    gate_forward(a: GateForward) in single, |s, a| s.warps((a.groups * a.rows) as usize);
+    /// What the importance loss is made of.
+    gate_sums(a: GateSums) in single, |_, a| summing(a.rows);
+    /// From the gradient of the weights and the importance loss to that of the logits.
+    gate_backward(a: GateBackward) in single, |s, a| s.warps((a.groups * a.rows) as usize);
+    /// Sums of that over the blocks.
+    gate_gather(a: GateGather) in single, |_, a| flat((a.rows * a.prompts) as usize);
+    /// Sums of those over the batch.
+    gate_columns(a: GateColumns) in single, |_, a| flat(a.prompts as usize);
+    /// A step's places and rates.
+    begin(a: Begin) in single, |_, a| flat(a.rows as usize);
+    /// Clean images or latents.
+    examples(a: Examples) in single, |_, a| flat((a.rows * a.n) as usize);
+    /// `sum += values`.
+    accumulate(a: Accumulate) in single, |_, a| flat(a.count);
+    /// A step's losses.
+    note(a: Note) in single, |_, _| flat(1);
+    /// On to the next step.
+    advance(a: Advance) in single, |_, _| flat(1);
+    /// One reverse step of a sampler.
+    reverse(a: Reverse) in single, |_, a| flat((a.batch * a.n) as usize);
+    /// One value for all rows.
+    spread(a: Spread) in single, |_, a| flat(a.count as usize);
 }
 
 #[allow(clippy::missing_safety_doc, reason = "the module says it")]

@@ -1,24 +1,25 @@
-//! The DiT trunk's training step in CUDA: kernels (`cuda/`), their schedule, and an emulator that runs both on a CPU (`emulator/`).
+//! A DiT's training steps and samples in CUDA: kernels (`cuda/`), their schedule, and an emulator that runs both on a CPU (`emulator/`).
 //!
 //! Everything is written for a [`Machine`]: memory, launches by name, matrix products. With feature `emulate` there is one on the CPU, for
 //! which g++ compiles the kernels' very files; with feature `cuda` one on a GPU. A [`Trunk`] is `kernels`' schedule over a machine, a [`Step`]
-//! all of a training step around it, [`check`] both against the CPU engine. The default build has neither machine.
+//! all of a training step around it, [`Sampling`] a sampler, [`check`] all of them against the CPU engine. The default build has neither machine.
 //!
 //! # What has run, and what never has
 //! - In the emulator (`just check-kernels`): every kernel in `f32` and bf16 against the CPU engine, whole passes (sampling with shared rows,
-//!   prompts and vectors on a frozen trunk, all weights), three training steps with their losses; in several orders of threads and blocks, with
-//!   the same bits; between guard pages, in memory that holds NaNs.
+//!   prompts and vectors on a frozen trunk, all weights), the gate, whole training steps (recorded and replayed as a graph would be) and
+//!   samples; in several orders of threads and blocks, with the same bits; between guard pages, in memory that holds NaNs.
 //! - By nvcc (`just check-cuda kernels`): every kernel compiles for compute capability 8.0 and 9.0, its registers fit.
 //! - **Never, on any GPU**: a kernel, a product by cuBLASLt, a captured graph, the self-test. `cuda.rs` has been type-checked, no more. No
 //!   time and no amount of memory has been measured. The emulator knows nothing of a GPU's compiler, of its memory model, of whether blocks
 //!   fit, and its `mma` and `ldmatrix` are the PTX manual as we read it.
 //!
-//! The first hour with a GPU begins with `cargo run --release --package gpu --features cuda --example selftest -- target/cuda-kernels/sm_90a.cubin`.
+//! The first hour with a GPU: docs/cuda.md.
 //!
 //! # What is not written
-//! Prompts in front of the tokens, gradients of images and of LoRA's products, the gate (it lies outside, as with the CPU engine; on a GPU
-//! it would have to move inside the graph), the VAE, Inception, gradient accumulation. The engine does not use this crate yet.
+//! Prompts in front of the tokens, gates of attention or of the highest prompts, a gate on a trunk that learns, gradients of images and of
+//! LoRA's products, guidance and PNDM in sampling, the VAE, Inception.
 
+mod absent;
 mod arguments;
 mod array;
 pub mod check;
@@ -27,16 +28,32 @@ pub mod cuda;
 mod diffusion_table;
 #[cfg(feature = "emulate")]
 pub mod emulator;
+mod feed;
+mod fit;
+mod gate;
 mod launch;
+mod ledger;
 pub mod machine;
 mod optimizer;
-#[cfg(feature = "cuda")]
-pub mod selftest;
+mod peak;
+mod pool;
+mod sampling;
+mod selftest;
 mod step;
 mod trunk;
 
+pub use absent::Absent;
+pub use arguments::Place;
 pub use array::Array;
+pub use feed::{SLOTS, StepLosses};
+pub use fit::{check_step, sampling_bytes, step_bytes};
+pub use gate::{Gating, Importance};
 pub use launch::{HEAD_WIDTHS, MAX_TOKENS, MAX_WIDTH};
 pub use machine::{Error, Machine, Precision};
-pub use step::Step;
+pub use optimizer::Rates;
+pub use peak::peak;
+pub use pool::Pool;
+pub use sampling::{Call, Sampled, Sampling};
+pub use selftest::self_test;
+pub use step::{Method, Setting, State, Step};
 pub use trunk::{Added, Patch, Trunk};

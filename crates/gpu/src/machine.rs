@@ -15,12 +15,14 @@ pub enum Error {
         reason: String,
     },
     /// There is not enough memory.
-    #[error("{wanted} bytes of GPU memory are wanted, {free} are free: take a smaller batch")]
+    #[error("{:.2} GB of GPU memory are wanted, {:.2} GB are free: {advice}", *wanted as f64 / 1e9, *free as f64 / 1e9)]
     Memory {
         /// Bytes asked for.
         wanted: usize,
         /// Bytes free.
         free: usize,
+        /// What to do.
+        advice: String,
     },
     /// A shape that the kernels are not compiled for.
     #[error("the GPU's kernels do not do {what}: {reason}")]
@@ -136,6 +138,8 @@ pub struct Product {
 pub trait Machine {
     /// Memory that is given back when dropped.
     type Memory;
+    /// Launches and products that can be done again and again.
+    type Recording;
 
     /// Memory whose contents are undefined.
     ///
@@ -143,14 +147,26 @@ pub trait Machine {
     /// [`Error::Memory`] where it is not there.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, Error>;
 
-    /// Where the memory lies.
-    fn address(&self, memory: &Self::Memory) -> Address;
-
-    /// Copies bytes to the beginning of the memory.
+    /// Bytes that could still be allocated.
     ///
     /// # Errors
     /// Those of the machine.
-    fn write(&self, memory: &mut Self::Memory, bytes: &[u8]) -> Result<(), Error>;
+    fn free(&self) -> Result<usize, Error>;
+
+    /// Where the memory lies.
+    fn address(&self, memory: &Self::Memory) -> Address;
+
+    /// Copies bytes to the memory, from its byte `at` on.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    fn write(&self, memory: &mut Self::Memory, at: usize, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Fills the memory with zeros.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    fn clear(&self, memory: &mut Self::Memory) -> Result<(), Error>;
 
     /// Copies bytes from the beginning of the memory, after all that was asked for before.
     ///
@@ -176,4 +192,56 @@ pub trait Machine {
     /// # Errors
     /// Those of the machine's library.
     unsafe fn multiply(&self, product: &Product) -> Result<(), Error>;
+
+    /// What `work` launches and multiplies, which is not done now. `work` has been done once before, and neither allocates, copies nor
+    /// waits.
+    ///
+    /// # Errors
+    /// Those of `work`, and of the machine.
+    fn record(&self, work: &dyn Fn() -> Result<(), Error>) -> Result<Self::Recording, Error>;
+
+    /// Does what was recorded.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    fn replay(&self, recording: &Self::Recording) -> Result<(), Error>;
+
+    /// Milliseconds that what `work` asks for takes, by the machine's own clock. Waits.
+    ///
+    /// # Errors
+    /// Those of `work`, and of the machine.
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error>;
+}
+
+/// Work that is the same each time: done call by call at first, then recorded, then replayed.
+pub enum Repeated<M: Machine> {
+    /// Not done yet.
+    New,
+    /// Done once: kernels are loaded, products prepared.
+    Warm,
+    /// As the machine replays it.
+    Recorded(M::Recording),
+}
+
+impl<M: Machine> Repeated<M> {
+    /// Does the work.
+    ///
+    /// # Errors
+    /// Those of `work`, and of the machine.
+    pub fn run(&mut self, machine: &M, work: &dyn Fn() -> Result<(), Error>) -> Result<(), Error> {
+        match self {
+            Self::New => {
+                work()?;
+                *self = Self::Warm;
+                Ok(())
+            }
+            Self::Warm => {
+                let recording = machine.record(work)?;
+                machine.replay(&recording)?;
+                *self = Self::Recorded(recording);
+                Ok(())
+            }
+            Self::Recorded(recording) => machine.replay(recording),
+        }
+    }
 }

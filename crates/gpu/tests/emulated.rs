@@ -6,7 +6,6 @@ use gpu::check::{self, Finding};
 use gpu::emulator::Emulator;
 use gpu::machine::Grid;
 use gpu::{Array, Error, Machine, Precision};
-use kernels::Learn;
 
 type Check = fn(&Emulator, Precision) -> Result<Vec<Finding>, Error>;
 
@@ -46,15 +45,30 @@ fn passes_in_bf16() {
 
 #[test]
 fn steps_of_training() {
-    for learn in [Learn::Contributions { from: 0 }, Learn::Everything] {
+    for case in check::CASES {
         for precision in Precision::ALL {
-            let run = |order| check::steps(&Emulator::new(order), precision, learn, 3, |step| step.launch()).unwrap();
-            let first = run(0);
-            for (finding, other) in first.iter().zip(run(2)) {
-                assert!(finding.holds(), "{finding:?}");
-                assert_eq!(finding.bits, other.bits, "{}", finding.what);
-            }
+            let run = |order| check::steps(&Emulator::new(order), precision, case, 4).unwrap();
+            near_or_equal(&check::steps(&Emulator::new(0), precision, case, 3).unwrap(), &[]);
+            near_or_equal(&run(0), &run(2));
         }
+    }
+}
+
+#[test]
+fn samples() {
+    for precision in Precision::ALL {
+        let run = |order| check::samples(&Emulator::new(order), precision).unwrap();
+        near_or_equal(&run(0), &run(3));
+    }
+}
+
+/// All hold, and have the bits of those that came in another order.
+fn near_or_equal(first: &[Finding], other: &[Finding]) {
+    for finding in first {
+        assert!(finding.holds(), "{finding:?}");
+    }
+    for (one, other) in first.iter().zip(other) {
+        assert_eq!(one.bits, other.bits, "{}", one.what);
     }
 }
 

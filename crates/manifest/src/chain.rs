@@ -282,6 +282,7 @@ impl<'a> Chains<'a> {
             warmup_iterations: 0,
             weight_decay: 0.0,
             horizontal_flip: train.horizontal_flip,
+            micro_batch: train.micro_batch,
         };
         let stage = Stage::Train(Train {
             denoiser: self.backbone.denoiser.clone(),

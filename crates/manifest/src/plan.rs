@@ -322,6 +322,7 @@ mod tests {
                 warmup_iterations: 0,
                 weight_decay: 0.0,
                 horizontal_flip: true,
+                micro_batch: None,
             },
             seed,
             numerics: numerics(),

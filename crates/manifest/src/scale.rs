@@ -1,5 +1,7 @@
 //! A scale: how large an experiment is run. It never changes what a cell means.
 
+use std::num::NonZeroUsize;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +107,10 @@ pub struct Training {
     pub learning_rate_multiplier: f64,
     /// Whether half of the images are mirrored.
     pub horizontal_flip: bool,
+    /// Images that a GPU's fast engine works on at once, where a step's do not fit its memory: they divide the batch. The
+    /// gradients of the parts are summed [default: the batch].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<NonZeroUsize>,
 }
 
 /// Samples of every cell.
@@ -207,6 +213,10 @@ pub struct Optimisation {
     pub weight_decay: f64,
     /// Whether half of the images are mirrored.
     pub horizontal_flip: bool,
+    /// Images that a GPU's fast engine works on at once, where a step's do not fit its memory: they divide the batch. The
+    /// gradients of the parts are summed [default: the batch].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<NonZeroUsize>,
 }
 
 /// How the process is run backwards.
@@ -296,24 +306,25 @@ pub struct Numerics {
     pub dtype: Dtype,
 }
 
+impl Numerics {
+    /// Name and version of the arithmetic, raised when its code changes results. Device and precision are in the key beside it.
+    pub fn version(&self) -> &'static str {
+        match (self.engine, self.device) {
+            (Engine::Reference, _) => "reference/v1",
+            (Engine::Fast, DeviceKind::Cpu) => "fast/v3",
+            (Engine::Fast, DeviceKind::Cuda) => "fast-cuda/v1",
+        }
+    }
+}
+
 /// Which implementation of the trunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     /// candle tensors and autograd.
     Reference,
-    /// Hand-written forward and backward passes (crate `kernels`).
+    /// Hand-written forward and backward passes (crate `kernels`; on a GPU, crate `gpu`).
     Fast,
-}
-
-impl Engine {
-    /// Name and version of its arithmetic, raised when its code changes results.
-    pub fn version(self) -> &'static str {
-        match self {
-            Self::Reference => "reference/v1",
-            Self::Fast => "fast/v3",
-        }
-    }
 }
 
 /// Which kind of device.
@@ -332,6 +343,9 @@ pub enum DeviceKind {
 pub enum Dtype {
     /// 32-bit floating point.
     F32,
+    /// Activations and the weights that products read in bfloat16; sums, gradients of weights, optimiser and gate in 32 bits. The
+    /// fast engine on a GPU has it.
+    Bf16,
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ impl Stage {
     /// What is hashed before its parameters: `train/v1 reference/v1`, the stage's and the engine's version.
     pub fn version(&self) -> String {
         let (kind, version, numerics) = self.identity();
-        let engine = numerics.map_or(String::new(), |numerics| format!(" {}", numerics.engine.version()));
+        let engine = numerics.map_or(String::new(), |numerics| format!(" {}", numerics.version()));
         format!("{kind}/v{version}{engine}")
     }
 }

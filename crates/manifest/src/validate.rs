@@ -1,5 +1,7 @@
 //! Conditions that tie several values together; what concerns one value alone is in its type's schema.
 
+use std::num::NonZeroUsize;
+
 use crate::autoencoder::VaeConfig;
 use crate::claim::{Claim, Direction};
 use crate::dataset::Dataset;
@@ -10,7 +12,7 @@ use crate::gate::{Gate, Selection};
 use crate::method::{Depth, Lora, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
 use crate::recipe::{BackboneRecipe, Base, ExtractorRecipe, Space, UnetRecipe};
-use crate::scale::{DeviceKind, Engine, Numerics, Optimisation, Scale};
+use crate::scale::{DeviceKind, Dtype, Engine, Numerics, Optimisation, Scale};
 use crate::text::{ClipFormula, TextEncoder};
 use crate::tree::Node;
 use crate::unet::UnetConfig;
@@ -109,17 +111,23 @@ impl Checked<'_> {
     }
 
     fn optimisation(&mut self, optimisation: &Optimisation) {
-        let Optimisation { iterations, warmup_iterations, .. } = *optimisation;
+        let Optimisation { iterations, warmup_iterations, micro_batch, batch, .. } = *optimisation;
+        self.micro_batch("optimisation.micro_batch", micro_batch, batch);
         self.require(warmup_iterations <= iterations, "optimisation.warmup_iterations", || {
             format!("must be at most the iterations ({iterations}), found `{warmup_iterations}`")
         });
     }
 
-    /// The hand-written trunk has no kernels for a GPU: its results would be the processor's under another name.
     fn numerics(&mut self, numerics: &Numerics) {
-        self.require((numerics.engine, numerics.device) != (Engine::Fast, DeviceKind::Cuda), "numerics.engine", || {
-            "must be `reference` on `cuda`: `fast` runs on the processor alone".to_owned()
+        let has_bf16 = (numerics.engine, numerics.device) == (Engine::Fast, DeviceKind::Cuda);
+        self.require(numerics.dtype == Dtype::F32 || has_bf16, "numerics.dtype", || {
+            "must be `f32`: only the engine `fast` on `cuda` has `bf16`".to_owned()
         });
+    }
+
+    fn micro_batch(&mut self, path: &str, part: Option<NonZeroUsize>, batch: usize) {
+        let divides = part.is_none_or(|part| batch.is_multiple_of(part.get()));
+        self.require(divides, path, || format!("must divide the batch of {batch}"));
     }
 
     fn batch(&mut self, path: &str, batch: usize, data: &Dataset) {
@@ -240,6 +248,7 @@ impl Checked<'_> {
         self.numerics(&scale.numerics);
         self.images("data", &scale.data, backbone);
         self.batch("train.batch", scale.train.batch, &scale.data);
+        self.micro_batch("train.micro_batch", scale.train.micro_batch, scale.train.batch);
         let rate = scale.train.learning_rate * scale.train.learning_rate_multiplier;
         self.require(rate.is_finite(), "train.learning_rate_multiplier", || {
             "makes the learning rate infinite".to_owned()

@@ -84,13 +84,14 @@ pub(crate) fn line(plan: &Plan, table: &Table, judged: &Judged) -> String {
         format!("sampling seeds {} + training seed", sample.seed),
         format!(
             "engine {}, {}, {}",
-            table.denoiser.numerics(&scale.numerics).engine.version(),
+            table.denoiser.numerics(&scale.numerics).version(),
             match scale.numerics.device {
                 DeviceKind::Cpu => "cpu",
                 DeviceKind::Cuda => "cuda",
             },
             match scale.numerics.dtype {
                 Dtype::F32 => "f32",
+                Dtype::Bf16 => "bf16",
             }
         ),
     ];

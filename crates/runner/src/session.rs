@@ -111,9 +111,12 @@ impl Session {
         {
             request.overrides.push(format!("numerics.device={}", spelt(&device)));
         }
-        // `fast` has no kernels for a GPU.
-        let on_gpu = self.options.device.filter(|&device| kind(device) == DeviceKind::Cuda);
-        if let Some(engine) = self.options.engine.map(implementation).or(on_gpu.map(|_| Engine::Reference))
+        // The fast engine has not run on a GPU yet: it is taken there by those who ask for it.
+        let moved = |device: &DeviceKind| {
+            *device == DeviceKind::Cuda && numerics.is_none_or(|numerics| numerics.device != DeviceKind::Cuda)
+        };
+        let usual = self.options.device.map(kind).filter(moved).map(|_| Engine::Reference);
+        if let Some(engine) = self.options.engine.map(implementation).or(usual)
             && numerics.is_none_or(|numerics| numerics.engine != engine)
         {
             request.overrides.push(format!("numerics.engine={}", spelt(&engine)));

@@ -82,7 +82,7 @@ fn around<T: Copy + From<f32> + Send + Sync + 'static>(peak: &mut Peak<T>, secon
 }
 
 /// The value in the middle, or the mean of the two there.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
     if values.len() % 2 == 1 { values[half] } else { 0.5 * (values[half - 1] + values[half]) }

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn samples_cost_what_the_tensors_say() {
-        for network in [Network::Nano, Network::DitS2] {
+        for network in [Network::Nano, Network::DitS2, Network::DitXl2] {
             let expected = (network.batch() * Work::SAMPLING_STEPS) as f64 * forward_by_name(network);
             assert_eq!(Count::of(Work::Sample(network)).flops, expected, "{network:?}");
         }
@@ -75,6 +75,6 @@ mod tests {
     fn only_a_frozen_step_has_counted_activations() {
         let counted: Vec<&str> =
             Work::ALL.into_iter().filter(|&work| Count::of(work).activation_bytes.is_some()).map(Work::name).collect();
-        assert_eq!(counted, ["nano-dmp", "s2-dmp"]);
+        assert_eq!(counted, ["nano-dmp", "s2-dmp", "b2-dmp", "l2-dmp", "xl2-dmp"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use data::Images;
 use manifest::method::Method;
-use manifest::scale::{DeviceKind, Diffusion, Dtype, Numerics, Schedule};
+use manifest::scale::{DeviceKind, Diffusion, Dtype, Engine, Numerics, Schedule};
 use models::weights::{Tensor, Weights};
 use random::{Draws, Stream};
 
@@ -65,8 +65,12 @@ fn images(network: Network) -> Images {
     Images { labels, ..Images::new(dit.channels, dit.image_size, pixels) }
 }
 
-/// Engine, precision and device as a stage has them.
+/// Engine, precision and device as a stage has them: the fast engine's on a GPU is bf16, the others' is f32.
 pub fn numerics(setting: &Setting) -> Numerics {
     let device = if setting.device == Device::Cpu { DeviceKind::Cpu } else { DeviceKind::Cuda };
-    Numerics { engine: setting.engine, device, dtype: Dtype::F32 }
+    let dtype = match (setting.engine, device) {
+        (Engine::Fast, DeviceKind::Cuda) => Dtype::Bf16,
+        _ => Dtype::F32,
+    };
+    Numerics { engine: setting.engine, device, dtype }
 }

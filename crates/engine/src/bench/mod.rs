@@ -10,6 +10,7 @@ mod count;
 mod distance;
 mod inputs;
 mod memory;
+mod on_gpu;
 mod sampling;
 mod step;
 mod work;
@@ -89,6 +90,9 @@ trait Repeat {
 /// # Errors
 /// The device is missing, or the engine failed.
 pub fn measure(work: Work, setting: &Setting) -> Result<Measurement, EngineError> {
+    if let (Engine::Fast, Device::Cuda(number)) = (setting.engine, setting.device) {
+        return on_gpu::measure(work, setting, &crate::on_gpu::open(number)?);
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(setting.threads).build().map_err(anyhow::Error::from)?;
     pool.install(|| match work {
         Work::Dmp(network) | Work::Full(network) => {

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use diffusion::Denoiser as _;
 use manifest::denoiser::Denoiser;
-use manifest::scale::{GuidanceChannels, Sampler, SamplerKind};
+use manifest::scale::{GuidanceChannels, Numerics, Sampler, SamplerKind};
 use manifest::stage::{Sample, Stage};
+use models::weights::Weights;
 
 use super::inputs::{DIFFUSION, Inputs, numerics, random_weights};
 use super::work::Work;
@@ -32,40 +33,49 @@ impl Samples {
     /// # Errors
     /// The device is missing.
     pub fn new(inputs: &Inputs, setting: &Setting) -> Result<Self, EngineError> {
-        let Inputs { network, method, backbone, .. } = inputs;
-        let dit = network.dit();
-        let settings = Sampler {
-            kind: SamplerKind::Ddpm,
-            steps: Work::SAMPLING_STEPS,
-            clip_x0: true,
-            guidance: 1.0,
-            guidance_channels: GuidanceChannels::All,
-        };
-        let patch = patches::trainable(method, &dit).into_iter().map(|tensor| (tensor.name, tensor.shape));
-        let trained = random_weights(patch.collect());
+        let (stage, trained) = stage(inputs, &numerics(setting));
+        let (dit, settings) = (inputs.network.dit(), &stage.sampler);
+        let weights = (&inputs.backbone, &trained);
         let device = setting.device.tensors()?;
-        let stage = Sample {
-            denoiser: Denoiser::Dit(dit.clone()),
-            method: method.clone(),
-            diffusion: DIFFUSION,
-            latents: None,
-            sampler: settings.clone(),
-            count: network.batch(),
-            seed: 0,
-            prompt_noise: 0.0,
-            class: None,
-            numerics: numerics(setting),
-        };
+        let network = network::Network::new(&dit, &stage.method, settings, weights, setting.engine, &device)?;
         Ok(Self {
-            sampler: process::sampler(&DIFFUSION, &settings, dit.learn_sigma)?,
-            network: network::Network::new(&dit, method, &settings, (backbone, &trained), setting.engine, &device)?,
-            count: network.batch(),
+            sampler: process::sampler(&DIFFUSION, settings, dit.learn_sigma)?,
+            network,
+            count: stage.count,
             threads: setting.threads,
             device: setting.device,
             job: Stage::Sample(stage.clone()),
             stage,
         })
     }
+}
+
+/// The stage of a work, and what was trained before it.
+pub fn stage(inputs: &Inputs, numerics: &Numerics) -> (Sample, Weights) {
+    let Inputs { network, method, .. } = inputs;
+    let dit = network.dit();
+    let sampler = Sampler {
+        kind: SamplerKind::Ddpm,
+        steps: Work::SAMPLING_STEPS,
+        clip_x0: true,
+        guidance: 1.0,
+        guidance_channels: GuidanceChannels::All,
+    };
+    let patch = patches::trainable(method, &dit).into_iter().map(|tensor| (tensor.name, tensor.shape));
+    let trained = random_weights(patch.collect());
+    let stage = Sample {
+        denoiser: Denoiser::Dit(dit),
+        method: method.clone(),
+        diffusion: DIFFUSION,
+        latents: None,
+        sampler,
+        count: network.batch(),
+        seed: 0,
+        prompt_noise: 0.0,
+        class: None,
+        numerics: numerics.clone(),
+    };
+    (stage, trained)
 }
 
 impl Repeat for Samples {
@@ -88,6 +98,7 @@ impl Repeat for Samples {
             progress: &|_| {},
             stop: &AtomicBool::new(false),
         };
+        self.network.set_labels(sampling::sample_labels(&self.stage, &[], 0, self.count));
         sampling::draw(&job, &self.stage, &self.sampler, &mut self.network, 0, self.count)?;
         Ok(())
     }

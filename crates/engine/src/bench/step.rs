@@ -3,9 +3,10 @@
 use anyhow::ensure;
 use kernels::AdamW;
 use manifest::denoiser::Denoiser;
-use manifest::scale::Optimisation;
+use manifest::scale::{Numerics, Optimisation};
 
 use super::inputs::{DIFFUSION, Inputs, numerics};
+use super::work::Network;
 use super::{Repeat, Setting};
 use crate::denoising::{DenoisingObjective, Task};
 use crate::job::EngineError;
@@ -28,27 +29,9 @@ impl<'a> Step<'a> {
     /// # Errors
     /// The device is missing.
     pub fn new(inputs: &'a Inputs, setting: &Setting) -> Result<Self, EngineError> {
-        let dit = inputs.network.dit();
-        let denoiser = Denoiser::Dit(dit.clone());
-        let optimisation = Optimisation {
-            iterations: usize::MAX,
-            batch: inputs.network.batch(),
-            learning_rate: 1e-4,
-            final_learning_rate: 1e-4,
-            warmup_iterations: 0,
-            weight_decay: 0.0,
-            horizontal_flip: true,
-        };
-        let numerics = numerics(setting);
-        let task = Task {
-            denoiser: &denoiser,
-            method: &inputs.method,
-            diffusion: &DIFFUSION,
-            optimisation: &optimisation,
-            ema_halflife_iterations: 0.0,
-            seed: 0,
-            numerics: &numerics,
-        };
+        let (dit, optimisation) = (inputs.network.dit(), optimisation(inputs.network));
+        let (denoiser, numerics) = (Denoiser::Dit(dit.clone()), numerics(setting));
+        let task = task(inputs, &denoiser, &optimisation, &numerics);
         let (layout, initial) = task.start(&inputs.backbone)?;
         let objective =
             task.objective(&dit, &inputs.images, None, &inputs.backbone, &layout, &setting.device.tensors()?)?;
@@ -57,6 +40,31 @@ impl<'a> Step<'a> {
         let gradient = vec![0.0; values.len()];
         Ok(Self { objective, optimisation, adamw, segments: layout.segments(), values, gradient, iteration: 0 })
     }
+}
+
+/// Steps without end.
+pub fn optimisation(network: Network) -> Optimisation {
+    Optimisation {
+        iterations: usize::MAX,
+        batch: network.batch(),
+        learning_rate: 1e-4,
+        final_learning_rate: 1e-4,
+        warmup_iterations: 0,
+        weight_decay: 0.0,
+        horizontal_flip: true,
+        micro_batch: None,
+    }
+}
+
+/// The training of a work.
+pub fn task<'a>(
+    inputs: &'a Inputs,
+    denoiser: &'a Denoiser,
+    optimisation: &'a Optimisation,
+    numerics: &'a Numerics,
+) -> Task<'a> {
+    let (method, diffusion) = (&inputs.method, &DIFFUSION);
+    Task { denoiser, method, diffusion, optimisation, ema_halflife_iterations: 0.0, seed: 0, numerics }
 }
 
 impl Repeat for Step<'_> {

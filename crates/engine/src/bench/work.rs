@@ -9,13 +9,19 @@ use manifest::method::{
     Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Position, Prompts, Zero,
 };
 
-/// Two networks: one bound by everything around its matrix products, one by them.
+/// Networks: one bound by everything around its matrix products, one by them, and, for GPUs, those of the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     /// The DiT of the tiny scale: depth 4, width 64, 64 tokens.
     Nano,
     /// DiT-S/2 on latents of 256x256 pixels: depth 12, width 384, 256 tokens (Peebles & Xie 2023).
     DitS2,
+    /// DiT-B/2 on the same latents, of no class as the paper's of faces.
+    DitB2,
+    /// DiT-L/2.
+    DitL2,
+    /// DiT-XL/2.
+    DitXl2,
 }
 
 impl Network {
@@ -46,7 +52,15 @@ impl Network {
                 label_dropout: 0.1,
                 learn_sigma: true,
             },
+            Self::DitB2 => DitConfig { hidden: 768, depth: 12, heads: 12, ..Self::faces() },
+            Self::DitL2 => DitConfig { hidden: 1024, depth: 24, heads: 16, ..Self::faces() },
+            Self::DitXl2 => DitConfig { hidden: 1152, depth: 28, heads: 16, ..Self::faces() },
         }
+    }
+
+    /// DiT-S/2 without classes.
+    fn faces() -> DitConfig {
+        DitConfig { classes: None, label_dropout: 0.0, ..Self::DitS2.dit() }
     }
 
     /// Images of one step, and of one batch of samples.
@@ -54,6 +68,7 @@ impl Network {
         match self {
             Self::Nano => 64,
             Self::DitS2 => 4,
+            Self::DitB2 | Self::DitL2 | Self::DitXl2 => 128,
         }
     }
 
@@ -83,15 +98,38 @@ pub struct UnknownWork(String);
 
 impl Work {
     /// All works.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Dmp(Network::Nano),
         Self::Full(Network::Nano),
         Self::Sample(Network::Nano),
         Self::Dmp(Network::DitS2),
         Self::Full(Network::DitS2),
         Self::Sample(Network::DitS2),
+        Self::Dmp(Network::DitB2),
+        Self::Full(Network::DitB2),
+        Self::Sample(Network::DitB2),
+        Self::Dmp(Network::DitL2),
+        Self::Dmp(Network::DitXl2),
         Self::Distance,
     ];
+
+    /// Its network; none of a distance.
+    pub fn network(self) -> Option<Network> {
+        match self {
+            Self::Dmp(network) | Self::Full(network) | Self::Sample(network) => Some(network),
+            Self::Distance => None,
+        }
+    }
+
+    /// Whether it is worth timing where nobody asks for it by name: the paper's networks take a GPU, the small batches and distances of the
+    /// others a processor.
+    pub fn usual(self, on_gpu: bool) -> bool {
+        match self.network() {
+            Some(Network::Nano) => true,
+            Some(Network::DitS2) | None => !on_gpu,
+            Some(Network::DitB2 | Network::DitL2 | Network::DitXl2) => on_gpu,
+        }
+    }
 
     /// Steps of the sampler.
     pub const SAMPLING_STEPS: usize = 50;
@@ -108,6 +146,15 @@ impl Work {
             Self::Dmp(Network::DitS2) => "s2-dmp",
             Self::Full(Network::DitS2) => "s2-full",
             Self::Sample(Network::DitS2) => "s2-sample",
+            Self::Dmp(Network::DitB2) => "b2-dmp",
+            Self::Full(Network::DitB2) => "b2-full",
+            Self::Sample(Network::DitB2) => "b2-sample",
+            Self::Dmp(Network::DitL2) => "l2-dmp",
+            Self::Full(Network::DitL2) => "l2-full",
+            Self::Sample(Network::DitL2) => "l2-sample",
+            Self::Dmp(Network::DitXl2) => "xl2-dmp",
+            Self::Full(Network::DitXl2) => "xl2-full",
+            Self::Sample(Network::DitXl2) => "xl2-sample",
             Self::Distance => "frechet",
         }
     }
@@ -124,10 +171,7 @@ impl Work {
 
     /// Images that one repetition works on.
     pub fn images(self) -> Option<usize> {
-        match self {
-            Self::Dmp(network) | Self::Full(network) | Self::Sample(network) => Some(network.batch()),
-            Self::Distance => None,
-        }
+        self.network().map(Network::batch)
     }
 
     /// What learns, or is sampled with.

@@ -13,7 +13,7 @@ use manifest::dit::DitConfig;
 use manifest::method::Method;
 use manifest::scale::{Engine, Sampler};
 use manifest::unet::UnetNetwork;
-use manifest::{denoiser, stage};
+use manifest::stage;
 use models::dit::Guidance;
 use models::weights::{self, Weights};
 use patches::{Applied, PROMPTS};
@@ -37,54 +37,62 @@ pub struct Network {
     /// Guidance and the null label.
     guidance: Option<(Guidance, u32)>,
     labels: Vec<u32>,
-    /// The caption of each image of the dataset, where text conditions the network.
-    captions: Vec<u32>,
     trunk: Box<dyn Trunk>,
 }
 
+/// What a stage draws samples with.
+pub struct Weighed {
+    /// The network, as it is conditioned.
+    pub dit: DitConfig,
+    /// The backbone's weights.
+    pub backbone: Weights,
+    /// What was trained on it, with noise on the prompts if the stage asks for it.
+    pub trained: Weights,
+    /// The caption of each image of the dataset; none where text does not condition the network.
+    pub captions: Vec<u32>,
+}
+
+impl Weighed {
+    /// What the job's inputs hold for a `dit`.
+    ///
+    /// # Errors
+    /// An input is missing, or there are no prompts to put noise on.
+    pub fn new(job: &Job, stage: &stage::Sample, dit: &DitConfig) -> Result<Self, EngineError> {
+        let (mut backbone, mut trained) = (artifact::backbone(job, &stage.method)?, trained(job, stage)?);
+        let (dit, captions) = Captions::resolve(job, dit, [&mut backbone, &mut trained])?;
+        Ok(Self { dit, backbone, trained, captions })
+    }
+}
+
+/// What was trained, with noise on the prompts if the stage asks for it.
+fn trained(job: &Job, stage: &stage::Sample) -> Result<Weights, EngineError> {
+    let mut trained = match stage.method {
+        Method::Pretrained(_) => Weights::new(),
+        _ => weights::read(job.input("trained")?).map_err(anyhow::Error::from)?,
+    };
+    if stage.prompt_noise > 0.0 {
+        disturb_prompts(&mut trained, stage.prompt_noise, stage.seed)?;
+    }
+    Ok(trained)
+}
+
 impl Network {
-    /// The backbone of the job with what was trained on it, and with noise on the prompts if the stage asks for it.
+    /// A UNet with what was trained on it, and the caption of each image of the dataset.
     ///
     /// # Errors
     /// An input is missing or does not fit the network.
-    pub fn for_sampling(job: &Job, stage: &stage::Sample) -> Result<Self, EngineError> {
-        let device = job.tensor_device()?;
-        let mut trained = match stage.method {
-            Method::Pretrained(_) => Weights::new(),
-            _ => weights::read(job.input("trained")?).map_err(anyhow::Error::from)?,
-        };
-        if stage.prompt_noise > 0.0 {
-            disturb_prompts(&mut trained, stage.prompt_noise, stage.seed)?;
-        }
-        let dit = match &stage.denoiser {
-            denoiser::Denoiser::Dit(dit) => dit,
-            denoiser::Denoiser::Unet(unet) => return Self::of_unet(job, stage, unet, trained, &device),
-        };
-        let mut backbone = artifact::backbone(job, &stage.method)?;
-        let (dit, captions) = Captions::resolve(job, dit, [&mut backbone, &mut trained])?;
-        let weights = (&backbone, &trained);
-        let network = Self::new(&dit, &stage.method, &stage.sampler, weights, stage.numerics.engine, &device)?;
-        Ok(Self { captions, ..network })
-    }
-
-    /// A UNet with what was `trained` on it.
-    fn of_unet(
-        job: &Job,
-        stage: &stage::Sample,
-        unet: &UnetNetwork,
-        trained: Weights,
-        device: &Device,
-    ) -> Result<Self, EngineError> {
+    pub fn of_unet(job: &Job, stage: &stage::Sample, unet: &UnetNetwork) -> Result<(Self, Vec<u32>), EngineError> {
+        let (device, trained) = (job.tensor_device()?, trained(job, stage)?);
         let captions = Sequences::open(job, &unet.shape)?;
         let (null, of_images) = (captions.null(), captions.of_images.clone());
         let backbone = match stage.method {
             Method::Finetune(_) => Weights::new(),
             _ => crate::unet::weights(job, unet)?,
         };
-        let trunk = unet::UnetTrunk::new(&unet.shape, &stage.method, backbone, trained, captions, device)?;
+        let trunk = unet::UnetTrunk::new(&unet.shape, &stage.method, backbone, trained, captions, &device)?;
         let guidance = guidance(&stage.sampler).map(|guidance| (guidance, null));
         let shape = [unet.shape.channels, unet.shape.channels, unet.shape.image_size];
-        Ok(Self { shape, guidance, labels: Vec::new(), captions: of_images, trunk: Box::new(trunk) })
+        Ok((Self { shape, guidance, labels: Vec::new(), trunk: Box::new(trunk) }, of_images))
     }
 
     /// The network of a method's `weights`: those of the backbone, and what was trained.
@@ -107,17 +115,12 @@ impl Network {
         };
         let guidance = guidance(sampler).zip(dit.classes.map(|null| null as u32));
         let shape = [dit.channels, dit.out_channels(), dit.image_size];
-        Ok(Self { shape, guidance, labels: Vec::new(), captions: Vec::new(), trunk })
+        Ok(Self { shape, guidance, labels: Vec::new(), trunk })
     }
 
     /// Labels of the samples that are drawn next, `[B]`.
     pub fn set_labels(&mut self, labels: Vec<u32>) {
         self.labels = labels;
-    }
-
-    /// The caption of each image of the dataset; none where text does not condition the network.
-    pub fn captions(&self) -> &[u32] {
-        &self.captions
     }
 
     fn guided(&mut self, x: &[f32], t: usize, out: &mut [f32]) -> Result<()> {

@@ -2,13 +2,16 @@
 
 mod attention;
 mod elementwise;
+mod gate;
 mod reductions;
 mod rows;
+mod sampling;
 mod steps;
 mod training;
 mod trunk;
 
-pub use steps::steps;
+pub use sampling::samples;
+pub use steps::{CASES, steps};
 
 use random::{Draws, Stream};
 
@@ -48,6 +51,7 @@ pub fn kernels<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Find
     elementwise::check(&mut bench)?;
     reductions::check(&mut bench)?;
     attention::check(&mut bench)?;
+    gate::check(&mut bench)?;
     if precision == Precision::F32 {
         training::check(&mut bench)?;
     }

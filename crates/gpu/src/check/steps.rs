@@ -1,123 +1,296 @@
-//! Steps of training, one after the other, against the CPU engine's.
+//! Whole steps of training, one after the other, against the CPU engine's.
 
 use diffusion::{MseWeight, Process, Schedule, TrainingLoss};
-use kernels::{AdamW, Condition, Contribution, Group, Inputs, Learn, OutsideGradients, Parameters, Plan, Workspace};
+use kernels::{
+    AdamW, Condition, Contribution, ContributionGradient, Group, Inputs, Learn, OutsideGradients, Parameters, Plan,
+    Workspace,
+};
 use random::{Draws, Stream};
 
-use super::trunk::{BATCH, SHAPE};
+use super::gate::{GATES, Oracle};
+use super::trunk::SHAPE;
 use super::{Bench, Finding};
+use crate::arguments::Place;
+use crate::gate::{Extent, Gating, Importance};
 use crate::launch::Launcher;
 use crate::machine::{Error, Machine, Precision};
-use crate::step::Step;
-use crate::trunk::Added;
+use crate::optimizer::Rates;
+use crate::pool::Pool;
+use crate::step::{Method, Setting, State, Step};
 
 const SEED: u64 = 77;
-const RATE: f64 = 1e-3;
-const DECAY: f64 = 0.01;
+const BATCH: usize = 4;
+/// Blocks with prompts: not all.
+const BLOCKS: usize = 1;
+const EXAMPLES: usize = 6;
+const TIMESTEPS: usize = 100;
+const RATES: Rates = Rates { learning_rates: [1e-3, 3e-3], weight_decay: 0.01, decay: 0.9 };
 /// Steps that the CPU takes too; later ones drift apart by rounding.
 const COMPARED: u32 = 3;
 
-/// The batch of a step: images, timesteps, labels.
-fn batch(step: u32) -> (Vec<f32>, Vec<u32>, Vec<u32>) {
-    let mut x0 = vec![0.0; BATCH * SHAPE.image()];
-    Draws::new(SEED, Stream::Factors, u64::from(step)).fill_normal(0, &mut x0);
-    x0.iter_mut().for_each(|v| *v = (0.5 * *v).clamp(-1.0, 1.0));
-    let times = Draws::new(SEED, Stream::Timestep, u64::from(step));
-    let sample = |i: usize| (times.below(i as u64, 100), (i as u32 + step) % SHAPE.label_rows as u32);
-    let (timesteps, labels) = (0..BATCH).map(sample).unzip();
-    (x0, timesteps, labels)
+/// What is checked: a method, the samples that are done at once, and whether latents are drawn.
+pub const CASES: [(Method, usize, bool); 7] = [
+    (Method::Everything, BATCH, false),
+    (Method::Everything, 2, true),
+    (Method::Prompts { blocks: BLOCKS, gate: None }, BATCH, false),
+    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[0]) }, BATCH, false),
+    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[1]) }, BATCH, true),
+    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[2]) }, 1, false),
+    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[0]) }, 2, true),
+];
+
+/// A training run on the CPU, with what it starts from.
+struct Run {
+    method: Method,
+    loss: TrainingLoss,
+    /// `[EXAMPLES, n]`; deviations are empty where nothing about examples is random.
+    examples: [Vec<f32>; 2],
+    backbone: Parameters,
+    /// What learns, flat.
+    values: Vec<f32>,
+    average: Vec<f32>,
+    adamw: AdamW,
+    workspace: Workspace,
+    condition: Condition,
 }
 
-/// Trains `count` steps; `launch` does one, on its own or as a graph. The losses of the first are held against the CPU's; what was trained
-/// is told by its bits.
+const SCALE: f32 = 0.5;
+
+impl Run {
+    fn new<M: Machine>(bench: &mut Bench<M>, method: Method, latents: bool) -> Self {
+        let process = Process::new(Schedule::Cosine, TIMESTEPS).expect("a schedule");
+        let mut backbone = Parameters::zeros(SHAPE).expect("a sound shape");
+        let weights = bench.numbers(backbone.values().len(), 0.1);
+        backbone.values_mut().copy_from_slice(&weights);
+        let (tokens, width) = (SHAPE.tokens(), SHAPE.hidden);
+        let (learn, values) = match method {
+            Method::Everything => (Learn::Everything, weights),
+            Method::Prompts { blocks, gate } => {
+                let mut values = bench.numbers(blocks * tokens * width, 0.3);
+                values.extend(bench.numbers(gate.map_or(0, |(gating, _)| gating.len(tokens, width)), 0.3));
+                (Learn::Contributions { from: 0 }, values)
+            }
+        };
+        let count = EXAMPLES * SHAPE.image();
+        let mean = bench.numbers(count, 0.5).iter().map(|v| v.clamp(-1.0, 1.0)).collect();
+        let deviation = bench.numbers(if latents { count } else { 0 }, 0.1);
+        Self {
+            method,
+            loss: TrainingLoss::new(process, MseWeight::Constant),
+            examples: [mean, deviation],
+            backbone,
+            average: values.clone(),
+            adamw: AdamW::new(values.len()),
+            workspace: Workspace::new(Plan { learn, ..Plan::sampling(SHAPE, BATCH, 0) }),
+            condition: Condition::new(SHAPE, BATCH),
+            values,
+        }
+    }
+
+    /// The same on a machine.
+    fn on<'m, M: Machine>(&self, machine: &'m M, precision: Precision, part: usize) -> Result<Step<'m, M>, Error> {
+        let [mean, deviation] = &self.examples;
+        let scale = (!deviation.is_empty()).then_some(SCALE);
+        let mut pool = Pool::new(machine, EXAMPLES, SHAPE.image(), scale)?;
+        pool.write(machine, 0, mean, deviation)?;
+        let average = self.method == Method::Everything;
+        let setting =
+            Setting { shape: SHAPE, method: self.method, batch: BATCH, part, loss: &self.loss, average, seed: SEED };
+        let mut step = Step::new(machine, precision, setting, pool)?;
+        step.set_backbone(&self.backbone)?;
+        let (first, second) = (vec![0.0; self.values.len()], vec![0.0; self.values.len()]);
+        let average = if average { self.average.clone() } else { Vec::new() };
+        step.set_state(0, &State { values: self.values.clone(), first, second, average })?;
+        Ok(step)
+    }
+
+    /// Normals of this run.
+    fn normals(stream: Stream, step: u32, count: usize) -> Vec<f32> {
+        let mut normals = vec![0.0; count];
+        Draws::new(SEED, stream, u64::from(step)).fill_normal(0, &mut normals);
+        normals
+    }
+
+    fn clean(&self, step: u32, places: &[Place]) -> Vec<f32> {
+        let (n, [mean, deviation]) = (SHAPE.image(), &self.examples);
+        let noise = Self::normals(Stream::LatentNoise, step, BATCH * n);
+        let value = |i: usize| {
+            let from = places[i / n].example as usize * n + i % n;
+            match deviation.get(from) {
+                Some(deviation) => SCALE * (mean[from] + deviation * noise[i]),
+                None => mean[from],
+            }
+        };
+        (0..BATCH * n).map(value).collect()
+    }
+
+    /// One step; returns the mean losses.
+    fn step(&mut self, number: u32, places: &[Place]) -> [f64; 2] {
+        let n = SHAPE.image();
+        let (x0, noise) = (self.clean(number, places), Self::normals(Stream::TrainNoise, number, BATCH * n));
+        let mut x_t = vec![0.0; x0.len()];
+        for (sample, place) in places.iter().enumerate() {
+            let at = sample * n..(sample + 1) * n;
+            self.loss.process().q_sample(place.timestep as usize, &x0[at.clone()], &noise[at.clone()], &mut x_t[at]);
+        }
+        if self.method == Method::Everything {
+            self.backbone.values_mut().copy_from_slice(&self.values);
+        }
+        let told: Vec<f32> = places.iter().map(|place| place.timestep as f32).collect();
+        let labels: Vec<u32> = places.iter().map(|place| place.label).collect();
+        self.condition.compute(&self.backbone, &told, &labels);
+
+        let (tokens, width) = (SHAPE.tokens(), SHAPE.hidden);
+        let (blocks, gate) = match self.method {
+            Method::Everything => (0, None),
+            Method::Prompts { blocks, gate } => (blocks, gate),
+        };
+        let prompts = blocks * tokens * width;
+        let extent = Extent { blocks, prompts: tokens, width, rows: BATCH, all: BATCH };
+        let draws = |gating: Gating| match gating.noisy {
+            true => Self::normals(Stream::GateNoise, number, blocks * BATCH * tokens),
+            false => Vec::new(),
+        };
+        let (t, label) = (self.condition.t_emb(), self.condition.label());
+        let embedding: Vec<f32> = match gate {
+            Some((Gating { with_label: true, .. }, _)) => t.iter().zip(label).map(|(t, label)| t + label).collect(),
+            _ => t.to_vec(),
+        };
+        let draws = gate.map_or(Vec::new(), |(gating, _)| draws(gating));
+        let oracle = gate.map(|(gating, importance): (Gating, Importance)| Oracle {
+            gating,
+            importance,
+            extent,
+            values: &self.values[prompts..],
+            embedding: &embedding[..BATCH * width],
+            draws: &draws,
+        });
+        let ones = || vec![1.0; blocks * BATCH * tokens];
+        let weights = oracle.as_ref().map_or_else(ones, |oracle| oracle.weights().iter().map(|w| *w as f32).collect());
+        let mut contributions: Vec<Contribution> = match blocks {
+            0 => Vec::new(),
+            _ => weights
+                .chunks_exact(BATCH * tokens)
+                .zip(self.values.chunks_exact(tokens * width))
+                .map(|(weights, prompts)| Contribution::Weighted { weights, prompts })
+                .collect(),
+        };
+        contributions.resize_with(SHAPE.depth, || Contribution::None);
+        let rows: Vec<u32> = (0..BATCH as u32).collect();
+        let inputs = Inputs {
+            parameters: &self.backbone,
+            condition: &self.condition,
+            rows: &rows,
+            contributions: &contributions,
+        };
+        let loss = &self.loss;
+        let terms = self.workspace.step(&inputs, &x_t, |sample, output, d_output| {
+            let at = sample * n..(sample + 1) * n;
+            let (x0, x_t, noise) = (&x0[at.clone()], &x_t[at.clone()], &noise[at]);
+            let t = places[sample].timestep as usize;
+            loss.sample_loss(t, x0, x_t, noise, output, Some(d_output), 1.0 / BATCH as f64)
+        });
+        let denoising = terms.iter().map(|term| term.total()).sum::<f64>() / BATCH as f64;
+        let (gradient, importance) = match self.method {
+            Method::Everything => {
+                self.workspace.condition_backward(&inputs, OutsideGradients::default());
+                let gradients = self.workspace.gradients().parameters.as_ref();
+                (gradients.expect("weights learn").values().to_vec(), 0.0)
+            }
+            Method::Prompts { .. } => {
+                let (mut gradient, mut d_weights) = (Vec::new(), Vec::new());
+                for part in &self.workspace.gradients().contributions {
+                    if let ContributionGradient::Prompts { weights, prompts } = part {
+                        gradient.extend(prompts);
+                        d_weights.extend(weights);
+                    }
+                }
+                let (of_gate, importance) = oracle.map_or((Vec::new(), 0.0), |oracle| oracle.backward(&d_weights));
+                gradient.extend(of_gate);
+                (gradient, importance)
+            }
+        };
+        let [rate, of_gate] = RATES.learning_rates;
+        let group = |range, learning_rate| Group { range, learning_rate, weight_decay: RATES.weight_decay };
+        let groups = match self.method {
+            Method::Everything => {
+                let position =
+                    self.backbone.segments().into_iter().find(|s| s.name == "pos_embed").expect("positions").range;
+                [group(0..position.start, rate), group(position.end..self.values.len(), rate)]
+            }
+            Method::Prompts { .. } => [group(0..prompts, rate), group(prompts..self.values.len(), of_gate)],
+        };
+        self.adamw.step(&mut self.values, &gradient, &groups);
+        kernels::average(&mut self.average, &self.values, RATES.decay);
+        [denoising, importance]
+    }
+}
+
+/// What step `number` trains on.
+fn places(number: u32) -> Vec<Place> {
+    let draws = Draws::new(SEED, Stream::Timestep, u64::from(number));
+    let place = |i: u32| Place {
+        example: (number * BATCH as u32 + i) % EXAMPLES as u32,
+        label: (i + number) % SHAPE.label_rows as u32,
+        timestep: draws.below(u64::from(i), TIMESTEPS as u32),
+    };
+    (0..BATCH as u32).map(place).collect()
+}
+
+/// Trains `count` steps of a case. The losses of the first and, where there are no more, what was trained are held against the CPU's; all
+/// that was trained is told by its bits. The state goes to the host and back after the second step: what goes on from there is what would
+/// have gone on anyway.
 ///
 /// # Errors
 /// The machine cannot run a step at all.
 pub fn steps<M: Machine>(
     machine: &M,
     precision: Precision,
-    learn: Learn,
+    (method, part, latents): (Method, usize, bool),
     count: u32,
-    mut launch: impl FnMut(&Step<M>) -> Result<(), Error>,
 ) -> Result<Vec<Finding>, Error> {
     let mut bench = Bench { launcher: Launcher { machine, precision }, findings: Vec::new(), seed: 200 };
-    let process = Process::new(Schedule::Cosine, 100).expect("a schedule of 100 steps");
-    let loss = TrainingLoss::new(process, MseWeight::Constant);
-    let mut parameters = Parameters::zeros(SHAPE).expect("a sound shape");
-    let values = bench.numbers(parameters.values().len(), 0.1);
-    parameters.values_mut().copy_from_slice(&values);
-    let weights = bench.numbers(SHAPE.depth * BATCH * SHAPE.tokens(), 1.0);
-    let mut prompts = bench.numbers(SHAPE.depth * SHAPE.tokens() * SHAPE.hidden, 0.3);
-
-    let plan = Plan { learn, ..Plan::sampling(SHAPE, BATCH, 0) };
-    let added = Added::Prompts { blocks: SHAPE.depth };
-    let mut step = Step::new(machine, precision, plan, added, &parameters, &loss, SEED)?;
-    step.trunk_mut().patch_mut().weights.write(machine, &weights)?;
-    step.trunk_mut().patch_mut().values.write(machine, &prompts)?;
-    let mut workspace = Workspace::new(plan);
-    let mut condition = Condition::new(SHAPE, BATCH);
-    let trained = if learn == Learn::Everything { values.len() } else { prompts.len() };
-    let mut adamw = AdamW::new(trained);
+    let mut cpu = Run::new(&mut bench, method, latents);
+    let mut step = cpu.on(machine, precision, part)?;
+    let name = format!("{method:?}, {part} of {BATCH} at once, latents {latents}");
     let bound = match precision {
         Precision::F32 => 1e-4,
         Precision::Bf16 => 5e-2,
     };
     for number in 0..count {
-        let (x0, timesteps, labels) = batch(number);
-        step.set(number, &x0, [&timesteps, &timesteps, &labels], RATE, DECAY)?;
-        launch(&step)?;
-        if number >= COMPARED {
-            continue;
+        if number == 2 {
+            let state = step.state()?;
+            step = cpu.on(machine, precision, part)?;
+            step.set_state(number, &state)?;
+            if method != Method::Everything {
+                step.set_backbone(&cpu.backbone)?;
+            }
         }
-        let n = SHAPE.image();
-        let (mut noise, mut x_t) = (vec![0.0; x0.len()], vec![0.0; x0.len()]);
-        Draws::new(SEED, Stream::TrainNoise, u64::from(number)).fill_normal(0, &mut noise);
-        for (sample, t) in timesteps.iter().enumerate() {
-            let at = sample * n..(sample + 1) * n;
-            loss.process().q_sample(*t as usize, &x0[at.clone()], &noise[at.clone()], &mut x_t[at]);
-        }
-        let told: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-        condition.compute(&parameters, &told, &labels);
-        let contributions: Vec<Contribution> = weights
-            .chunks_exact(BATCH * SHAPE.tokens())
-            .zip(prompts.chunks_exact(SHAPE.tokens() * SHAPE.hidden))
-            .map(|(weights, prompts)| Contribution::Weighted { weights, prompts })
-            .collect();
-        let rows: Vec<u32> = (0..BATCH as u32).collect();
-        let inputs =
-            Inputs { parameters: &parameters, condition: &condition, rows: &rows, contributions: &contributions };
-        let terms = workspace.step(&inputs, &x_t, |sample, output, d_output| {
-            let at = sample * n..(sample + 1) * n;
-            let (x0, x_t, noise) = (&x0[at.clone()], &x_t[at.clone()], &noise[at]);
-            loss.sample_loss(timesteps[sample] as usize, x0, x_t, noise, output, Some(d_output), 1.0 / BATCH as f64)
-        });
-        let want: Vec<f32> = terms.iter().map(|term| term.total() as f32).collect();
-        let ours: Vec<f32> = step.terms()?.iter().map(|[mse, vb]| (mse + vb) as f32).collect();
-        bench.find(&format!("step {number}, {learn:?}: losses"), &ours, &want, bound);
-        let group = |range| Group { range, learning_rate: RATE, weight_decay: DECAY };
-        if learn == Learn::Everything {
-            workspace.condition_backward(&inputs, OutsideGradients::default());
-            let gradient = workspace.gradients().parameters.as_ref().expect("weights learn").values();
-            let position = parameters.segments().into_iter().find(|s| s.name == "pos_embed").expect("positions").range;
-            let groups = [group(0..position.start), group(position.end..values.len())];
-            adamw.step(parameters.values_mut(), gradient, &groups);
-        } else {
-            let parts = workspace.gradients().contributions.iter().map(|part| match part {
-                kernels::ContributionGradient::Prompts { prompts, .. } => prompts.as_slice(),
-                _ => &[],
-            });
-            let gradient: Vec<f32> = parts.flatten().copied().collect();
-            let range = 0..prompts.len();
-            adamw.step(&mut prompts, &gradient, &[group(range)]);
+        step.write(number, &places(number), &RATES)?;
+        step.run()?;
+        if number < COMPARED {
+            let [denoising, importance] = cpu.step(number, &places(number));
+            let ours = step.losses(number, 1)?[0];
+            bench.find(
+                &format!("{name}: loss of step {number}"),
+                &[(ours.mse + ours.vb) as f32],
+                &[denoising as f32],
+                bound,
+            );
+            if importance != 0.0 || ours.importance != 0.0 {
+                let (ours, want) = ([ours.importance as f32], [importance as f32]);
+                bench.find(&format!("{name}: importance of step {number}"), &ours, &want, bound);
+            }
         }
     }
+    let state = step.state()?;
     // Where a gradient is near zero AdamW's first steps go either way, by the whole rate.
-    let values = step.values()?;
-    if count <= COMPARED {
-        let want = if learn == Learn::Everything { parameters.values() } else { &prompts };
-        bench.find(&format!("{count} steps, {learn:?}: trained values"), &values, want, 2e-2);
-    } else {
-        bench.find(&format!("{count} steps, {learn:?}: trained values"), &values, &values, 0.0);
+    let compared = count <= COMPARED;
+    let (bound, want) = if compared { (2e-2, &cpu.values) } else { (0.0, &state.values) };
+    bench.find(&format!("{name}: trained values after {count} steps"), &state.values, want, bound);
+    if method == Method::Everything {
+        let want = if compared { &cpu.average } else { &state.average };
+        bench.find(&format!("{name}: their average"), &state.average, want, bound);
     }
     Ok(bench.findings)
 }

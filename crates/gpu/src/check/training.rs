@@ -9,10 +9,12 @@ use crate::arguments::{AdamW, Average, Loss, Normals, QSample};
 use crate::array::Plain;
 use crate::diffusion_table;
 use crate::machine::{Error, Machine};
-use crate::optimizer::factors;
+use crate::optimizer::Rates;
 
 pub(super) fn check<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
-    normals(bench, 1001)?;
+    for (first, count) in [(0, 1001), (5, 3), (2, 1025)] {
+        normals(bench, first, count)?;
+    }
     for learned in [true, false] {
         for schedule in [Schedule::Linear, Schedule::Cosine] {
             loss(bench, schedule, learned)?;
@@ -21,16 +23,24 @@ pub(super) fn check<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
     adamw(bench)
 }
 
-fn normals<M: Machine>(bench: &mut Bench<M>, count: usize) -> Result<(), Error> {
+fn normals<M: Machine>(bench: &mut Bench<M>, first: u64, count: usize) -> Result<(), Error> {
     let (seed, step, l) = (0x1234_5678_9abc_def0_u64, 41, bench.launcher);
     let (on_step, out) = (bench.put_numbers(&[step])?, bench.room_wide(count)?);
     let key = [seed as u32, (seed >> 32) as u32];
-    let arguments = Normals { step: on_step.start(), out: out.start(), count, key, stream: Stream::TrainNoise as u32 };
+    let on_first = Plain::from(l.machine, &[first])?;
+    let arguments = Normals {
+        step: on_step.start(),
+        first: on_first.start(),
+        out: out.start(),
+        count,
+        key,
+        stream: Stream::TrainNoise as u32,
+    };
     // SAFETY: all arrays are as large as the sizes say.
     unsafe { l.normals(&arguments)? };
     let mut want = vec![0.0; count];
-    Draws::new(seed, Stream::TrainNoise, u64::from(step)).fill_normal(0, &mut want);
-    bench.identical("normals", &out, &want)
+    Draws::new(seed, Stream::TrainNoise, u64::from(step)).fill_normal(first, &mut want);
+    bench.identical(&format!("normals from {first} on"), &out, &want)
 }
 
 fn loss<M: Machine>(bench: &mut Bench<M>, schedule: Schedule, learned: bool) -> Result<(), Error> {
@@ -47,8 +57,7 @@ fn loss<M: Machine>(bench: &mut Bench<M>, schedule: Schedule, learned: bool) -> 
         .map(|i| apart[i] + if i % outputs < n { noise[i / outputs * n + i % outputs] } else { 0.0 })
         .collect();
     let table = diffusion_table::timesteps(&loss, n);
-    let mut on_table = Plain::new(l.machine, diffusion_table::bytes(&table).len())?;
-    on_table.write(l.machine, diffusion_table::bytes(&table))?;
+    let on_table = Plain::from(l.machine, &table)?;
     let (on_x0, on_noise, on_output) = (bench.put_wide(&x0)?, bench.put_wide(&noise)?, bench.put_wide(&output)?);
     let timesteps = bench.put_numbers(&t.map(|t| t as u32))?;
     let (x_t, d_output, terms) =
@@ -77,6 +86,7 @@ fn loss<M: Machine>(bench: &mut Bench<M>, schedule: Schedule, learned: bool) -> 
             batch: count,
             n: elements,
             learned: i32::from(learned),
+            all: count,
         })?;
     }
     let mut want = vec![0.0; batch * n];
@@ -109,12 +119,13 @@ fn adamw<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
     let ours = [bench.put_wide(&p)?, bench.put_wide(&vec![0.0; count])?, bench.put_wide(&vec![0.0; count])?];
     let average = bench.put_wide(&p)?;
     let mut want_average = p.clone();
+    let rates = Rates { learning_rates: [group.learning_rate; 2], weight_decay: group.weight_decay, decay: 0.9 };
     let mut state = kernels::AdamW::new(count);
     for step in 1..=3 {
         let gradient = bench.numbers(count, 0.1);
-        let (on, on_factors) = (bench.put_wide(&gradient)?, bench.put_wide(&factors(&group, step))?);
-        let (decay, copy) = (0.9_f64, bench.room_wide(count)?);
-        let on_decay = bench.put_wide(&[decay as f32, (1.0 - decay) as f32])?;
+        let (on, on_factors) = (bench.put_wide(&gradient)?, bench.put_wide(&rates.factors(0, step))?);
+        let copy = bench.room_wide(count)?;
+        let on_decay = bench.put_wide(&[rates.decay as f32, (1.0 - rates.decay) as f32])?;
         let [p_, m, v] = ours.each_ref().map(|array| array.start());
         // SAFETY: all arrays are as large as the sizes say.
         unsafe {
@@ -122,7 +133,7 @@ fn adamw<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
             l.average(&Average { average: average.start(), values: p_, decay: on_decay.start(), count })?;
         }
         state.step(&mut p, &gradient, std::slice::from_ref(&group));
-        kernels::average(&mut want_average, &p, decay);
+        kernels::average(&mut want_average, &p, rates.decay);
         bench.identical(&format!("adamw: copy after step {step}"), &copy, &p)?;
     }
     bench.identical("adamw: parameters", &ours[0], &p)?;

@@ -52,7 +52,7 @@ impl<M: Machine> Condition<M> {
 
 impl<M: Machine> Trunk<'_, M> {
     /// `t_emb = W2 silu(W0 features + b0) + b2`, `c = t_emb + table[label]`, `modulations = A silu(c) + a`.
-    pub(super) fn embed(&self) -> Result<(), Error> {
+    pub(crate) fn embed(&self) -> Result<(), Error> {
         let (l, c, at, w) = (self.l, &self.condition, &self.places, &self.weights);
         let (rows, d, waves) = (c.rows, self.shape.hidden, Shape::TIMESTEP_FEATURES);
         let (count, all) = (rows as i32, self.shape.modulations());

@@ -13,6 +13,11 @@ impl<M: Machine> Trunk<'_, M> {
     /// Those of the launches.
     pub fn forward(&self) -> Result<(), Error> {
         self.embed()?;
+        self.through()
+    }
+
+    /// The same behind the embeddings: what a patch adds may be made of them in between.
+    pub(crate) fn through(&self) -> Result<(), Error> {
         let (l, s, at, w) = (self.l, &self.shape, &self.places, &self.weights);
         let (d, rows) = (s.hidden, self.plan.batch * s.tokens());
         let scratch = &self.scratch;

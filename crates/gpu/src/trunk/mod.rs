@@ -161,7 +161,7 @@ impl<'m, M: Machine> Trunk<'m, M> {
             plan,
             shape,
             places,
-            weights: Array::zeros(machine, precision, length)?,
+            weights: array(true, length)?,
             condition: Condition::new(machine, precision, &shape, rows)?,
             rows: Numbers::from(machine, &(0..batch).map(|b| (b % rows) as u32).collect::<Vec<_>>())?,
             patch: Patch::new(machine, added, Size { batch, rows, tokens, width: d })?,
@@ -193,7 +193,12 @@ impl<'m, M: Machine> Trunk<'m, M> {
     /// If they are of another shape.
     pub fn set_weights(&mut self, parameters: &Parameters) -> Result<(), Error> {
         assert_eq!(parameters.shape(), &self.shape, "the weights must have the plan's shape");
-        self.weights.write(self.l.machine, parameters.values())
+        self.set_values(parameters.values())
+    }
+
+    /// The same, from the flat buffer of [`Parameters`].
+    pub(crate) fn set_values(&mut self, values: &[f32]) -> Result<(), Error> {
+        self.weights.write(self.l.machine, values)
     }
 
     /// Sets timesteps (of training, below 1000) and labels of the rows.
@@ -249,6 +254,14 @@ impl<'m, M: Machine> Trunk<'m, M> {
         &mut self.patch
     }
 
+    /// The images as they are now. Waits.
+    ///
+    /// # Errors
+    /// Those of the machine, and of what was launched before.
+    pub(crate) fn images(&self) -> Result<Vec<f32>, Error> {
+        self.images.read(self.l.machine)
+    }
+
     /// The output of the latest pass, `[B, O, size, size]`.
     ///
     /// # Errors
@@ -271,6 +284,26 @@ impl<'m, M: Machine> Trunk<'m, M> {
     /// Those of the machine, and of what was launched before.
     pub fn weights(&self) -> Result<Vec<f32>, Error> {
         self.weights.read(self.l.machine)
+    }
+
+    /// The network.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Where the timesteps and the labels of the rows are read.
+    pub(crate) fn told(&self) -> (Address, Address) {
+        (self.condition.timesteps.start(), self.condition.labels.start())
+    }
+
+    /// Where the rows' embeddings lie: of the timestep alone, and with the label's added.
+    pub(crate) fn embeddings(&self) -> [Address; 2] {
+        [self.condition.t_emb.start(), self.condition.c.start()]
+    }
+
+    /// Where each sample's row of the condition is read.
+    pub(crate) fn places_of_rows(&self) -> Address {
+        self.rows.start()
     }
 
     /// Where images, output and its gradient lie.

@@ -14,7 +14,7 @@ fn mistakes_on_the_command_line_name_the_option() {
         ("train.iterations=0", "--set train.iterations=0: `train.iterations` must be at least 1, found `0`"),
         (
             "train.iteration=5",
-            "--set train.iteration=5: unknown key `iteration` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier; did you mean `iterations`?",
+            "--set train.iteration=5: unknown key `iteration` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier, micro_batch; did you mean `iterations`?",
         ),
         (
             "method.gate.noise=lerned",

@@ -8,7 +8,7 @@ fn mistakes_in_a_scale() {
         (
             "  iterations: 10",
             "  «iteration: 10",
-            "@: unknown key `iteration` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier; did you mean `iterations`?\n\
+            "@: unknown key `iteration` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier, micro_batch; did you mean `iterations`?\n\
              @: missing key `iterations` in `train`",
         ),
         ("  iterations: 10", "  iterations: «0", "@: `train.iterations` must be at least 1, found `0`"),
@@ -141,7 +141,7 @@ fn an_extended_scale_keeps_the_places_of_both_files() {
     assert_eq!(
         fixture.lines("t", &[]),
         [
-            "experiments/scales/t.yaml:3:36: unknown key `stepz` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier"
+            "experiments/scales/t.yaml:3:36: unknown key `stepz` in `train`; allowed: batch, horizontal_flip, iterations, learning_rate, learning_rate_multiplier, micro_batch"
         ]
     );
     let below = Fixture::new().spoil("scales/s.yaml", "  batch: 4", "  batch: 0").lines("t", &[]);
@@ -158,9 +158,20 @@ fn an_extended_scale_keeps_the_places_of_both_files() {
 }
 
 #[test]
-fn the_hand_written_engine_stays_on_the_processor() {
-    let lines = Fixture::new().lines("s", &["numerics.engine=fast", "numerics.device=cuda"]);
-    let message = "`numerics.engine` must be `reference` on `cuda`: `fast` runs on the processor alone";
-    assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
-    Fixture::new().load("s", &["numerics.device=cuda"]).unwrap_or_else(|error| panic!("{error}"));
+fn half_the_bits_are_for_the_fast_engine_on_a_gpu() {
+    let message = "`numerics.dtype` must be `f32`: only the engine `fast` on `cuda` has `bf16`";
+    for [engine, device] in [["fast", "cpu"], ["reference", "cuda"]] {
+        let [engine, device] = [format!("numerics.engine={engine}"), format!("numerics.device={device}")];
+        let lines = Fixture::new().lines("s", &[&engine, &device, "numerics.dtype=bf16"]);
+        assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
+    }
+    let fast = ["numerics.engine=fast", "numerics.device=cuda", "numerics.dtype=bf16"];
+    Fixture::new().load("s", &fast).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn parts_divide_the_batch() {
+    let lines = Fixture::new().lines("s", &["train.micro_batch=3"]);
+    assert!(lines.iter().any(|line| line.ends_with("`train.micro_batch` must divide the batch of 4")), "{lines:#?}");
+    Fixture::new().load("s", &["train.micro_batch=2"]).unwrap_or_else(|error| panic!("{error}"));
 }

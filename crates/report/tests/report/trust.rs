@@ -110,6 +110,7 @@ fn pretraining(table: &Table) -> PlannedStage {
         warmup_iterations: 0,
         weight_decay: 0.0,
         horizontal_flip: true,
+        micro_batch: None,
     };
     let stage = Stage::Pretrain(Pretrain {
         dit: table.denoiser.dit().unwrap().clone(),

@@ -21,11 +21,14 @@ pub(crate) fn run(options: &Options, works: &[Work], seconds: f64) -> Result<Exi
     let device = options.device.unwrap_or(Device::Cpu);
     device.check().map_err(Failure::NoDevice)?;
     let output = Output::new(options.json);
-    let works = if works.is_empty() { &Work::ALL[..] } else { works };
+    let on_gpu = device != Device::Cpu;
+    let usual = || Work::ALL.into_iter().filter(|work| work.usual(on_gpu)).collect();
+    let works: Vec<Work> = if works.is_empty() { usual() } else { works.to_vec() };
     let mut measured = Vec::new();
-    for &work in works {
-        let measurement = match works {
-            [_] => here(work, options, device, seconds)?,
+    for &work in &works {
+        // This program has a GPU where it is `runner-cuda`.
+        let measurement = match works[..] {
+            [_] if !on_gpu || cfg!(feature = "cuda") => here(work, options, device, seconds)?,
             _ => in_a_process_of_its_own(work, options, device, seconds)?,
         };
         if output.is_json() {
@@ -48,9 +51,9 @@ fn here(work: Work, options: &Options, device: Device, seconds: f64) -> anyhow::
     Ok(measure(work, &Setting { engine, device: device.into(), threads, seconds })?)
 }
 
-/// Runs this program again for one work, and reads what it measured.
+/// Runs the device's program for one work, and reads what it measured.
 fn in_a_process_of_its_own(work: Work, options: &Options, device: Device, seconds: f64) -> anyhow::Result<Measurement> {
-    let mut command = Command::new(std::env::current_exe().context("this program's file is not known")?);
+    let mut command = Command::new(device.program().context("this program's file is not known")?);
     let engine = match options.engine {
         Some(EngineName::Reference) => "reference",
         Some(EngineName::Fast) | None => "fast",

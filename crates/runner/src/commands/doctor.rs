@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::Options;
 use crate::device::Device;
@@ -16,7 +16,7 @@ const LITTLE_MEMORY: u64 = 2_000_000_000;
 const LITTLE_SPACE: u64 = 1_000_000_000;
 
 /// How something looked at turned out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
     Ok,
@@ -26,7 +26,7 @@ enum Verdict {
 }
 
 /// Something looked at.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Check {
     what: String,
     verdict: Verdict,
@@ -43,7 +43,7 @@ pub(crate) fn run(options: Options) -> Result<Exit, Failure> {
     let session = Session::open(options, Access::Read)?;
     checks.extend([writable("results", session.results()), writable("reports", session.reports())]);
     checks.push(space(session.results()));
-    checks.push(device(session.device()));
+    checks.extend(device(session.device()));
     checks.extend(data(&session));
     for check in &checks {
         if output.is_json() {
@@ -136,10 +136,46 @@ fn space(results: &Path) -> Check {
     }
 }
 
-fn device(device: Device) -> Check {
+/// Whether the device is there and, a GPU, computes what the processor does.
+fn device(device: Device) -> Vec<Check> {
     match device.check() {
-        Ok(()) => check("device", Verdict::Ok, device.described()),
-        Err(why) => check("device", Verdict::Missing, why),
+        Err(why) => vec![check("device", Verdict::Missing, why)],
+        Ok(()) if device == Device::Cpu => vec![check("device", Verdict::Ok, device.described())],
+        Ok(()) => vec![check("device", Verdict::Ok, device.described()), self_test(device)],
+    }
+}
+
+/// The self-test of a GPU: here, where this program has one, else by the program that does.
+fn self_test(device: Device) -> Check {
+    let said = match device {
+        Device::Cuda(number) if cfg!(feature = "cuda") => {
+            let said = |(findings, failed): (usize, Vec<String>)| match failed.as_slice() {
+                [] => Ok(format!("{findings} kernels, passes, steps and samples agree with the processor")),
+                failed => Err(format!("{} of {findings} checks failed:\n{}", failed.len(), failed.join("\n"))),
+            };
+            engine::self_test(number).map_err(|error| error.to_string()).and_then(said)
+        }
+        _ => by_its_program(device).map_err(|error| format!("{error:#}")),
+    };
+    match said {
+        Ok(found) => check(SELF_TEST, Verdict::Ok, found),
+        Err(why) => check(SELF_TEST, Verdict::Failed, why),
+    }
+}
+
+const SELF_TEST: &str = "self-test";
+
+/// What the device's program says of its self-test.
+fn by_its_program(device: Device) -> anyhow::Result<String> {
+    let mut command = std::process::Command::new(device.program()?);
+    command.args(["doctor", "--json", "--device", &device.to_string()]);
+    let said = command.stderr(std::process::Stdio::inherit()).output()?;
+    let lines = String::from_utf8_lossy(&said.stdout).into_owned();
+    let mut checks = lines.lines().filter_map(|line| serde_json::from_str::<Check>(line).ok());
+    match checks.find(|check| check.what == SELF_TEST) {
+        Some(check) if check.verdict == Verdict::Ok => Ok(check.found),
+        Some(check) => anyhow::bail!("{}", check.found),
+        None => anyhow::bail!("{} ended with {} and did not say", device.program()?.display(), said.status),
     }
 }
 

@@ -1,0 +1,199 @@
+// The gate of a mixture of prompts, there and back, in f32 whatever the activations: `patches/src/gate/` and `balance.rs` on a GPU.
+//
+// One linear layer is shared by all blocks; its product with the embedding is made once (`base`), a block's index times the layer's last
+// column is added where blocks are told apart. `L` blocks with prompts, `G` of them told apart (all, or one that stands for all), `R` rows
+// of the condition, `N` prompts. Sums have one order each: no atomics, the same bits every time.
+#pragma once
+#include "condition.cuh"
+
+template <class T> struct GateInput {
+    const T* embedding; // [R, D]
+    float* plain;       // [R, D]
+    float* extended;    // [R, inputs]: a zero behind it where the block's index is one more input
+    int rows, width, inputs;
+};
+
+template <class T> DEVICE void gate_input(const GateInput<T>& a) {
+    size_t at = thread_number();
+    if (at >= size_t(a.rows) * a.inputs) return;
+    int row = at / a.inputs, column = at % a.inputs;
+    float value = column < a.width ? to_float(a.embedding[size_t(row) * a.width + column]) : 0.0f;
+    a.extended[at] = value;
+    if (column < a.width) a.plain[size_t(row) * a.width + column] = value;
+}
+
+struct GateForward {
+    const float* base;   // [R, N] embedding W^T
+    const float* bias;   // [N]
+    const float* column; // W's last column, `inputs` apart; null: blocks are not told apart
+    const float* scale;  // [R, N] of the noise before softplus; null: no noise
+    const float* draws;  // [L, all, N]; those of this batch from `first` on
+    float* weights;      // [L, R, N]
+    int blocks, groups, rows, prompts, inputs, all, first;
+};
+
+DEVICE float deviation(float scale) { return fmaxf(scale, 0.0f) + logf(1.0f + expf(-fabsf(scale))) + 1e-2f; }
+
+// Visits the prompts that are this lane's: `visit(k, prompt)`, `k` known when compiled.
+constexpr int LANE_PROMPTS = MAX_TOKENS / WARP;
+template <class Visit> DEVICE void each_prompt(int prompts, Visit visit) {
+#pragma unroll
+    for (int k = 0; k < LANE_PROMPTS; k++) {
+        int prompt = k * WARP + lane();
+        if (prompt < prompts) visit(k, prompt);
+    }
+}
+
+// `weights = softmax(base + bias + index column + deviation draws)` over the prompts, one warp per group and row.
+DEVICE void gate_forward(const GateForward& a) {
+    int number = blockIdx.x * WARPS + warp();
+    if (number >= a.groups * a.rows) return;
+    int group = number / a.rows, row = number % a.rows, n = a.prompts;
+    const float* draws = a.draws + (size_t(group) * a.all + a.first + row) * n;
+    float logit[LANE_PROMPTS], highest = -INFINITY, sum = 0.0f;
+    each_prompt(n, [&](int k, int prompt) {
+        size_t at = size_t(row) * n + prompt;
+        float v = a.base[at] + a.bias[prompt];
+        if (a.column) v += float(group) * a.column[size_t(prompt) * a.inputs];
+        if (a.scale) v += draws[prompt] * deviation(a.scale[at]);
+        logit[k] = v;
+        highest = fmaxf(highest, v);
+    });
+    highest = warp_max(highest);
+    each_prompt(n, [&](int k, int) {
+        logit[k] = expf(logit[k] - highest);
+        sum += logit[k];
+    });
+    sum = warp_sum(sum);
+    int last = a.groups == 1 ? a.blocks : group + 1;
+    for (int block = group; block < last; block++)
+        each_prompt(n, [&](int k, int prompt) { a.weights[(size_t(block) * a.rows + row) * n + prompt] = logit[k] / sum; });
+}
+
+struct GateSums {
+    const float* weights; // [L, R, N]
+    float* sums;          // [R, N] over the blocks
+    double* parts;        // [R, 2] the sum of a row's sums, and of their squares
+    int blocks, rows, prompts;
+};
+
+// What the importance loss is made of: one block of threads per row.
+DEVICE void gate_sums(const GateSums& a) {
+    int row = blockIdx.x;
+    double first = 0.0, second = 0.0;
+    for (int prompt = threadIdx.x; prompt < a.prompts; prompt += THREADS) {
+        float sum = 0.0f;
+        for (int block = 0; block < a.blocks; block++) sum += a.weights[(size_t(block) * a.rows + row) * a.prompts + prompt];
+        a.sums[size_t(row) * a.prompts + prompt] = sum;
+        first += sum;
+        second += double(sum) * sum;
+    }
+    double* shared = reinterpret_cast<double*>(shared_memory());
+    first = block_sum(first, shared);
+    second = block_sum(second, shared);
+    if (threadIdx.x == 0) a.parts[2 * row] = first, a.parts[2 * row + 1] = second;
+}
+
+struct GateBackward {
+    const float* weights;   // [L, R, N]
+    const float* d_weights; // [L, R, N] from the trunk
+    const float* sums;      // [R, N]
+    const double* parts;    // [R, 2]
+    float* d_logits;        // [G, R, N]
+    double* importance;     // [R] each sample's loss, or, where the batch has one, that
+    double coefficient;
+    int blocks, groups, rows, prompts, all;
+    int together; // whether mean and variance are those of the whole batch
+};
+
+// The squared coefficient of variation of `count` sums: `variance / (mean^2 + epsilon)`, and what its derivative by a sum `S` is made of:
+// `slope (S - mean) + offset`.
+struct Variation {
+    double mean, value, slope, offset;
+    DEVICE Variation(double first, double second, double count, double variances, double epsilon) : mean(first / count) {
+        double variance = fmax(second - first * mean, 0.0) / variances, divisor = mean * mean + epsilon;
+        value = variance / divisor;
+        slope = 2.0 / (variances * divisor);
+        offset = -2.0 * variance * mean / (count * divisor * divisor);
+    }
+};
+
+// Back through the softmax, with the importance loss added: `d_logits = w (d - sum(w d))`, one warp per group and row.
+DEVICE void gate_backward(const GateBackward& a) {
+    int number = blockIdx.x * WARPS + warp();
+    if (number >= a.groups * a.rows) return;
+    int group = number / a.rows, row = number % a.rows, n = a.prompts;
+    double first = a.parts[2 * row], second = a.parts[2 * row + 1], count = n, share = 1.0 / a.all, epsilon = 1e-5, variances = n;
+    if (a.together) {
+        first = second = 0.0;
+        for (int r = lane(); r < a.rows; r += WARP) first += a.parts[2 * r], second += a.parts[2 * r + 1];
+        first = warp_sum(first), second = warp_sum(second);
+        count = double(n) * a.rows, share = 1.0, epsilon = 1e-10, variances = count - 1.0;
+    }
+    // The released code takes a batch of one for a single expert.
+    bool alone = a.together && a.rows == 1;
+    Variation variation(first, second, count, variances, epsilon);
+    if (group == 0 && lane() == 0) a.importance[row] = alone ? 0.0 : variation.value;
+    double scale = alone ? 0.0 : a.coefficient * share;
+
+    float d[LANE_PROMPTS], w[LANE_PROMPTS], sum = 0.0f;
+    int last = a.groups == 1 ? a.blocks : group + 1;
+    each_prompt(n, [&](int k, int prompt) {
+        double apart = double(a.sums[size_t(row) * n + prompt]) - variation.mean;
+        float balance = float(scale * (variation.slope * apart + variation.offset));
+        d[k] = 0.0f;
+        for (int block = group; block < last; block++) d[k] += a.d_weights[(size_t(block) * a.rows + row) * n + prompt] + balance;
+        w[k] = a.weights[(size_t(group) * a.rows + row) * n + prompt];
+        sum += w[k] * d[k];
+    });
+    sum = warp_sum(sum);
+    each_prompt(n, [&](int k, int prompt) { a.d_logits[size_t(number) * n + prompt] = w[k] * (d[k] - sum); });
+}
+
+struct GateGather {
+    const float* d_logits; // [G, R, N]
+    const float* scale;    // [R, N]; null: no noise
+    const float* draws;    // [L, all, N]
+    float* d_base;         // [R, N]
+    float* d_index;        // [R, N] of the index's column, sample by sample
+    float* d_scale;        // [R, N]
+    int groups, rows, prompts, all, first;
+};
+
+// Sums over the blocks, one value per thread.
+DEVICE void gate_gather(const GateGather& a) {
+    size_t at = thread_number();
+    if (at >= size_t(a.rows) * a.prompts) return;
+    int row = at / a.prompts, prompt = at % a.prompts;
+    float base = 0.0f, index = 0.0f, noise = 0.0f;
+    for (int group = 0; group < a.groups; group++) {
+        float d = a.d_logits[(size_t(group) * a.rows + row) * a.prompts + prompt];
+        base += d;
+        index += float(group) * d;
+        if (a.scale) noise += d * a.draws[(size_t(group) * a.all + a.first + row) * a.prompts + prompt];
+    }
+    a.d_base[at] = base;
+    a.d_index[at] = index;
+    if (a.scale) a.d_scale[at] = noise * sigmoid(a.scale[at]);
+}
+
+struct GateColumns {
+    const float* d_base;  // [R, N]
+    const float* d_index; // [R, N]
+    float* d_bias;        // [N]
+    float* d_column;      // like W's last column; null: there is none
+    int rows, prompts, inputs;
+};
+
+// Sums over the batch, one prompt per thread.
+DEVICE void gate_columns(const GateColumns& a) {
+    int prompt = int(thread_number());
+    if (prompt >= a.prompts) return;
+    float bias = 0.0f, column = 0.0f;
+    for (int row = 0; row < a.rows; row++) {
+        bias += a.d_base[size_t(row) * a.prompts + prompt];
+        column += a.d_index[size_t(row) * a.prompts + prompt];
+    }
+    a.d_bias[prompt] = bias;
+    if (a.d_column) a.d_column[size_t(prompt) * a.inputs] = column;
+}

@@ -1,0 +1,110 @@
+//! Samples against the CPU engine's trunk and sampler.
+
+use diffusion::{History, Kind, Process, Sampler, Schedule, Spacing, Variance};
+use kernels::{Condition, Contribution, Inputs, Parameters, Plan, Workspace};
+use random::{Draws, Stream};
+
+use super::gate::{GATES, Oracle};
+use super::trunk::SHAPE;
+use super::{Bench, Finding};
+use crate::gate::{Extent, Gating};
+use crate::launch::Launcher;
+use crate::machine::{Error, Machine, Precision};
+use crate::sampling::{Call, Sampled, Sampling};
+
+const SEED: u64 = 5;
+const BATCH: usize = 3;
+const STEPS: usize = 4;
+/// The first batch is samples 0, 1, .. and the next begins here.
+const NEXT: u64 = 3;
+
+/// What is checked: kind, whether samples have labels, and the gate.
+const CASES: [(Kind, bool, Option<Gating>); 3] = [
+    (Kind::Ddpm, false, Some(GATES[0].0)),
+    (Kind::Ddpm, true, Some(GATES[1].0)),
+    (Kind::Ddim { eta: 0.0 }, false, None),
+];
+
+/// Two batches of samples of each case.
+///
+/// # Errors
+/// The machine cannot draw samples at all.
+pub fn samples<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Finding>, Error> {
+    let mut bench = Bench { launcher: Launcher { machine, precision }, findings: Vec::new(), seed: 300 };
+    for (kind, labelled, gating) in CASES {
+        case(&mut bench, kind, labelled, gating)?;
+    }
+    Ok(bench.findings)
+}
+
+fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Option<Gating>) -> Result<(), Error> {
+    let Launcher { machine, precision } = bench.launcher;
+    let process = Process::new(Schedule::Cosine, 100).expect("a schedule");
+    // away from the last timesteps, where the error of a predicted noise counts a hundredfold
+    let spacing = Spacing::Strided(STEPS);
+    let sampler = Sampler::new(process.respaced(&spacing).expect("a spacing"), kind, Variance::LearnedRange, true);
+    let mut parameters = Parameters::zeros(SHAPE).expect("a sound shape");
+    let values = bench.numbers(parameters.values().len(), 0.1);
+    parameters.values_mut().copy_from_slice(&values);
+    let (tokens, width, blocks) = (SHAPE.tokens(), SHAPE.hidden, SHAPE.depth);
+    let prompts = bench.numbers(blocks * tokens * width, 0.3);
+    let gate = bench.numbers(gating.map_or(0, |gating| gating.len(tokens, width)), 0.3);
+
+    let calls: Vec<Call> = (0..sampler.calls())
+        .map(|call| Call {
+            timestep: sampler.timestep(call) as u32,
+            reverse: sampler.coefficients(call).expect("no history"),
+        })
+        .collect();
+    let sampled =
+        Sampled { shape: SHAPE, prompts: Some((blocks, gating)), batch: BATCH, calls: &calls, labelled, seed: SEED };
+    let mut ours = Sampling::new(machine, precision, sampled)?;
+    ours.set_weights(&parameters, &[&prompts[..], &gate].concat())?;
+    let bound = match precision {
+        Precision::F32 => 1e-4,
+        Precision::Bf16 => 5e-2,
+    };
+    for first in [0, NEXT] {
+        let labels: Vec<u32> = (0..BATCH as u32).map(|i| if labelled { (i + first as u32) % 5 } else { 0 }).collect();
+        let mut x = vec![0.0; BATCH * SHAPE.image()];
+        Draws::new(SEED, Stream::InitialNoise, 0).fill_normal(first * SHAPE.image() as u64, &mut x);
+        ours.begin(first, &x, &labels)?;
+        for _ in 0..ours.calls() {
+            ours.run()?;
+        }
+        let mut histories = vec![History::default(); BATCH];
+        let mut output = vec![0.0; BATCH * SHAPE.output()];
+        let mut workspace = Workspace::new(Plan::sampling(SHAPE, BATCH, 0));
+        for call in 0..sampler.calls() {
+            let mut condition = Condition::new(SHAPE, BATCH);
+            condition.compute(&parameters, &[sampler.timestep(call) as f32; BATCH], &labels);
+            let (t, label) = (condition.t_emb(), condition.label());
+            let embedding: Vec<f32> = match gating {
+                Some(Gating { with_label: true, .. }) => t.iter().zip(label).map(|(t, label)| t + label).collect(),
+                _ => t.to_vec(),
+            };
+            let weights = match gating {
+                None => vec![1.0; blocks * BATCH * tokens],
+                Some(gating) => {
+                    let extent = Extent { blocks, prompts: tokens, width, rows: BATCH, all: BATCH };
+                    let (importance, embedding) = (GATES[0].1, &embedding[..BATCH * width]);
+                    let oracle = Oracle { gating, importance, extent, values: &gate, embedding, draws: &[] };
+                    oracle.weights().iter().map(|w| *w as f32).collect()
+                }
+            };
+            let contributions: Vec<Contribution> = weights
+                .chunks_exact(BATCH * tokens)
+                .zip(prompts.chunks_exact(tokens * width))
+                .map(|(weights, prompts)| Contribution::Weighted { weights, prompts })
+                .collect();
+            let rows: Vec<u32> = (0..BATCH as u32).collect();
+            let inputs =
+                Inputs { parameters: &parameters, condition: &condition, rows: &rows, contributions: &contributions };
+            workspace.forward(&inputs, &x, &mut output);
+            sampler.advance(call, &mut x, &output, &mut histories, first, SEED);
+        }
+        let what = format!("{kind:?}, labels {labelled}, {gating:?}: samples from {first} on");
+        bench.find(&what, &ours.samples()?, &x, bound);
+    }
+    Ok(())
+}

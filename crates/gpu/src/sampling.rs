@@ -1,0 +1,237 @@
+//! Samples drawn on a machine: noise through all calls of a sampler, without a wait between them.
+//!
+//! All samples of a call share its timestep. Where nothing else decides, modulations and gates of all calls are made once, a row each, and
+//! a call reads its row; where samples have labels, each has a row of its own, made anew at each call.
+
+use diffusion::Coefficients;
+use kernels::{Parameters, Plan, Shape};
+use random::Stream;
+
+use crate::arguments::{Advance, Normals, Reverse, ReverseStep, Spread};
+use crate::array::{Array, Numbers, Plain};
+use crate::gate::{Extent, Gate, Gating};
+use crate::launch::Launcher;
+use crate::machine::{Address, Error, Machine, Precision, Repeated};
+use crate::trunk::{Added, Trunk};
+
+/// One call of the network and what follows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// What the network is told, below 1000.
+    pub timestep: u32,
+    /// The reverse step.
+    pub reverse: Coefficients,
+}
+
+/// What samples are of.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampled<'a> {
+    /// The network.
+    pub shape: Shape,
+    /// Blocks with prompts, and what weights them: without a gate each counts 1. None without prompts.
+    pub prompts: Option<(usize, Option<Gating>)>,
+    /// Samples at once.
+    pub batch: usize,
+    /// The sampler's calls, in order.
+    pub calls: &'a [Call],
+    /// Whether samples have labels.
+    pub labelled: bool,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+/// A sampler on a machine.
+pub struct Sampling<'m, M: Machine> {
+    l: Launcher<'m, M>,
+    trunk: Trunk<'m, M>,
+    gate: Option<Gate<M>>,
+    batch: usize,
+    labelled: bool,
+    learned: bool,
+    noisy: bool,
+    key: [u32; 2],
+    /// What the network is told in each call, here and on the machine.
+    told: Vec<u32>,
+    /// Number of the call.
+    call: Numbers<M>,
+    timesteps: Numbers<M>,
+    steps: Plain<M>,
+    /// Number of the first sample's first value of noise.
+    first: Plain<M>,
+    noise: Array<M>,
+    repeated: Repeated<M>,
+}
+
+impl<'m, M: Machine> Sampling<'m, M> {
+    /// Room for a sampler; its weights are undefined until they are set.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the kernels do not do what is asked for, [`Error::Memory`] where it does not fit.
+    pub fn new(machine: &'m M, precision: Precision, sampled: Sampled) -> Result<Self, Error> {
+        let Sampled { shape, prompts, batch, calls, labelled, seed } = sampled;
+        let rows = if labelled { batch } else { calls.len() };
+        let added = prompts.map_or(Added::Nothing, |(blocks, _)| Added::Prompts { blocks });
+        let trunk = Trunk::new(machine, precision, Plan::sampling(shape, batch, 0), rows, added)?;
+        let gate = match prompts {
+            Some((blocks, Some(gating))) => {
+                let extent = Extent { blocks, prompts: shape.tokens(), width: shape.hidden, rows, all: rows };
+                Some(Gate::new(machine, gating, extent, None)?)
+            }
+            _ => None,
+        };
+        let timesteps: Vec<u32> = calls.iter().map(|call| call.timestep).collect();
+        let steps: Vec<ReverseStep> = calls.iter().map(|call| reverse_step(&call.reverse)).collect();
+        Ok(Self {
+            l: Launcher { machine, precision },
+            trunk,
+            gate,
+            batch,
+            labelled,
+            learned: shape.out_channels == 2 * shape.channels,
+            noisy: calls.iter().any(|call| call.reverse.noisy),
+            key: [seed as u32, (seed >> 32) as u32],
+            call: Numbers::from(machine, &[0])?,
+            told: timesteps.clone(),
+            timesteps: Numbers::from(machine, &timesteps)?,
+            steps: Plain::from(machine, &steps)?,
+            first: Plain::from(machine, &[0_u64])?,
+            noise: Array::new(machine, Precision::F32, batch * shape.image())?,
+            repeated: Repeated::New,
+        })
+    }
+
+    /// Sets the weights, and what was `trained`: the prompts, and behind them the gate's values.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    ///
+    /// # Panics
+    /// If a length does not fit, or a timestep is beyond the last.
+    pub fn set_weights(&mut self, parameters: &Parameters, trained: &[f32]) -> Result<(), Error> {
+        let machine = self.l.machine;
+        self.trunk.set_weights(parameters)?;
+        let patch = self.trunk.patch_mut();
+        let (of_prompts, of_gate) = trained.split_at(patch.values.len());
+        patch.values.write(machine, of_prompts)?;
+        match &mut self.gate {
+            Some(gate) => gate.values_mut().write(machine, of_gate)?,
+            None => {
+                assert!(of_gate.is_empty(), "there is no gate");
+                let ones = vec![1.0; patch.weights.len()];
+                patch.weights.write(machine, &ones)?;
+            }
+        }
+        if self.labelled {
+            return Ok(());
+        }
+        self.trunk.set_condition(&self.told, &vec![0; self.told.len()])?;
+        embed(self.l, &self.trunk, self.gate.as_ref())
+    }
+
+    /// How often the network is called for a batch.
+    pub fn calls(&self) -> usize {
+        self.told.len()
+    }
+
+    /// Begins a batch: the samples from number `first_sample` on, whose noise is `x [B, C, size, size]`, under `labels [B]`, which are not
+    /// read where samples have none.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    pub fn begin(&mut self, first_sample: u64, x: &[f32], labels: &[u32]) -> Result<(), Error> {
+        let machine = self.l.machine;
+        if self.labelled {
+            self.trunk.set_condition(&vec![0; self.batch], labels)?;
+        }
+        self.trunk.set_images(x)?;
+        self.first.write(machine, 0, &[first_sample * (x.len() / self.batch) as u64])?;
+        self.call.write(machine, &[0])
+    }
+
+    /// Does the next call. Does not wait.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    pub fn run(&mut self) -> Result<(), Error> {
+        let mut repeated = std::mem::replace(&mut self.repeated, Repeated::New);
+        let done = repeated.run(self.l.machine, &|| self.launch());
+        self.repeated = repeated;
+        done
+    }
+
+    /// The samples, as far as they are. Waits.
+    ///
+    /// # Errors
+    /// Those of the machine, and of what was launched before.
+    pub fn samples(&self) -> Result<Vec<f32>, Error> {
+        self.trunk.images()
+    }
+
+    /// Everything that a call launches.
+    fn launch(&self) -> Result<(), Error> {
+        let (l, call, n) = (self.l, self.call.start(), self.trunk.shape().image());
+        let (x, output, _) = self.trunk.ends();
+        let (timesteps, _) = self.trunk.told();
+        let (values, out) = match self.labelled {
+            true => (self.timesteps.start(), timesteps),
+            false => (Address::NULL, self.trunk.places_of_rows()),
+        };
+        let noise = self.noise.start();
+        // SAFETY: every array was made for this shape and batch; every call has its row and its coefficients.
+        unsafe { l.spread(&Spread { number: call, values, out, count: self.batch as i32 })? };
+        if self.labelled {
+            embed(l, &self.trunk, self.gate.as_ref())?;
+        }
+        self.trunk.through()?;
+        // SAFETY: as above.
+        unsafe {
+            if self.noisy {
+                l.normals(&Normals {
+                    step: call,
+                    first: self.first.start(),
+                    out: noise,
+                    count: self.batch * n,
+                    key: self.key,
+                    stream: Stream::SampleNoise as u32,
+                })?;
+            }
+            l.reverse(&Reverse {
+                call,
+                steps: self.steps.start(),
+                output,
+                noise,
+                x,
+                batch: self.batch as i32,
+                n: n as i32,
+                learned: i32::from(self.learned),
+            })?;
+            l.advance(&Advance { number: call })
+        }
+    }
+}
+
+/// Modulations, and the weights of the prompts, of all rows.
+fn embed<M: Machine>(l: Launcher<M>, trunk: &Trunk<M>, gate: Option<&Gate<M>>) -> Result<(), Error> {
+    trunk.embed()?;
+    let Some(gate) = gate else { return Ok(()) };
+    // SAFETY: the gate was made for the trunk's rows, its patch for the same blocks and tokens.
+    unsafe { gate.forward(l, trunk.embeddings(), trunk.patch().weights.start(), 0) }
+}
+
+/// As the kernel has them.
+fn reverse_step(c: &Coefficients) -> ReverseStep {
+    ReverseStep {
+        recip: c.recip,
+        recipm1: c.recipm1,
+        limit: c.limit,
+        mean_x0: c.mean_x0,
+        mean_xt: c.mean_xt,
+        middle: c.middle,
+        half_range: c.half_range,
+        signal: c.signal,
+        spread: c.spread,
+        sigma: c.sigma,
+        ddim: u32::from(c.ddim),
+        noisy: u32::from(c.noisy),
+    }
+}
