@@ -127,7 +127,7 @@ fn both(method: &Method, classes: Option<usize>, half_life: f64, micro_batch: Op
         let mut losses = Vec::new();
         for &end in pieces {
             // As a killed run goes on: from what the checkpoint holds alone.
-            let mut course = task.course(&machine, &images, &backbone, &layout, &state).unwrap();
+            let mut course = task.course(&machine, &dit, &images, &backbone, &layout, &state).unwrap();
             while state.iteration < end {
                 let advance = course.advance(state.iteration, end).unwrap();
                 state.iteration += advance.losses.len();
@@ -169,11 +169,11 @@ fn samples_are_the_processor_s() {
         let settings =
             SamplerConfig { kind, steps: 5, clip_x0: true, guidance: 1.0, guidance_channels: GuidanceChannels::All };
         let diffusion = Diffusion { schedule: Schedule::Cosine, timesteps: 100 };
-        let sampler: Sampler = process::sampler(&diffusion, &settings, &dit).unwrap();
+        let sampler: Sampler = process::sampler(&diffusion, &settings, dit.learn_sigma).unwrap();
         let own = patches::trainable(&method, &dit).into_iter().map(|tensor| (tensor.name, tensor.shape));
         let (backbone, trained) = (backbone(&dit), weights(own.collect()));
         let stage = stage::Sample {
-            dit: dit.clone(),
+            denoiser: Denoiser::Dit(dit.clone()),
             method: method.clone(),
             diffusion,
             latents: None,
@@ -192,13 +192,8 @@ fn samples_are_the_processor_s() {
             let labels = if classes.is_some() { labels } else { vec![0; labels.len()] };
             let x = initial_noise(&stage, first, labels.len());
             network.set_labels(labels.clone());
-            let mut want = x.clone();
-            let mut output = vec![0.0; sampler.outputs(x.len())];
-            let mut histories = vec![diffusion::History::default(); labels.len()];
-            for call in 0..sampler.calls() {
-                diffusion::Denoiser::denoise(&mut network, &want, sampler.timestep(call), &mut output).unwrap();
-                sampler.advance(call, &mut want, &output, &mut histories, first as u64, stage.seed);
-            }
+            let mut want = vec![0.0; x.len()];
+            sampler.sample(&mut network, &mut want, dit.elements(), first as u64, stage.seed, |_| Ok(())).unwrap();
             let ours = painter.draw(first, x, labels, || false).unwrap();
             let apart = ours.iter().zip(&want).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
             assert!(ours.len() == want.len() && apart < 1e-4, "{kind:?}: {apart}");
