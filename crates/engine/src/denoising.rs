@@ -177,7 +177,8 @@ impl Task<'_> {
                 self.run_on(&gpu, dit, job, examples, backbone, &layout, initial)?
             }
             _ => {
-                let mut objective = self.objective(dit, examples, captions, backbone, &layout, &job.tensor_device()?)?;
+                let mut objective =
+                    self.objective(dit, examples, captions, backbone, &layout, &job.tensor_device()?)?;
                 run(job, &layout, initial, self.optimisation, half_life, &mut objective)?
             }
         };

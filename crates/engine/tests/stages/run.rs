@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine::{Device, EngineError, Finished, Job};
+use engine::{Device, EngineError, Finished, Job, Progress};
 use manifest::digest::Key;
 use manifest::plan::{Input, Plan, PlannedStage};
 use manifest::stage::Stage;
@@ -53,14 +53,14 @@ pub fn execute(
     Some(engine::execute(&job).unwrap())
 }
 
-/// Executes a stage in `directory` on its files alone, and stops it when it first says how far it is.
+/// Executes a stage in `directory` on its files alone, and stops it when something is done.
 pub fn stop_at_first_progress(stage: &Stage, inputs: &BTreeMap<String, Input>, directory: &Path) {
     let file = |(role, input): (&String, &Input)| match input {
         Input::File { path, .. } => (role.clone(), path.clone()),
         Input::Stage(_) => panic!("{role} is shipped"),
     };
     let stop = AtomicBool::new(false);
-    let progress = |_| stop.store(true, Ordering::Relaxed);
+    let progress = |progress: Progress| stop.store(progress.done > 0, Ordering::Relaxed);
     let inputs = inputs.iter().map(file).collect();
     let job = Job { stage, inputs, directory, threads: 2, device: Device::Cpu, progress: &progress, stop: &stop };
     assert!(matches!(engine::execute(&job), Err(EngineError::Interrupted)));

@@ -101,7 +101,11 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
             let inputs =
                 Inputs { parameters: &parameters, condition: &condition, rows: &rows, contributions: &contributions };
             workspace.forward(&inputs, &x, &mut output);
-            sampler.advance(call, &mut x, &output, &mut histories, first, SEED);
+            let each = x.len() / BATCH;
+            let samples = x.chunks_exact_mut(each).zip(output.chunks_exact(output.len() / BATCH)).zip(&mut histories);
+            for (number, ((x, output), history)) in (first..).zip(samples) {
+                sampler.advance(call, x, output, history, number, SEED);
+            }
         }
         let what = format!("{kind:?}, labels {labelled}, {gating:?}: samples from {first} on");
         bench.find(&what, &ours.samples()?, &x, bound);
