@@ -68,9 +68,9 @@ fn killed_in_the_middle_it_ends_in_the_same_bits() {
 fn embeddings_that_are_killed_go_on_at_the_next_part_to_the_same_bits() {
     let repository = Repository::new();
     let recipe = "experiments/nano-backbone.yaml";
-    let text = "classes: null, text_width: 128, label_dropout: 0.0";
+    let text = "classes: null, text_width: 64, label_dropout: 0.0";
     repository.edit(recipe, "classes: null, label_dropout: 0.0", text);
-    let data = "text: {kind: clip_formula, width: 128, depth: 4, heads: 4}\n\
+    let data = "text: {kind: clip_formula, width: 64, depth: 2, heads: 4}\n\
                 data: {kind: captions, captions: captions.json, folder: photographs, image_size: 12}";
     repository.edit(recipe, "data: {kind: faces, image_size: 12, first: 0, count: 64}", data);
     let (mut images, mut captions) = (Vec::new(), Vec::new());
