@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dit::DitConfig;
-use crate::scale::{Engine, Numerics};
+use crate::scale::{Dtype, Engine, Numerics};
 use crate::unet::UnetNetwork;
 
 /// A denoising network. In a stage's parameters it stands under its own name, `dit` or `unet`.
@@ -102,11 +102,11 @@ impl Denoiser {
     }
 
     /// What its stages run with where a scale says `numerics`: the fast engine knows no UNet, so the reference engine runs
-    /// it, and its records say so.
+    /// it in 32 bits, and its records say so.
     pub fn numerics(&self, numerics: &Numerics) -> Numerics {
         match self {
             Self::Dit(_) => numerics.clone(),
-            Self::Unet(_) => Numerics { engine: Engine::Reference, ..numerics.clone() },
+            Self::Unet(_) => Numerics { engine: Engine::Reference, device: numerics.device, dtype: Dtype::F32 },
         }
     }
 }

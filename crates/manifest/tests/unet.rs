@@ -6,7 +6,7 @@ use manifest::denoiser::Denoiser;
 use manifest::digest::{Digest, Key};
 use manifest::extractor::WeightsFrom;
 use manifest::gate::GateInput;
-use manifest::method::Method;
+use manifest::method::{Lora, Method};
 use manifest::plan::{CellRun, Table};
 use manifest::scale::{Engine, PUBLISHED_INCEPTION, SamplerKind};
 use manifest::stage::{Captions, Stage};
@@ -95,12 +95,17 @@ fn what_has_no_meaning_on_it_is_refused() {
         ("method.gate.architecture=attention_literal", "`gate.architecture` must be `linear` on a UNet"),
         ("method.gate.selection={kind: top_k, keep: 0.75}", "`gate.selection.kind` must be `soft` on a UNet"),
         ("method.gate.prompts_per_block=uniform", "`gate.prompts_per_block` must be `distinct` on a UNet"),
-        ("method.gate.input=t_plus_c", "`gate.input` must be `t` on a UNet"),
     ] {
         let Err(error) = workspace().load_artifact("table2", &request("smoke", &[option])) else { panic!("{option}") };
         let error = error.to_string();
         assert!(error.starts_with(&format!("--set {option}: {message}")), "{error}");
     }
+    // Table 2 sets the gate's input where captions have one vector, so that no option says it for all its groups.
+    let plan = plan(&[]);
+    let (_, coco) = plan.cell("coco/dmp").unwrap();
+    assert_eq!(coco.method.unfit_for_unet().unwrap().0, "gate.input");
+    assert_eq!(plan.cell("laion/dmp").unwrap().1.method.unfit_for_unet(), None);
+    assert_eq!(Method::Lora(Lora { rank: 4, alpha: 4.0 }).unfit_for_unet().unwrap().0, "kind");
 }
 
 #[test]

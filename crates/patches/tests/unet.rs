@@ -6,8 +6,8 @@ use diffusion::{Denoiser, Kind, MseWeight, Process, Sampler, Schedule, Spacing, 
 use goldens::Golden;
 use manifest::gate::{Architecture, BlockAwareness, Gate, GateInput, GateNoise, Selection, Soft};
 use manifest::method::{
-    Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Lora, Method, Position,
-    PromptTuning, Prompts, Zero,
+    Add, Backbone, Balance, Depth, Dmp, ImportanceFormula, Init, LoadFormula, Lora, Method, Position, PromptTuning,
+    Prompts, Zero,
 };
 use models::Unpatched;
 use models::unet::{PatchShape, Unet, UnetConfig};
@@ -100,7 +100,6 @@ fn the_patch_of_stable_diffusion_has_the_size_of_our_reading() {
     assert_eq!(count(&dmp(GateNoise::None)), 2_889_728);
     assert_eq!(count(&dmp(GateNoise::Learned)), 2_889_728 + 1280 * 1024);
     assert_eq!(count(&prompt_tuning()), PatchShape::new(&unet, 32, 32).prompt_elements());
-    assert_eq!(count(&Method::Finetune(Finetune::default())), 859_520_964);
 }
 
 /// What enters each block.
