@@ -29,7 +29,9 @@ struct GateForward {
     const float* scale;  // [R, N] of the noise before softplus; null: no noise
     const float* draws;  // [L, all, N]; those of this batch from `first` on
     float* weights;      // [L, R, N]
+    float* soft;         // [G, R, N] softmax over all prompts, where a kept prompt counts 1; null: kept prompts count their softmax
     int blocks, groups, rows, prompts, inputs, all, first;
+    int kept; // prompts that are used: the highest
 };
 
 DEVICE float deviation(float scale) { return fmaxf(scale, 0.0f) + logf(1.0f + expf(-fabsf(scale))) + 1e-2f; }
@@ -44,13 +46,26 @@ template <class Visit> DEVICE void each_prompt(int prompts, Visit visit) {
     }
 }
 
-// `weights = softmax(base + bias + index column + deviation draws)` over the prompts, one warp per group and row.
+// How many prompts of the warp's row are before prompt `own` of logit `x`: higher, or as high and of a lower number.
+DEVICE int rank(const float (&logit)[LANE_PROMPTS], float x, int own) {
+    int before = 0;
+#pragma unroll
+    for (int k = 0; k < LANE_PROMPTS; k++)
+        for (int apart = 0; apart < WARP; apart++) {
+            float other = __shfl_xor_sync(~0u, logit[k], apart);
+            before += other > x || (other == x && k * WARP + (lane() ^ apart) < own);
+        }
+    return before;
+}
+
+// `weights = softmax(base + bias + index column + deviation draws)` over the prompts, or over the highest, one warp per group and row.
 DEVICE void gate_forward(const GateForward& a) {
     int number = blockIdx.x * WARPS + warp();
     if (number >= a.groups * a.rows) return;
     int group = number / a.rows, row = number % a.rows, n = a.prompts;
     const float* draws = a.draws + (size_t(group) * a.all + a.first + row) * n;
-    float logit[LANE_PROMPTS], highest = -INFINITY, sum = 0.0f;
+    float logit[LANE_PROMPTS], highest = -INFINITY, sum = 0.0f, whole = 0.0f;
+    for (float& v : logit) v = -INFINITY;
     each_prompt(n, [&](int k, int prompt) {
         size_t at = size_t(row) * n + prompt;
         float v = a.base[at] + a.bias[prompt];
@@ -60,14 +75,22 @@ DEVICE void gate_forward(const GateForward& a) {
         highest = fmaxf(highest, v);
     });
     highest = warp_max(highest);
+    bool kept[LANE_PROMPTS];
+    // outside of `each_prompt`: all lanes shuffle
+#pragma unroll
+    for (int k = 0; k < LANE_PROMPTS; k++) kept[k] = a.kept >= n || rank(logit, logit[k], k * WARP + lane()) < a.kept;
     each_prompt(n, [&](int k, int) {
         logit[k] = expf(logit[k] - highest);
-        sum += logit[k];
+        whole += logit[k];
+        if (kept[k]) sum += logit[k];
     });
-    sum = warp_sum(sum);
+    sum = warp_sum(sum), whole = warp_sum(whole);
     int last = a.groups == 1 ? a.blocks : group + 1;
-    for (int block = group; block < last; block++)
-        each_prompt(n, [&](int k, int prompt) { a.weights[(size_t(block) * a.rows + row) * n + prompt] = logit[k] / sum; });
+    each_prompt(n, [&](int k, int prompt) {
+        if (a.soft) a.soft[size_t(number) * n + prompt] = logit[k] / whole;
+        float weight = !kept[k] ? 0.0f : a.soft ? 1.0f : logit[k] / sum;
+        for (int block = group; block < last; block++) a.weights[(size_t(block) * a.rows + row) * n + prompt] = weight;
+    });
 }
 
 struct GateSums {
@@ -95,7 +118,7 @@ DEVICE void gate_sums(const GateSums& a) {
 }
 
 struct GateBackward {
-    const float* weights;   // [L, R, N]
+    const float* soft;      // [G, R, N] what the logits' gradient goes through: the weights, or the softmax over all prompts
     const float* d_weights; // [L, R, N] from the trunk
     const float* sums;      // [R, N]
     const double* parts;    // [R, 2]
@@ -118,7 +141,7 @@ struct Variation {
     }
 };
 
-// Back through the softmax, with the importance loss added: `d_logits = w (d - sum(w d))`, one warp per group and row.
+// Back through the softmax, with the importance loss added: `d_logits = w (d - sum(w d))`, `w` the softmax, one warp per group and row.
 DEVICE void gate_backward(const GateBackward& a) {
     int number = blockIdx.x * WARPS + warp();
     if (number >= a.groups * a.rows) return;
@@ -143,7 +166,7 @@ DEVICE void gate_backward(const GateBackward& a) {
         float balance = float(scale * (variation.slope * apart + variation.offset));
         d[k] = 0.0f;
         for (int block = group; block < last; block++) d[k] += a.d_weights[(size_t(block) * a.rows + row) * n + prompt] + balance;
-        w[k] = a.weights[(size_t(group) * a.rows + row) * n + prompt];
+        w[k] = a.soft[size_t(number) * n + prompt];
         sum += w[k] * d[k];
     });
     sum = warp_sum(sum);

@@ -285,6 +285,7 @@ pub struct GateForward {
     pub scale: Address,
     pub draws: Address,
     pub weights: Address,
+    pub soft: Address,
     pub blocks: i32,
     pub groups: i32,
     pub rows: i32,
@@ -292,6 +293,7 @@ pub struct GateForward {
     pub inputs: i32,
     pub all: i32,
     pub first: i32,
+    pub kept: i32,
 }
 
 #[repr(C)]
@@ -308,7 +310,7 @@ pub struct GateSums {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GateBackward {
-    pub weights: Address,
+    pub soft: Address,
     pub d_weights: Address,
     pub sums: Address,
     pub parts: Address,

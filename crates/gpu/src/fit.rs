@@ -63,7 +63,7 @@ mod tests {
     use kernels::Shape;
 
     use super::*;
-    use crate::gate::{Gating, Importance};
+    use crate::gate::{Gating, Importance, Selection};
     use crate::step::Method;
 
     /// XL/2 at 256 tokens and batch 128 in bf16: the bar is 40 GB.
@@ -79,7 +79,7 @@ mod tests {
             label_rows: 1001,
             out_channels: 8,
         };
-        let gating = Gating { per_block: true, with_label: false, noisy: false };
+        let gating = Gating { per_block: true, with_label: false, noisy: false, selection: Selection::Soft };
         let gate = Some((gating, Importance { coefficient: 1.0, together: false }));
         let loss = TrainingLoss::new(Process::new(Schedule::Linear, 1000).unwrap(), MseWeight::Constant);
         let method = Method::Prompts { blocks: 28, gate };

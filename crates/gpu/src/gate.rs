@@ -6,6 +6,27 @@ use crate::array::{Array, Plain};
 use crate::launch::Launcher;
 use crate::machine::{Address, Error, Machine, Matrix, Precision};
 
+/// Which prompts a gate uses, and with which weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All, by their softmax.
+    Soft,
+    /// The highest, at least one; ties go to the lowest number.
+    Highest {
+        /// How many.
+        kept: usize,
+        /// Whether each counts 1, and its gradient is that of the softmax over all; else it counts its softmax over the kept.
+        ones: bool,
+    },
+}
+
+impl Selection {
+    /// Whether weights are not what the logits' gradient goes through.
+    fn ones(self) -> bool {
+        matches!(self, Self::Highest { ones: true, .. })
+    }
+}
+
 /// What a gate is told and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gating {
@@ -15,6 +36,8 @@ pub struct Gating {
     pub with_label: bool,
     /// Whether it has a scale of the noise that training puts on its logits.
     pub noisy: bool,
+    /// Which prompts it uses.
+    pub selection: Selection,
 }
 
 /// The loss that keeps a gate from using few prompts only.
@@ -64,6 +87,8 @@ pub struct Gate<M: Machine> {
     extended: Array<M>,
     /// `[R, N]` what all blocks' logits share.
     base: Array<M>,
+    /// `[G, R, N]` softmax over all prompts; empty unless kept prompts count 1.
+    soft: Array<M>,
     learning: Option<Learning<M>>,
 }
 
@@ -123,6 +148,7 @@ impl<M: Machine> Gate<M> {
             plain: array(rows * width)?,
             extended: array(rows * gating.inputs(width))?,
             base: array(rows * prompts)?,
+            soft: array(if gating.selection.ones() { groups * rows * prompts } else { 0 })?,
             learning: importance.map(learning).transpose()?,
         })
     }
@@ -210,6 +236,7 @@ impl<M: Machine> Gate<M> {
             bias: at.bias,
             column: at.column,
             weights,
+            soft: if self.gating.selection.ones() { self.soft.start() } else { Address::NULL },
             blocks: blocks as i32,
             groups: self.groups() as i32,
             rows: rows as i32,
@@ -217,6 +244,10 @@ impl<M: Machine> Gate<M> {
             inputs: inputs as i32,
             all: all as i32,
             first: first as i32,
+            kept: match self.gating.selection {
+                Selection::Soft => prompts as i32,
+                Selection::Highest { kept, .. } => kept as i32,
+            },
             ..GateForward::default()
         };
         let (plain, extended) = (Matrix::plain(self.plain.start()), Matrix::plain(self.extended.start()));
@@ -268,7 +299,7 @@ impl<M: Machine> Gate<M> {
         unsafe {
             wide.gate_sums(&GateSums { weights, sums, parts, blocks: blocks as i32, rows: rows_, prompts: prompts_ })?;
             wide.gate_backward(&GateBackward {
-                weights,
+                soft: if self.gating.selection.ones() { self.soft.start() } else { weights },
                 d_weights,
                 sums,
                 parts,

@@ -5,7 +5,9 @@ use diffusion::Sampler;
 use gpu::emulator::Emulator;
 use manifest::denoiser::Denoiser;
 use manifest::dit::DitConfig;
-use manifest::gate::{Architecture, BlockAwareness, Gate, GateInput, GateNoise, Selection, Soft};
+use manifest::gate::{
+    Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient, Soft, TopK,
+};
 use manifest::method::{
     Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Normal, Position,
     PromptTuning, Prompts,
@@ -153,8 +155,17 @@ fn both(method: &Method, classes: Option<usize>, half_life: f64, micro_batch: Op
     assert_eq!((resumed.second_moment, resumed.average), (state.second_moment, state.average), "{method:?}: resumed");
 }
 
+/// The paper's gate with weight 1 for the highest prompts.
+fn hard() -> Method {
+    let Method::Dmp(mut dmp) = dmp(false) else { unreachable!("it is one") };
+    let (weights, gradient) = (KeptWeights::One, SelectionGradient::StraightThrough);
+    dmp.gate.selection = Selection::TopK(TopK { keep: 0.75, weights, gradient });
+    Method::Dmp(dmp)
+}
+
 #[test]
 fn training_is_the_processor_s_and_goes_on_from_a_checkpoint() {
+    both(&hard(), None, 0.0, None);
     both(&dmp(false), None, 0.0, None);
     both(&dmp(false), None, 0.0, Some(2));
     both(&dmp(true), Some(3), 0.0, None);

@@ -3,8 +3,10 @@
 use anyhow::{Result, bail};
 use gpu::{Gating, Importance};
 use manifest::dit::DitConfig;
-use manifest::gate::{Architecture, BlockAwareness, Gate, GateInput, GateNoise, Selection};
-use manifest::method::{Backbone, ImportanceFormula, Method, Position, Prompts};
+use manifest::gate::{
+    Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient,
+};
+use manifest::method::{Backbone, ImportanceFormula, LoadFormula, Method, Position, Prompts};
 
 /// Blocks with prompts, and what weights them and balances that.
 type Mixture = Option<(usize, Option<(Gating, Importance)>)>;
@@ -41,19 +43,35 @@ pub fn mixture(method: &Method, dit: &DitConfig) -> Result<Mixture> {
                 coefficient: dmp.balance.importance,
                 together: dmp.balance.importance_formula == ImportanceFormula::OfficialCode,
             };
-            // where all prompts are kept, the load loss is zero by either formula
-            Some((blocks(&dmp.prompts)?, Some((gating(&dmp.gate)?, importance))))
+            let blocks = blocks(&dmp.prompts)?;
+            let gating = gating(&dmp.gate, dmp.prompts.position.prompts(dit.tokens()))?;
+            // where all prompts are kept, or without noise, the load loss is zero by either formula
+            let partly = matches!(gating.selection, gpu::Selection::Highest { .. });
+            if partly && gating.noisy && dmp.balance.load_formula == LoadFormula::Smooth {
+                return refuse("the smooth load loss");
+            }
+            Some((blocks, Some((gating, importance))))
         }
     })
 }
 
-/// A gate whose prompts are added to the tokens.
-fn gating(gate: &Gate) -> Result<Gating> {
+/// A gate over so many `prompts`, which are added to the tokens.
+fn gating(gate: &Gate, prompts: usize) -> Result<Gating> {
     if gate.architecture != Architecture::Linear {
         return refuse("gates of attention");
     }
-    let Selection::Soft(_) = gate.selection else { return refuse("gates that keep the highest prompts") };
+    let selection = match &gate.selection {
+        Selection::Soft(_) => gpu::Selection::Soft,
+        Selection::TopK(top) => {
+            let ones = top.weights == KeptWeights::One;
+            if ones && top.gradient == SelectionGradient::None {
+                return refuse("gates that learn nothing");
+            }
+            gpu::Selection::Highest { kept: top.kept(prompts).max(1), ones }
+        }
+    };
     Ok(Gating {
+        selection,
         per_block: gate.prompts_per_block == BlockAwareness::Distinct,
         with_label: gate.input != GateInput::T,
         noisy: gate.noise == GateNoise::Learned,

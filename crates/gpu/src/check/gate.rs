@@ -2,18 +2,27 @@
 
 use super::Bench;
 use crate::array::{Array, Plain};
-use crate::gate::{Extent, Gate, Gating, Importance};
+use crate::gate::{Extent, Gate, Gating, Importance, Selection};
 use crate::machine::{Error, Machine};
 
-/// The gates that there are.
-pub(super) const GATES: [(Gating, Importance); 3] = [
-    // the paper's
-    (Gating { per_block: true, with_label: false, noisy: false }, Importance { coefficient: 0.7, together: false }),
-    // the released code's
-    (Gating { per_block: true, with_label: true, noisy: true }, Importance { coefficient: 1.3, together: true }),
-    // one for all blocks
-    (Gating { per_block: false, with_label: false, noisy: true }, Importance { coefficient: 0.5, together: false }),
+/// The gates that there are: the paper's, the released code's, one for all blocks, and those of the highest prompts.
+pub(super) const GATES: [(Gating, Importance); 5] = [
+    (gating(true, false, false, Selection::Soft), Importance { coefficient: 0.7, together: false }),
+    (gating(true, true, true, Selection::Soft), Importance { coefficient: 1.3, together: true }),
+    (gating(false, false, true, Selection::Soft), Importance { coefficient: 0.5, together: false }),
+    (
+        gating(true, false, false, Selection::Highest { kept: 27, ones: true }),
+        Importance { coefficient: 0.7, together: false },
+    ),
+    (
+        gating(false, true, true, Selection::Highest { kept: 9, ones: false }),
+        Importance { coefficient: 1.3, together: true },
+    ),
 ];
+
+const fn gating(per_block: bool, with_label: bool, noisy: bool, selection: Selection) -> Gating {
+    Gating { per_block, with_label, noisy, selection }
+}
 
 /// A gate's values and what it is given, on the CPU.
 pub(super) struct Oracle<'a> {
@@ -52,34 +61,57 @@ impl Oracle<'_> {
         !self.draws.is_empty()
     }
 
-    /// `[L, R, N]`.
-    pub(super) fn weights(&self) -> Vec<f64> {
+    /// The rows of logits, `L R` of `N`.
+    fn logits(&self) -> Vec<Vec<f64>> {
         let Extent { blocks, prompts, rows, .. } = self.extent;
         let inputs = self.inputs();
         let base = self.product(|d, n| self.values[n * inputs + d]);
         let scale = if self.noisy() { self.scale() } else { Vec::new() };
-        let mut weights = Vec::new();
-        for block in 0..blocks {
-            let group = if self.gating.per_block { block } else { 0 };
-            for row in 0..rows {
-                let logit = |n: usize| {
-                    let at = row * prompts + n;
-                    let mut logit = base[at] + f64::from(self.values[prompts * inputs + n]);
-                    if self.gating.per_block {
-                        logit += group as f64 * f64::from(self.values[n * inputs + inputs - 1]);
-                    }
-                    if self.noisy() {
-                        let draw = f64::from(self.draws[(group * rows + row) * prompts + n]);
-                        logit += draw * (scale[at].exp().ln_1p() + 0.01);
-                    }
-                    logit
-                };
-                let exponentials: Vec<f64> = (0..prompts).map(|n| logit(n).exp()).collect();
-                let sum: f64 = exponentials.iter().sum();
-                weights.extend(exponentials.iter().map(|e| e / sum));
+        let logit = |block: usize, row: usize, n: usize| {
+            let (group, at) = (if self.gating.per_block { block } else { 0 }, row * prompts + n);
+            let mut logit = base[at] + f64::from(self.values[prompts * inputs + n]);
+            if self.gating.per_block {
+                logit += group as f64 * f64::from(self.values[n * inputs + inputs - 1]);
+            }
+            if self.noisy() {
+                let draw = f64::from(self.draws[(group * rows + row) * prompts + n]);
+                logit += draw * (scale[at].exp().ln_1p() + 0.01);
+            }
+            logit
+        };
+        let row = |i: usize| (0..prompts).map(|n| logit(i / rows, i % rows, n)).collect();
+        (0..blocks * rows).map(row).collect()
+    }
+
+    /// Softmax over the prompts that `used` picks of a row's ranks, `[L, R, N]`.
+    fn softmax(&self, used: impl Fn(usize) -> bool) -> Vec<f64> {
+        let row = |logits: Vec<f64>| {
+            let before = |n: usize, m: usize| logits[m] > logits[n] || (logits[m] == logits[n] && m < n);
+            let rank = |n: usize| (0..logits.len()).filter(|&m| before(n, m)).count();
+            let e: Vec<f64> = (0..logits.len()).map(|n| if used(rank(n)) { logits[n].exp() } else { 0.0 }).collect();
+            let sum: f64 = e.iter().sum();
+            e.into_iter().map(move |e| e / sum)
+        };
+        self.logits().into_iter().flat_map(row).collect()
+    }
+
+    /// `[L, R, N]`.
+    pub(super) fn weights(&self) -> Vec<f64> {
+        match self.gating.selection {
+            Selection::Soft => self.softmax(|_| true),
+            Selection::Highest { kept, ones } => {
+                let weights = self.softmax(|rank| rank < kept);
+                if ones { weights.iter().map(|w| f64::from(*w > 0.0)).collect() } else { weights }
             }
         }
-        weights
+    }
+
+    /// What the logits' gradient goes through, `[L, R, N]`.
+    fn soft(&self) -> Vec<f64> {
+        match self.gating.selection {
+            Selection::Highest { ones: true, .. } => self.softmax(|_| true),
+            _ => self.weights(),
+        }
     }
 
     /// The importance loss, and its derivative by the weights summed over blocks, `[R, N]`.
@@ -106,7 +138,7 @@ impl Oracle<'_> {
     pub(super) fn backward(&self, d_weights: &[f32]) -> (Vec<f32>, f64) {
         let Extent { blocks, prompts, width, rows, .. } = self.extent;
         let (inputs, weights) = (self.inputs(), self.weights());
-        let (loss, balance) = self.balance(&weights);
+        let ((loss, balance), soft) = (self.balance(&weights), self.soft());
         let (bias, noise) = (prompts * inputs, prompts * (inputs + 1));
         let mut gradient = vec![0.0_f64; self.gating.len(prompts, width)];
         let scale = if self.noisy() { self.scale() } else { Vec::new() };
@@ -117,7 +149,7 @@ impl Oracle<'_> {
                 let d: Vec<f64> = (0..prompts)
                     .map(|n| f64::from(d_weights[first + n]) + self.importance.coefficient * balance[row * prompts + n])
                     .collect();
-                let own = &weights[first..first + prompts];
+                let own = &soft[first..first + prompts];
                 let dot: f64 = own.iter().zip(&d).map(|(w, d)| w * d).sum();
                 for n in 0..prompts {
                     let d_logit = own[n] * (d[n] - dot);

@@ -29,7 +29,7 @@ const RATES: Rates = Rates { learning_rates: [1e-3, 3e-3], weight_decay: 0.01, d
 const COMPARED: u32 = 3;
 
 /// What is checked: a method, the samples that are done at once, and whether latents are drawn.
-pub const CASES: [(Method, usize, bool); 7] = [
+pub const CASES: [(Method, usize, bool); 8] = [
     (Method::Everything, BATCH, false),
     (Method::Everything, 2, true),
     (Method::Prompts { blocks: BLOCKS, gate: None }, BATCH, false),
@@ -37,6 +37,7 @@ pub const CASES: [(Method, usize, bool); 7] = [
     (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[1]) }, BATCH, true),
     (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[2]) }, 1, false),
     (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[0]) }, 2, true),
+    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[3]) }, BATCH, false),
 ];
 
 /// A training run on the CPU, with what it starts from.
