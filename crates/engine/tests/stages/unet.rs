@@ -123,8 +123,8 @@ fn print(values: &[f32]) -> f64 {
 
 /// Pinned, to 1e-4 of itself: what was trained, and what is sampled of it. A change here is a change of the stages' results,
 /// and their versions must say so.
-const TRAINED: f64 = 1.0;
-const SAMPLED: f64 = 1.0;
+const TRAINED: f64 = 4.37585978e-3;
+const SAMPLED: f64 = 3.94814563e0;
 
 #[test]
 fn every_method_trains_and_samples_whatever_the_threads() {
