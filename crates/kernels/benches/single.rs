@@ -1,6 +1,6 @@
-//! Each kernel on its own: `cargo bench -p kernels --bench single`, or with a filter, `-- attention`.
+//! The kernels that steps spend their time in, each on its own: `cargo bench -p kernels --bench single`, or with a filter, `-- attention`.
 //!
-//! Shapes are those of a chunk of 256 tokens of the nano DiT (width 64, heads of 16) and of DiT-S/2 (width 384, heads of 64).
+//! Shapes are those of a chunk of 256 tokens (a frozen step takes 128) of the nano DiT (width 64, heads of 16) and of DiT-S/2 (width 384, heads of 64).
 //! One thread: kernels are called by lanes that run side by side. Products count operations, passes over rows the bytes that
 //! they read and write; `peak` is what the machine's own products reach. Whole steps: `runner bench`.
 
@@ -70,10 +70,24 @@ fn gelu_backward(bencher: Bencher, width: usize) {
 }
 
 /// The layers of a block: qkv, projection, both of the MLP.
-#[divan::bench(args = [(64, 192), (64, 64), (64, 256), (256, 64), (384, 1152), (384, 384), (384, 1536), (1536, 384)])]
-fn linear(bencher: Bencher, (inputs, outputs): (usize, usize)) {
-    let mut layer = Linear::new(TOKENS, inputs, outputs);
+const LAYERS: [(usize, usize); 8] =
+    [(64, 192), (64, 64), (64, 256), (256, 64), (384, 1152), (384, 384), (384, 1536), (1536, 384)];
+
+/// A layer's weight is transposed beforehand in the nano DiT, panel by panel in DiT-S/2.
+fn layer((inputs, outputs): (usize, usize)) -> Linear {
+    Linear::new(TOKENS, inputs, outputs, inputs.min(outputs) == WIDTHS[0])
+}
+
+#[divan::bench(args = LAYERS)]
+fn linear(bencher: Bencher, shape: (usize, usize)) {
+    let mut layer = layer(shape);
     bencher.counter(ItemsCount::new(layer.flops())).bench_local(|| layer.forward());
+}
+
+#[divan::bench(args = LAYERS)]
+fn linear_weight_gradient(bencher: Bencher, shape: (usize, usize)) {
+    let mut layer = layer(shape);
+    bencher.counter(ItemsCount::new(layer.flops())).bench_local(|| layer.weight_gradient());
 }
 
 /// AdamW over as many values as the two networks have; all threads.

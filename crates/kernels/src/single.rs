@@ -182,24 +182,37 @@ pub struct Linear {
     rows: usize,
     inputs: usize,
     outputs: usize,
+    transposed: bool,
     x: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
     y: Vec<f32>,
+    d_weight: Vec<f32>,
 }
 
 impl Linear {
-    /// `[rows, inputs]` to `[rows, outputs]`.
-    pub fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
+    /// `[rows, inputs]` to `[rows, outputs]`, the weight `transposed` beforehand, as a narrow trunk's, or panel by panel.
+    pub fn new(rows: usize, inputs: usize, outputs: usize, transposed: bool) -> Self {
         let (x, weight, bias) = (numbers(rows * inputs), numbers(inputs * outputs), numbers(outputs));
-        Self { rows, inputs, outputs, x, weight, bias, y: vec![0.0; rows * outputs] }
+        let (y, d_weight) = (vec![0.0; rows * outputs], vec![0.0; inputs * outputs]);
+        Self { rows, inputs, outputs, transposed, x, weight, bias, y, d_weight }
     }
 
-    /// `x W + b`.
+    /// `y = x W^T + b`.
     pub fn forward(&mut self) {
-        let Self { rows, inputs, outputs, x, weight, bias, y } = self;
-        let (x, weight) = (Matrix::new(x, *rows, *inputs), Matrix::new(weight, *inputs, *outputs));
-        matrix::linear(MatrixMut::new(y, *rows, *outputs), x, weight, bias);
+        let Self { rows, inputs, outputs, x, weight, bias, y, .. } = self;
+        let weight = match self.transposed {
+            true => Matrix::new(weight, *inputs, *outputs),
+            false => Matrix::new(weight, *outputs, *inputs).t(),
+        };
+        matrix::linear(MatrixMut::new(y, *rows, *outputs), Matrix::new(x, *rows, *inputs), weight, bias);
+    }
+
+    /// The weight's gradient `y^T x`, for `y` in the place of its own.
+    pub fn weight_gradient(&mut self) {
+        let Self { rows, inputs, outputs, x, y, d_weight, .. } = self;
+        let (x, y) = (Matrix::new(x, *rows, *inputs), Matrix::new(y, *rows, *outputs));
+        matrix::product(MatrixMut::new(d_weight, *outputs, *inputs), y.t(), x);
     }
 
     /// Operations of the product.
