@@ -94,7 +94,11 @@ fn comparison_columns(comparisons: &[Option<&Comparison>], judged: &Judged) -> R
     let identical = |comparison: &Comparison| (comparison.outcome == Outcome::Identical).then_some(0.0);
     let frame = df!(
         "paper_difference" => number(&Comparison::paper_gap),
-        "paper_gap_to_fid_noise" => text(&|c| c.printed.map(|(a, b)| known_fid_noise(a, b).to_string())),
+        "paper_gap_to_fid_noise" => text(&|c| {
+            // The noise is known of the distance alone.
+            let printed = c.printed.filter(|_| judged.metric.is_none());
+            printed.map(|(a, b)| known_fid_noise(a, b).to_string())
+        }),
         "difference" => number(&|c| c.difference().map(|d| d.estimate).or(identical(c))),
         "low" => measured(&|difference| difference.interval(CONFIDENCE).0),
         "high" => measured(&|difference| difference.interval(CONFIDENCE).1),
