@@ -4,47 +4,40 @@ use crate::Step;
 use crate::exp::exp;
 use crate::kind::{Kind, Variance};
 
-/// The coefficients of one reverse step of DDPM or DDIM, folded to `f32`, for those who do its arithmetic elsewhere: with
-/// `x0 = recip x - recipm1 eps` held to `[-limit, limit]`, DDPM's next `x` is `mean_x0 x0 + mean_xt x + e^(middle + half_range v) noise`,
-/// DDIM's `signal x0 + spread (recip x - x0) / recipm1 + sigma noise`.
-#[allow(missing_docs, reason = "the formulas are above")]
+/// The coefficients of one reverse step, folded to `f32`. Also for those who do its arithmetic elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
+    /// `x0 = recip * x_t - recipm1 * eps`, held to `[-limit, limit]`.
     pub recip: f32,
+    /// See `recip`.
     pub recipm1: f32,
+    /// See `recip`.
     pub limit: f32,
+    /// DDPM: `x_{t-1} = mean_x0 * x0 + mean_xt * x_t + std * noise`.
     pub mean_x0: f32,
+    /// See `mean_x0`.
     pub mean_xt: f32,
+    /// DDPM: `ln std = middle + half_range * v`.
     pub middle: f32,
+    /// See `middle`.
     pub half_range: f32,
+    /// DDIM and PNDM: `x_{t-1} = signal * x0 + spread * (recip * x_t - x0) / recipm1 + sigma * noise`.
     pub signal: f32,
+    /// See `signal`.
     pub spread: f32,
+    /// See `signal`.
     pub sigma: f32,
+    /// Whether DDIM's formula is meant, and not DDPM's.
     pub ddim: bool,
-    /// Whether there is noise.
+    /// Whether noise is added: not in the last step, not by DDIM with `eta` 0, never by PNDM.
     pub noisy: bool,
 }
 
-/// The coefficients of one reverse step, folded to `f32`.
+/// One reverse step.
 pub(crate) struct Reverse {
     kind: Kind,
     variance: Variance,
-    /// Whether noise is added: not in the last step, not by DDIM with `eta` 0, never by PNDM.
-    pub(crate) noisy: bool,
-    /// `x0 = recip * x_t - recipm1 * eps`, held to `[-limit, limit]`.
-    recip: f32,
-    recipm1: f32,
-    limit: f32,
-    /// DDPM: weights of the mean.
-    mean_x0: f32,
-    mean_xt: f32,
-    /// DDPM: `ln std = middle + half_range * v`.
-    middle: f32,
-    half_range: f32,
-    /// DDIM and PNDM: `x_{t-1} = signal * x0 + spread * eps + sigma * noise`.
-    signal: f32,
-    spread: f32,
-    sigma: f32,
+    pub(crate) coefficients: Coefficients,
 }
 
 impl Reverse {
@@ -60,10 +53,7 @@ impl Reverse {
             Kind::Ddim { eta } => eta,
         };
         let sigma = eta * ((1.0 - prev) / (1.0 - alpha_bar) * (1.0 - alpha_bar / prev)).sqrt();
-        Self {
-            kind,
-            variance,
-            noisy: !last && (kind == Kind::Ddpm || eta != 0.0),
+        let coefficients = Coefficients {
             recip: step.sqrt_recip_alpha_bar as f32,
             recipm1: step.sqrt_recipm1_alpha_bar as f32,
             limit: if clip_x0 { 1.0 } else { f32::INFINITY },
@@ -74,52 +64,40 @@ impl Reverse {
             signal: prev.sqrt() as f32,
             spread: (1.0 - prev - sigma * sigma).max(0.0).sqrt() as f32,
             sigma: sigma as f32,
-        }
-    }
-
-    pub(crate) fn coefficients(&self) -> Coefficients {
-        Coefficients {
-            recip: self.recip,
-            recipm1: self.recipm1,
-            limit: self.limit,
-            mean_x0: self.mean_x0,
-            mean_xt: self.mean_xt,
-            middle: self.middle,
-            half_range: self.half_range,
-            signal: self.signal,
-            spread: self.spread,
-            sigma: self.sigma,
-            ddim: matches!(self.kind, Kind::Ddim { .. }),
-            noisy: self.noisy,
-        }
+            ddim: kind != Kind::Ddpm,
+            noisy: !last && (kind == Kind::Ddpm || eta != 0.0),
+        };
+        Self { kind, variance, coefficients }
     }
 
     #[inline(always)]
     pub(crate) fn x0(&self, x_t: f32, eps: f32) -> f32 {
-        (self.recip * x_t - self.recipm1 * eps).clamp(-self.limit, self.limit)
+        let Coefficients { recip, recipm1, limit, .. } = self.coefficients;
+        (recip * x_t - recipm1 * eps).clamp(-limit, limit)
     }
 
     /// The noise that `x0` implies: not the predicted one where `x0` was clipped.
     #[inline(always)]
     pub(crate) fn eps(&self, x_t: f32, x0: f32) -> f32 {
-        (self.recip * x_t - x0) / self.recipm1
+        (self.coefficients.recip * x_t - x0) / self.coefficients.recipm1
     }
 
     #[inline(always)]
     pub(crate) fn mean(&self, x_t: f32, x0: f32) -> f32 {
-        self.mean_x0 * x0 + self.mean_xt * x_t
+        self.coefficients.mean_x0 * x0 + self.coefficients.mean_xt * x_t
     }
 
     #[inline(always)]
     pub(crate) fn log_std(&self, v: f32) -> f32 {
-        self.middle + self.half_range * v
+        self.coefficients.middle + self.coefficients.half_range * v
     }
 
     /// `x` goes from `x_t` to `x_{t-1}`; `noise` is read where the step is noisy.
     pub(crate) fn step(&self, x: &mut [f32], output: &[f32], noise: &[f32]) {
         let (eps, values) = output.split_at(x.len());
-        let noise = if self.noisy { &noise[..x.len()] } else { &[] };
-        match (self.kind, self.noisy) {
+        let Coefficients { signal, spread, sigma, noisy, .. } = self.coefficients;
+        let noise = if noisy { &noise[..x.len()] } else { &[] };
+        match (self.kind, noisy) {
             (Kind::Ddpm, false) => each(x, eps, |x, e| self.mean(x, self.x0(x, e))),
             (Kind::Ddpm, true) => match self.variance {
                 Variance::LearnedRange => {
@@ -137,10 +115,10 @@ impl Reverse {
             (Kind::Ddim { .. } | Kind::Pndm, noisy) => {
                 each(x, eps, |x, e| {
                     let x0 = self.x0(x, e);
-                    self.signal * x0 + self.spread * self.eps(x, x0)
+                    signal * x0 + spread * self.eps(x, x0)
                 });
                 if noisy {
-                    each(x, noise, |x, z| x + self.sigma * z);
+                    each(x, noise, |x, z| x + sigma * z);
                 }
             }
         }

@@ -107,7 +107,7 @@ impl Sampler {
 
     /// What [`Sampler::advance`] computes after call `call` of DDPM or DDIM; of PNDM, which remembers earlier calls, there is none.
     pub fn coefficients(&self, call: usize) -> Option<Coefficients> {
-        (self.kind != Kind::Pndm).then(|| self.reverse(self.places[call]).coefficients())
+        (self.kind != Kind::Pndm).then(|| self.reverse(self.places[call]).coefficients)
     }
 
     fn reverse(&self, t: usize) -> Reverse {
@@ -125,7 +125,7 @@ impl Sampler {
             return reverse.step(x, &noise, &[]);
         }
         let reverse = self.reverse(self.places[call]);
-        let mut noise = vec![0.0; if reverse.noisy { x.len() } else { 0 }];
+        let mut noise = vec![0.0; if reverse.coefficients.noisy { x.len() } else { 0 }];
         Draws::new(seed, Stream::SampleNoise, call as u64).fill_normal(sample * x.len() as u64, &mut noise);
         reverse.step(x, output, &noise);
     }
