@@ -110,24 +110,26 @@ impl Checked<'_> {
         }
     }
 
-    fn optimisation(&mut self, optimisation: &Optimisation) {
+    fn optimisation(&mut self, optimisation: &Optimisation, numerics: &Numerics) {
         let Optimisation { iterations, warmup_iterations, micro_batch, batch, .. } = *optimisation;
-        self.micro_batch("optimisation.micro_batch", micro_batch, batch);
+        self.micro_batch("optimisation.micro_batch", micro_batch, batch, numerics);
         self.require(warmup_iterations <= iterations, "optimisation.warmup_iterations", || {
             format!("must be at most the iterations ({iterations}), found `{warmup_iterations}`")
         });
     }
 
     fn numerics(&mut self, numerics: &Numerics) {
-        let has_bf16 = (numerics.engine, numerics.device) == (Engine::Fast, DeviceKind::Cuda);
-        self.require(numerics.dtype == Dtype::F32 || has_bf16, "numerics.dtype", || {
+        self.require(numerics.dtype == Dtype::F32 || is_fast_on_gpu(numerics), "numerics.dtype", || {
             "must be `f32`: only the engine `fast` on `cuda` has `bf16`".to_owned()
         });
     }
 
-    fn micro_batch(&mut self, path: &str, part: Option<NonZeroUsize>, batch: usize) {
-        let divides = part.is_none_or(|part| batch.is_multiple_of(part.get()));
-        self.require(divides, path, || format!("must divide the batch of {batch}"));
+    fn micro_batch(&mut self, path: &str, part: Option<NonZeroUsize>, batch: usize, numerics: &Numerics) {
+        let Some(part) = part else { return };
+        self.require(is_fast_on_gpu(numerics), path, || {
+            "is for the engine `fast` on `cuda` alone: leave it out".to_owned()
+        });
+        self.require(batch.is_multiple_of(part.get()), path, || format!("must divide the batch of {batch}"));
     }
 
     fn batch(&mut self, path: &str, batch: usize, data: &Dataset) {
@@ -157,7 +159,7 @@ impl Checked<'_> {
         self.dit(dit);
         self.base(&base);
         self.numerics(&recipe.numerics);
-        self.optimisation(optimisation);
+        self.optimisation(optimisation, &recipe.numerics);
         self.batch("optimisation.batch", optimisation.batch, data);
         self.images("data", data, &base);
     }
@@ -217,7 +219,7 @@ impl Checked<'_> {
     pub(crate) fn extractor(&mut self, recipe: &ExtractorRecipe) {
         let ExtractorRecipe { extractor, data, held_out, optimisation, .. } = recipe;
         self.numerics(&recipe.numerics);
-        self.optimisation(optimisation);
+        self.optimisation(optimisation, &recipe.numerics);
         self.batch("optimisation.batch", optimisation.batch, data);
         let ExtractorConfig { image_size, widths, target, .. } = extractor;
         let halvings = widths.len() as u32 - 1;
@@ -248,7 +250,7 @@ impl Checked<'_> {
         self.numerics(&scale.numerics);
         self.images("data", &scale.data, backbone);
         self.batch("train.batch", scale.train.batch, &scale.data);
-        self.micro_batch("train.micro_batch", scale.train.micro_batch, scale.train.batch);
+        self.micro_batch("train.micro_batch", scale.train.micro_batch, scale.train.batch, &scale.numerics);
         let rate = scale.train.learning_rate * scale.train.learning_rate_multiplier;
         self.require(rate.is_finite(), "train.learning_rate_multiplier", || {
             "makes the learning rate infinite".to_owned()
@@ -392,4 +394,9 @@ pub(crate) fn claims(claims: &[(Claim, Node)], problems: &mut Problems) {
             }
         }
     }
+}
+
+/// Whether the hand-written engine is meant on a GPU.
+fn is_fast_on_gpu(numerics: &Numerics) -> bool {
+    (numerics.engine, numerics.device) == (Engine::Fast, DeviceKind::Cuda)
 }

@@ -170,8 +170,12 @@ fn half_the_bits_are_for_the_fast_engine_on_a_gpu() {
 }
 
 #[test]
-fn parts_divide_the_batch() {
-    let lines = Fixture::new().lines("s", &["train.micro_batch=3"]);
+fn parts_divide_the_batch_and_are_for_a_gpu() {
+    let of = |part: &'static str| [part, "numerics.engine=fast", "numerics.device=cuda"];
+    let lines = Fixture::new().lines("s", &of("train.micro_batch=3"));
     assert!(lines.iter().any(|line| line.ends_with("`train.micro_batch` must divide the batch of 4")), "{lines:#?}");
-    Fixture::new().load("s", &["train.micro_batch=2"]).unwrap_or_else(|error| panic!("{error}"));
+    let lines = Fixture::new().lines("s", &["train.micro_batch=2"]);
+    let message = "`train.micro_batch` is for the engine `fast` on `cuda` alone: leave it out";
+    assert!(lines.iter().any(|line| line.ends_with(message)), "{lines:#?}");
+    Fixture::new().load("s", &of("train.micro_batch=2")).unwrap_or_else(|error| panic!("{error}"));
 }
