@@ -91,7 +91,7 @@ fn embeddings_that_are_killed_go_on_at_the_next_part_to_the_same_bits() {
     assert!(repository.file("embeddings", "embeddings-000448.part").is_none(), "it was too fast to be stopped");
     repository.exits(0, &arguments);
     let [disturbed, undisturbed] = ["results", "undisturbed"].map(|results| repository.record(results, "embeddings"));
-    // One, where the first attempt came so far that the second was killed before it began.
+    // One, where the second attempt came to its end before it noticed that nobody listens.
     assert!(disturbed["provenance"]["cost"]["resumed_attempts"].as_u64().unwrap() >= 1);
     assert_eq!((&disturbed["metrics"]["captions"], &disturbed["key"]), (&450.0.into(), &undisturbed["key"]));
     assert_eq!(disturbed["artifacts"], undisturbed["artifacts"]);

@@ -103,7 +103,7 @@ fn encoding_that_is_killed_goes_on_at_the_next_shard_to_the_same_bits() {
     repository.exits(0, &arguments);
     assert_eq!(made(repository.file("encode", first).unwrap()), before, "a finished shard was made again");
     let (disturbed, undisturbed) = (repository.record("results", "encode"), repository.record("undisturbed", "encode"));
-    // One, where the first attempt came so far that the second was killed before it began.
+    // One, where the second attempt came to its end before it noticed that nobody listens.
     assert!(disturbed["provenance"]["cost"]["resumed_attempts"].as_u64().unwrap() >= 1);
     assert_eq!(disturbed["artifacts"], undisturbed["artifacts"]);
     assert_eq!(

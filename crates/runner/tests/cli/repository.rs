@@ -167,9 +167,11 @@ impl Repository {
 
     /// Runs the runner and stops it with a signal as soon as a stage of `kind` has left a file: once for each signal and file.
     pub(crate) fn interrupt(&self, arguments: &[&str], kind: &str, stops: [(&str, &str); 2]) {
-        for (signal, name) in stops {
+        for (attempt, (signal, name)) in (1..).zip(stops) {
             let runner = self.start(arguments);
-            wait(name, || self.file(kind, name).is_some());
+            // The part may be there from the attempt before.
+            let log = format!("attempt-{attempt}.log");
+            wait(name, || self.file(kind, name).is_some() && self.file(kind, &log).is_some());
             runner.signal(signal);
             runner.finish();
             wait("the child's end", || self.run(&["status", "--json"]).json_lines()[0][kind]["running"] == 0);
