@@ -23,6 +23,17 @@ fn rows_of(batch: usize) -> Vec<u32> {
     (0..batch as u32).rev().collect()
 }
 
+/// What is read, what is written, and the sizes; nothing enters, and no place in the modulations is chosen.
+fn residual_norm_of(
+    [base, branch, bias, modulations, rows]: [Address; 5],
+    [x, statistics, normed]: [Address; 3],
+    sizes: [usize; 3],
+) -> ResidualNorm {
+    let [batch, tokens, width] = sizes.map(|size| size as i32);
+    let read = ResidualNorm { base, branch, bias, modulations, rows, ..ResidualNorm::default() };
+    ResidualNorm { x, statistics, normed, batch, tokens, width, ..read }
+}
+
 fn residual_norm<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usize) -> Result<(), Error> {
     let (count, stride, l) = (batch * tokens, 4 * d, bench.launcher);
     let (base, branch, bias) = (bench.numbers(count * d, 1.0), bench.numbers(count * d, 1.0), bench.numbers(d, 1.0));
@@ -40,23 +51,14 @@ fn residual_norm<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, 
     ];
     for (name, entry) in entries {
         let (x, statistics, normed) = (bench.room(count * d)?, bench.room_wide(2 * count)?, bench.room(count * d)?);
+        let read = [on[0].start(), on[1].start(), on[2].start(), on[3].start(), numbers.start()];
         let arguments = ResidualNorm {
-            base: on[0].start(),
-            branch: on[1].start(),
-            bias: on[2].start(),
-            modulations: on[3].start(),
-            rows: numbers.start(),
             entry,
-            x: x.start(),
-            statistics: statistics.start(),
-            normed: normed.start(),
-            batch: batch as i32,
-            tokens: tokens as i32,
-            width: d as i32,
             stride: stride as i32,
             gate: d as i32,
             shift: 2 * d as i32,
             scale: 3 * d as i32,
+            ..residual_norm_of(read, [x.start(), statistics.start(), normed.start()], [batch, tokens, d])
         };
         // SAFETY: all arrays are as large as the sizes say.
         unsafe { l.residual_norm(&arguments)? };
@@ -92,23 +94,12 @@ fn embedding<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: u
     let on = [bench.put(&positions)?, bench.put(&branch)?, bench.put(&bias)?, bench.put(&modulations)?];
     let rows = bench.put_numbers(&vec![0; batch])?;
     let (x, statistics, normed) = (bench.room(count * d)?, bench.room_wide(2 * count)?, bench.room(count * d)?);
+    let read = [on[0].start(), on[1].start(), on[2].start(), on[3].start(), rows.start()];
     let arguments = ResidualNorm {
-        base: on[0].start(),
-        branch: on[1].start(),
-        bias: on[2].start(),
-        modulations: on[3].start(),
-        rows: rows.start(),
-        x: x.start(),
-        statistics: statistics.start(),
-        normed: normed.start(),
-        batch: batch as i32,
-        tokens: tokens as i32,
-        width: d as i32,
         stride: 2 * d as i32,
         gate: -1,
-        shift: 0,
         scale: d as i32,
-        ..ResidualNorm::default()
+        ..residual_norm_of(read, [x.start(), statistics.start(), normed.start()], [batch, tokens, d])
     };
     // SAFETY: all arrays are as large as the sizes say.
     unsafe { l.residual_norm(&arguments)? };

@@ -69,6 +69,10 @@ impl Problem {
         (0..SHAPE.depth).map(contribution).collect()
     }
 
+    fn inputs<'a>(&'a self, condition: &'a Condition, contributions: &'a [Contribution<'a>]) -> Inputs<'a> {
+        Inputs { parameters: &self.parameters, condition, rows: &self.rows, contributions }
+    }
+
     /// The same on the machine.
     fn trunk<'m, M: Machine>(&self, bench: &Bench<'m, M>, learn: Learn, added: Added) -> Result<Trunk<'m, M>, Error> {
         let plan = Plan { learn, ..Plan::sampling(SHAPE, BATCH, 0) };
@@ -114,12 +118,7 @@ fn sampling<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
     let trunk = problem.trunk(bench, Learn::Nothing, added)?;
     trunk.forward()?;
     let (condition, contributions) = (problem.condition(), problem.contributions(added));
-    let inputs = Inputs {
-        parameters: &problem.parameters,
-        condition: &condition,
-        rows: &problem.rows,
-        contributions: &contributions,
-    };
+    let inputs = problem.inputs(&condition, &contributions);
     let mut want = vec![0.0; BATCH * SHAPE.output()];
     Workspace::new(Plan::sampling(SHAPE, BATCH, 0)).forward(&inputs, &problem.images, &mut want);
     bench.find("trunk: sampling", &trunk.output()?, &want, bound(bench.launcher.precision));
@@ -135,12 +134,7 @@ fn training<M: Machine>(bench: &mut Bench<M>, learn: Learn, added: Added) -> Res
     trunk.backward()?;
 
     let (condition, contributions) = (problem.condition(), problem.contributions(added));
-    let inputs = Inputs {
-        parameters: &problem.parameters,
-        condition: &condition,
-        rows: &problem.rows,
-        contributions: &contributions,
-    };
+    let inputs = problem.inputs(&condition, &contributions);
     let mut workspace = Workspace::new(Plan { learn, ..Plan::sampling(SHAPE, BATCH, 0) });
     let want: Vec<Vec<f32>> = workspace.step(&inputs, &problem.images, |sample, output, d_output| {
         d_output.copy_from_slice(&problem.d_output[sample * d_output.len()..][..d_output.len()]);
