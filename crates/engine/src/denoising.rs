@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use data::Examples;
 use manifest::autoencoder::LatentSpace;
 use manifest::dataset::Source;
@@ -172,9 +172,15 @@ impl Task<'_> {
         let (half_life, initial) = (self.ema_halflife_iterations, layout.flatten(&initial)?);
         let trained = match (self.numerics.engine, job.device) {
             (Engine::Fast, Device::Cuda(number)) => {
-                self.refuse_captions(captions.is_some())?;
+                if captions.is_some() {
+                    let said =
+                        "the fast engine does not train under captions on a GPU: run it with `--engine reference`";
+                    return Err(EngineError::Failed(anyhow!(said)));
+                }
                 let gpu = on_gpu::open(number)?;
-                self.run_on(&gpu, dit, job, examples, backbone, &layout, initial)?
+                let state = start(job, &layout, initial, half_life)?;
+                let mut course = self.course(&gpu, dit, examples, backbone, &layout, &state)?;
+                follow(job, state, self.optimisation, &mut course)?
             }
             _ => {
                 let mut objective =
@@ -206,27 +212,10 @@ impl Task<'_> {
         Ok((trained, layout))
     }
 
-    /// Runs the whole of each step on a machine.
-    #[allow(clippy::too_many_arguments, reason = "what a run is made of, once")]
-    fn run_on<M: gpu::Machine>(
-        &self,
-        machine: &M,
-        dit: &DitConfig,
-        job: &Job,
-        examples: &dyn Examples,
-        backbone: &Weights,
-        layout: &Layout,
-        initial: Vec<f32>,
-    ) -> Result<Trained, EngineError> {
-        let state = start(job, layout, initial, self.ema_halflife_iterations)?;
-        let mut course = self.course(machine, dit, examples, backbone, layout, &state)?;
-        follow(job, state, self.optimisation, &mut course)
-    }
-
     /// This task on a machine, from where `state` stands.
     ///
     /// # Errors
-    /// As [`on_gpu::OnMachine::new`].
+    /// As [`on_gpu::MachineTraining::new`].
     pub(crate) fn course<'m, 'i, M: gpu::Machine>(
         &'i self,
         machine: &'m M,
@@ -235,15 +224,10 @@ impl Task<'_> {
         backbone: &Weights,
         layout: &Layout,
         state: &Checkpoint,
-    ) -> Result<on_gpu::OnMachine<'m, 'i, M>> {
+    ) -> Result<on_gpu::MachineTraining<'m, 'i, M>> {
         let learns = layout.slots.iter().any(|slot| slot.name == models::dit::POSITION_EMBEDDING);
         let parameters = if learns { None } else { Some(fast::parameters(dit, backbone)?) };
-        on_gpu::OnMachine::new(machine, self, dit, examples, parameters.as_ref(), layout, state)
-    }
-
-    fn refuse_captions(&self, captions: bool) -> Result<()> {
-        ensure!(!captions, "the fast engine does not train under captions on a GPU: run it with `--engine reference`");
-        Ok(())
+        on_gpu::MachineTraining::new(machine, self, dit, examples, parameters.as_ref(), layout, state)
     }
 
     /// Examples have the network's size, and every label is one of its classes.

@@ -13,8 +13,8 @@ use random::{Draws, Stream};
 use safetensors::Dtype;
 
 use crate::job::{Device, EngineError, Finished, Job};
-use crate::network::{Network, Weighed};
-use crate::on_gpu::{Painted, Painter};
+use crate::network::{Network, SampleInputs};
+use crate::on_gpu::{MachineSampler, SamplerSetting};
 use crate::parts::Parts;
 use crate::{artifact, on_gpu, process, samples};
 
@@ -29,14 +29,14 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
     let sampler = process::sampler(&stage.diffusion, &stage.sampler, stage.denoiser.learn_sigma())?;
     let (mut network, captions) = match &stage.denoiser {
         Denoiser::Dit(dit) => {
-            let Weighed { dit, backbone, trained, captions } = Weighed::new(job, stage, dit)?;
+            let SampleInputs { dit, backbone, trained, captions } = SampleInputs::new(job, stage, dit)?;
             let (weights, engine) = ((&backbone, &trained), stage.numerics.engine);
             if let (Engine::Fast, Device::Cuda(number)) = (engine, job.device) {
                 let gpu = on_gpu::open(number)?;
-                let mut painter = painter(&gpu, stage, &dit, weights, &sampler)?;
+                let mut gpu_sampler = machine_sampler(&gpu, stage, &dit, weights, &sampler)?;
                 return all(job, stage, |first, count| {
                     let labels = sample_labels(stage, &captions, first, count);
-                    painter.draw(first, initial_noise(stage, first, count), labels, || job.stopping())
+                    gpu_sampler.draw(first, initial_noise(stage, first, count), labels, || job.stopping())
                 });
             }
             let device = job.tensor_device()?;
@@ -50,20 +50,20 @@ pub fn sample(job: &Job, stage: &stage::Sample) -> Result<Finished, EngineError>
     })
 }
 
-/// A painter of the stage's samples on a machine.
+/// A sampler of the stage's samples on a machine.
 ///
 /// # Errors
-/// As [`Painter::new`].
-pub(crate) fn painter<'m, M: gpu::Machine>(
+/// As [`MachineSampler::new`].
+pub(crate) fn machine_sampler<'m, M: gpu::Machine>(
     machine: &'m M,
     stage: &stage::Sample,
     dit: &DitConfig,
     (backbone, trained): (&Weights, &Weights),
     sampler: &Sampler,
-) -> Result<Painter<'m, M>> {
+) -> Result<MachineSampler<'m, M>> {
     let tensors = |weights: &Weights| weights::constants(weights, DType::F32, &candle_core::Device::Cpu);
     let applied = patches::apply(&stage.method, dit, &tensors(backbone)?, &tensors(trained)?)?;
-    let painted = Painted {
+    let setting = SamplerSetting {
         dit,
         method: &stage.method,
         weights: (&weights::from_tensors(&applied.trunk)?, trained),
@@ -73,7 +73,7 @@ pub(crate) fn painter<'m, M: gpu::Machine>(
         seed: stage.seed,
         dtype: stage.numerics.dtype,
     };
-    Painter::new(machine, &painted)
+    MachineSampler::new(machine, &setting)
 }
 
 /// All samples of a stage, by batches that `draw` draws: the first sample's number, and how many.

@@ -14,7 +14,7 @@ use super::work::Work;
 use super::{Measurement, Setting, step};
 use crate::checkpoint::Checkpoint;
 use crate::job::EngineError;
-use crate::sampling::{initial_noise, painter};
+use crate::sampling::{initial_noise, machine_sampler};
 use crate::trunk::fast;
 use crate::{on_gpu, process};
 
@@ -131,11 +131,11 @@ fn samples<M: Machine>(
     let (stage, trained) = sampling::stage(inputs, numerics);
     let dit = inputs.network.dit();
     let sampler = process::sampler(&DIFFUSION, &stage.sampler, dit.learn_sigma)?;
-    let mut painter = painter(machine, &stage, &dit, (&inputs.backbone, &trained), &sampler)?;
+    let mut gpu_sampler = machine_sampler(machine, &stage, &dit, (&inputs.backbone, &trained), &sampler)?;
     let count = stage.count;
     repeat(machine, setting.seconds, free, 1, || {
         let labels = crate::sampling::sample_labels(&stage, &[], 0, count);
-        painter.draw(0, initial_noise(&stage, 0, count), labels, || false)?;
+        gpu_sampler.draw(0, initial_noise(&stage, 0, count), labels, || false)?;
         Ok(())
     })
 }

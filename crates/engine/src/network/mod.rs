@@ -41,7 +41,7 @@ pub struct Network {
 }
 
 /// What a stage draws samples with.
-pub struct Weighed {
+pub struct SampleInputs {
     /// The network, as it is conditioned.
     pub dit: DitConfig,
     /// The backbone's weights.
@@ -52,7 +52,7 @@ pub struct Weighed {
     pub captions: Vec<u32>,
 }
 
-impl Weighed {
+impl SampleInputs {
     /// What the job's inputs hold for a `dit`.
     ///
     /// # Errors

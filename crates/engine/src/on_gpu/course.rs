@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const PIECE: usize = 256;
 
 /// A run of a task on a machine.
-pub struct OnMachine<'m, 'i, M: Machine> {
+pub struct MachineTraining<'m, 'i, M: Machine> {
     step: Step<'m, M>,
     task: &'i Task<'i>,
     batcher: Batcher<'i>,
@@ -39,7 +39,7 @@ pub struct OnMachine<'m, 'i, M: Machine> {
     pace: usize,
 }
 
-impl<'m, 'i, M: Machine> OnMachine<'m, 'i, M> {
+impl<'m, 'i, M: Machine> MachineTraining<'m, 'i, M> {
     /// The run of `task` from where `state` stands, over `examples`.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ fn pool<M: Machine>(machine: &M, examples: &dyn Examples, orientations: usize) -
     Ok(pool)
 }
 
-impl<M: Machine> Course for OnMachine<'_, '_, M> {
+impl<M: Machine> Course for MachineTraining<'_, '_, M> {
     fn advance(&mut self, iteration: usize, end: usize) -> Result<Advance> {
         let count = self.pace.min(end - iteration);
         let begin = Instant::now();

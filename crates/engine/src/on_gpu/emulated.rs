@@ -26,7 +26,7 @@ use crate::denoising::Task;
 use crate::losses::Losses;
 use crate::network::Network;
 use crate::process;
-use crate::sampling::{initial_noise, painter};
+use crate::sampling::{initial_noise, machine_sampler};
 use crate::training::{Course, Objective, descend};
 
 const BATCH: usize = 4;
@@ -196,7 +196,7 @@ fn samples_are_the_processor_s() {
             numerics: Numerics { engine: Engine::Fast, device: DeviceKind::Cuda, dtype: Dtype::F32 },
         };
         let machine = Emulator::new(0);
-        let mut painter = painter(&machine, &stage, &dit, (&backbone, &trained), &sampler).unwrap();
+        let mut gpu_sampler = machine_sampler(&machine, &stage, &dit, (&backbone, &trained), &sampler).unwrap();
         let cpu = candle_core::Device::Cpu;
         let mut network = Network::new(&dit, &method, &settings, (&backbone, &trained), Engine::Fast, &cpu).unwrap();
         for (first, labels) in [(0, vec![0, 2, 1]), (3, vec![1, 0])] {
@@ -205,7 +205,7 @@ fn samples_are_the_processor_s() {
             network.set_labels(labels.clone());
             let mut want = vec![0.0; x.len()];
             sampler.sample(&mut network, &mut want, dit.elements(), first as u64, stage.seed, |_| Ok(())).unwrap();
-            let ours = painter.draw(first, x, labels, || false).unwrap();
+            let ours = gpu_sampler.draw(first, x, labels, || false).unwrap();
             let apart = ours.iter().zip(&want).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
             assert!(ours.len() == want.len() && apart < 1e-4, "{kind:?}: {apart}");
         }

@@ -14,8 +14,8 @@ use manifest::scale::Dtype;
 
 use crate::job::{Device, EngineError};
 
-pub use course::OnMachine;
-pub use samples::{Painted, Painter};
+pub use course::MachineTraining;
+pub use samples::{MachineSampler, SamplerSetting};
 
 /// The GPU's type.
 #[cfg(feature = "cuda")]

@@ -15,7 +15,7 @@ use crate::trainables::{Layout, own_slots};
 use crate::trunk::fast;
 
 /// What is drawn with.
-pub struct Painted<'a> {
+pub struct SamplerSetting<'a> {
     /// The network, as it is conditioned.
     pub dit: &'a DitConfig,
     /// What was trained.
@@ -35,17 +35,17 @@ pub struct Painted<'a> {
 }
 
 /// Draws samples on a machine.
-pub struct Painter<'m, M: Machine> {
+pub struct MachineSampler<'m, M: Machine> {
     sampling: Sampling<'m, M>,
     batch: usize,
     elements: usize,
 }
 
-impl<'m, M: Machine> Painter<'m, M> {
+impl<'m, M: Machine> MachineSampler<'m, M> {
     /// # Errors
     /// The kernels do not do what is asked for, or it does not fit the machine's memory: said before anything is allocated.
-    pub fn new(machine: &'m M, painted: &Painted) -> Result<Self> {
-        let Painted { dit, method, weights: (trunk, trained), sampler, guidance, batch, seed, dtype } = *painted;
+    pub fn new(machine: &'m M, setting: &SamplerSetting) -> Result<Self> {
+        let SamplerSetting { dit, method, weights: (trunk, trained), sampler, guidance, batch, seed, dtype } = *setting;
         let labelled = dit.classes.is_some();
         ensure!(
             !labelled || guidance == 1.0,
