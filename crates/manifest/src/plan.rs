@@ -79,7 +79,7 @@ pub struct Table {
     pub groups: Vec<PlannedGroup>,
     /// The baseline first, then all cells in the order of the manifest.
     pub cells: Vec<PlannedCell>,
-    /// The first cell that changes nothing: the method as the manifest names it.
+    /// The cell that trains the method as the manifest names it or, where none does, the only one that trains its kind.
     pub default_cell: Option<String>,
     /// The default cell's patch, sampled with noise on its prompts: a change known to hurt.
     pub positive_control: Option<PlannedCell>,

@@ -33,11 +33,9 @@ pub(crate) fn plan(
         let planned = planned(cell, &cells, &chains);
         cells.push(planned);
     }
-    let is_default = |cell: &&ExpandedCell| cell.method == expanded.base && cell.share == 1.0;
-    let default_cell = expanded.cells.iter().skip(1).find(is_default).map(|cell| cell.id.clone());
+    let default = default_cell(expanded);
     // The control disturbs the default cell's patch.
-    let mut control =
-        default_cell.as_ref().and_then(|_| positive_control(&expanded.base, &expanded.cells[0].id, &chains));
+    let mut control = default.and_then(|cell| positive_control(&cell.method, &expanded.cells[0].id, &chains));
     for &seed in seeds {
         for (cell, written) in cells.iter_mut().zip(&expanded.cells) {
             let run =
@@ -51,7 +49,7 @@ pub(crate) fn plan(
     }
     let (reference, floor, stages) = chains.finish()?;
     Ok(Planned {
-        default_cell,
+        default_cell: default.map(|cell| cell.id.clone()),
         contrasts: contrasts(&cells),
         cells,
         positive_control: control,
@@ -59,6 +57,16 @@ pub(crate) fn plan(
         floor,
         stages,
     })
+}
+
+/// The cell that stands for the table's method: that which trains it to the end as the manifest names it or, where none does, the
+/// only one that trains its kind to the end (on COCO the gate reads the caption as well).
+fn default_cell(expanded: &Expanded) -> Option<&ExpandedCell> {
+    let trained = || expanded.cells.iter().skip(1).filter(|cell| cell.share == 1.0);
+    let kind = std::mem::discriminant(&expanded.base);
+    let mut of_kind = trained().filter(|cell| std::mem::discriminant(&cell.method) == kind);
+    let only = of_kind.next().filter(|_| of_kind.next().is_none());
+    trained().find(|cell| cell.method == expanded.base).or(only)
 }
 
 /// Iterations of a share of all, at least one.
@@ -90,8 +98,8 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell], chains: &Chains<'_>) ->
 }
 
 /// Noise on the prompts is known to hurt; it needs a method with prompts.
-fn positive_control(base: &Method, baseline: &str, chains: &Chains<'_>) -> Option<PlannedCell> {
-    base.prompts().map(|_| PlannedCell {
+fn positive_control(default: &Method, baseline: &str, chains: &Chains<'_>) -> Option<PlannedCell> {
+    default.prompts().map(|_| PlannedCell {
         // Beside the table's baseline, `baseline` or `group/baseline`.
         id: format!("{}positive_control", baseline.strip_suffix("baseline").unwrap_or_default()),
         group: None,
@@ -99,8 +107,8 @@ fn positive_control(base: &Method, baseline: &str, chains: &Chains<'_>) -> Optio
         claim: None,
         further_claims: Vec::new(),
         share: 1.0,
-        written: base.clone(),
-        method: chains.canonical(base),
+        written: default.clone(),
+        method: chains.canonical(default),
         runs: Vec::new(),
         same_run_as: None,
         identical_by_construction: None,

@@ -70,6 +70,20 @@ fn a_group_with_a_setting_is_a_table_of_its_own() {
 }
 
 #[test]
+fn a_cell_stands_for_the_method_even_where_none_trains_it_as_the_manifest_names_it() {
+    for (artifact, table, default) in
+        [("table2", 1, "coco/dmp"), ("figure6", 1, "coco/dmp"), ("table6", 0, "scratch/dmp_100k")]
+    {
+        let planned = plan(artifact, "smoke");
+        let table = &planned.tables[table];
+        assert_eq!(table.default_cell.as_deref(), Some(default), "{artifact}");
+        let (default, control) = (table.cell(default).unwrap(), table.positive_control.as_ref().unwrap());
+        assert_ne!(default.written, table.method);
+        assert_eq!((&control.method, control.runs[0].train), (&default.method, default.runs[0].train));
+    }
+}
+
+#[test]
 fn captions_are_embedded_before_what_they_condition() {
     let figure6 = plan("figure6", "smoke");
     let [usual, coco] = &figure6.tables[..] else { panic!("{} tables", figure6.tables.len()) };

@@ -119,7 +119,7 @@ impl Comparison {
 pub(crate) enum Control {
     /// The table's method has no prompts to disturb, or the distance is not what is judged.
     Absent,
-    /// The method has prompts, but no cell trains it as the manifest names it, undisturbed.
+    /// The method has prompts, but no cell stands for it, undisturbed.
     Missing,
     /// No record of it, or of the cell it disturbs.
     NotRun,

@@ -138,8 +138,8 @@ impl Page<'_, '_> {
                 "**Positive control:** none, since the table's method has no prompts to disturb.".to_owned()
             }
             Control::Missing => {
-                "**Positive control: none: no cell of this table trains the method as the manifest names it; all \
-                                 verdicts are withheld.**"
+                "**Positive control: none: no cell of this table trains the method as the manifest names it, and not just one \
+                 trains it in another way; all verdicts are withheld.**"
                     .to_owned()
             }
             Control::Shows(difference) => format!("**Positive control** ({what}): it shows, {}.", shown(difference)),
