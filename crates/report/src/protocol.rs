@@ -123,10 +123,11 @@ fn learning_rate(table: &Table) -> f64 {
     format!("{product:.5e}").parse().unwrap_or(product)
 }
 
-/// What must be known of a fine-tuning that moves all weights much faster than the paper's; `None` where it does not.
-pub(crate) fn fast_finetuning(table: &Table, method: &Method) -> Option<String> {
+/// What must be known of a training that moves the backbone's weights much faster than the paper's; `None` where it does not.
+pub(crate) fn fast_backbone(table: &Table, method: &Method) -> Option<String> {
     let multiple = learning_rate(table) / PAPER_LEARNING_RATE;
-    let far = matches!(method, Method::Finetune(_)) && multiple > FAR_FROM_THE_PAPER;
+    let backbone = matches!(method, Method::Finetune(_)) || method.from_scratch();
+    let far = backbone && multiple > FAR_FROM_THE_PAPER;
     far.then(|| format!("at {multiple:.0} times the paper's learning rate"))
 }
 

@@ -92,6 +92,7 @@ impl Sources<'_, '_> {
                 }
             }
         }
+        let from_scratch = curves.iter().any(|(method, _)| method.from_scratch());
         let mut curves: Vec<series::Curve> = curves.into_iter().map(|(_, curve)| curve).collect();
         curves.iter_mut().for_each(|curve| curve.points.sort_by(|a, b| a.iterations.0.total_cmp(&b.iterations.0)));
         let several =
@@ -102,12 +103,19 @@ impl Sources<'_, '_> {
         }
         let baseline = &self.judged.cells[0];
         let printed = baseline.cell.planned.claim.as_ref().and_then(|claim| claim.value);
-        let start = (baseline.summary.map(|summary| summary.mean), printed);
+        let (start, begin) = match from_scratch {
+            true => ((None, None), "All begin as the same network, untrained."),
+            false => {
+                ((baseline.summary.map(|summary| summary.mean), printed), "All curves start from the same network.")
+            }
+        };
         let figure = series::Series { metric: self.metric, interval: self.interval, start, curves: &curves };
         let text = series::draw(&figure).map_err(failed("series"))?;
-        let caption = "Mean over training seeds; the bars are the intervals of the paired differences to the baseline, put around the \
-                       means. All curves start from the same network.";
-        Ok(Some(Drawn::svg("series", "Over further training", caption, text)))
+        let caption = format!(
+            "Mean over training seeds; the bars are the intervals of the paired differences to the baseline, put around the means. \
+             {begin}"
+        );
+        Ok(Some(Drawn::svg("series", "Over further training", &caption, text)))
     }
 
     /// The cells that differ from the default in nothing but their depth.

@@ -103,9 +103,11 @@ impl Drawn {
 fn method_name(method: &Method) -> &'static str {
     match method {
         Method::Pretrained(_) => "baseline",
+        Method::Finetune(_) if method.from_scratch() => "from scratch",
         Method::Finetune(_) => "fine-tuning",
         Method::PromptTuning(_) => "prompt tuning",
         Method::Lora(_) => "LoRA",
+        Method::Dmp(_) if method.from_scratch() => "DMP, from scratch",
         Method::Dmp(_) => "DMP",
     }
 }

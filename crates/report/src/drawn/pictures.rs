@@ -14,11 +14,19 @@ use crate::figures::{png, samples};
 const COLUMNS: usize = 12;
 
 impl Sources<'_, '_> {
-    /// Baseline, prompt tuning and the default method from the same noise, at the first seed at which all have samples.
+    /// Baseline, prompt tuning and the default method from the same noise, at the first seed at which all have samples; from scratch,
+    /// the same training without the method stands for prompt tuning.
     pub(super) fn samples(&self) -> Result<Vec<Drawn>, Error> {
-        let tuned = self.table.cells.iter().find(|cell| matches!(cell.method, Method::PromptTuning(_)));
+        let default = self.default_cell();
+        let from_scratch = default.is_some_and(|cell| cell.method.from_scratch());
+        let beside = |cell: &&PlannedCell| match &cell.method {
+            Method::PromptTuning(_) => true,
+            Method::Finetune(_) => from_scratch && cell.method.from_scratch() && cell.share == 1.0,
+            _ => false,
+        };
+        let cells = &self.table.cells;
         let chosen: Vec<&PlannedCell> =
-            self.table.cells.first().into_iter().chain(tuned).chain(self.default_cell()).collect();
+            cells.first().into_iter().chain(cells.iter().find(beside)).chain(default).collect();
         let run = |cell: &PlannedCell, seed: u64| {
             cell.runs.iter().find(|run| run.seed == seed).map(|run| run.decoded.unwrap_or(run.sample))
         };
@@ -32,21 +40,22 @@ impl Sources<'_, '_> {
             (side, images) = self.images(key, side)?;
             rows.push((method_name(&cell.method).to_owned(), images));
         }
-        if let [(first, baseline), .., (last, patched)] = rows.as_slice() {
+        let mut caption = "The first samples, not chosen. Images of one column start from the same noise.".to_owned();
+        // Networks that were trained apart have nothing to subtract.
+        if let ([(first, baseline), .., (last, patched)], Some(_), false) = (rows.as_slice(), default, from_scratch) {
             let (factor, images) = samples::differences(patched, baseline);
             let name = format!("{last} \u{2212} {first}, x {factor}");
             rows.push((name, images));
+            caption.push_str(" Last row: what the method changes, around grey and amplified by the factor beside it.");
         }
         let sampling = self.table.scale.sample.seed.wrapping_add(seed);
         let subtitle = format!("training seed {seed}, sampling seed {sampling}, samples 0 to {}", COLUMNS - 1);
         let grid = samples::Grid { subtitle: &subtitle, side, columns: COLUMNS, rows: &rows };
         let text = samples::draw(&grid).map_err(failed("samples"))?;
         let (width, height, rgb) = samples::enlarged(&grid);
-        let caption = "The first samples, not chosen. Images of one column start from the same noise. Last row: what the method changes, \
-                       around grey and amplified by the factor beside it.";
         let title = "Samples";
         Ok(vec![
-            Drawn::svg("samples", title, caption, text),
+            Drawn::svg("samples", title, &caption, text),
             Drawn {
                 file: "samples.png".to_owned(),
                 title: title.to_owned(),

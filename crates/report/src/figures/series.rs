@@ -11,7 +11,7 @@ pub struct Series<'a> {
     pub metric: &'a str,
     /// What an interval means, in a few words.
     pub interval: &'a str,
-    /// The baseline's mean and the paper's value of it: where all curves start.
+    /// The baseline's mean and the paper's value of it, where all curves start from it.
     pub start: (Option<f64>, Option<f64>),
     /// One per method.
     pub curves: &'a [Curve],

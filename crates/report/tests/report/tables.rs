@@ -171,6 +171,35 @@ fn a_series_is_drawn_over_the_iterations() {
 }
 
 #[test]
+fn what_is_trained_from_scratch_neither_starts_at_the_backbone_nor_is_subtracted_from_it() {
+    let bench = Bench::new(plan_of("table6", &[0, 1], &[]));
+    for (cell, distance) in [
+        ("scratch/baseline", [1.2, 1.3]),
+        ("scratch/dit_80k", [19.0, 20.0]),
+        ("scratch/dmp_80k", [15.0, 16.1]),
+        ("scratch/dit_100k", [14.0, 15.0]),
+        ("scratch/dmp_100k", [11.0, 12.01]),
+        ("scratch/positive_control", [30.0, 31.1]),
+    ] {
+        bench.measure(cell, &distance);
+    }
+    for cell in ["scratch/baseline", "scratch/dit_100k", "scratch/dmp_100k"] {
+        bench.sample(cell, 0, 8);
+    }
+    let (_, page) = bench.page();
+    let drawn = |name: &str| fs::read_to_string(bench.reports().join("table6/scratch").join(name)).unwrap();
+    // Two points of two curves, and three of two in the paper: no beginning.
+    assert_eq!(drawn("series.svg").matches("<circle").count(), 10);
+    assert!(page.contains("All begin as the same network, untrained."), "{page}");
+    let samples = drawn("samples.svg");
+    assert!(samples.contains(": baseline, from scratch, DMP, from scratch<"), "{samples}");
+    assert!(!page.contains("Last row: what the method changes"), "{page}");
+    let row = page.lines().find(|line| line.starts_with("| `scratch/dmp_80k`")).unwrap();
+    assert!(row.contains("at 30 times the paper's learning rate"), "{row}");
+    assert!(row.contains("`scratch/dit_80k`: -3.95 ") && row.ends_with("| direction holds |"), "{row}");
+}
+
+#[test]
 fn sizes_are_compared_digit_by_digit() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let loaded = manifest::Workspace::open(root).unwrap().load_count("table1").unwrap();
