@@ -5,12 +5,14 @@ use manifest::dit::DitConfig;
 use manifest::gate::GateNoise;
 use manifest::method::{Dmp, Method};
 use models::count;
-use models::unet::{PatchShape, UnetConfig};
+use models::unet::{self, PatchShape, UnetConfig};
 
 use crate::trunk::fast;
 
 /// Side of a latent of 256 x 256 pixels.
 const LATENT: usize = 32;
+/// Tokens of a caption, padding among them.
+const TOKENS: usize = 77;
 
 /// Sizes of a network and of the patch on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,18 +23,18 @@ pub struct Size {
     pub patch: usize,
     /// Parameters of the gate's learned noise, which the released code has and the paper does not count.
     pub noise: usize,
-    /// What one image costs, where it is counted.
-    pub image: Option<Image>,
+    /// What one image costs.
+    pub image: Image,
 }
 
 /// What one image costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Image {
-    /// Operations of a forward pass: the trunk's matrix products as [`kernels::Shape::forward_flops`] counts them.
+    /// Operations of a forward pass: the matrix products as [`kernels::Shape::forward_flops`] and [`unet::cost`] count them.
     pub flops: f64,
     /// Operations that the patch adds: the gate once per block, weights times prompts, and their sum with the tokens.
     pub patch_flops: f64,
-    /// Bytes of activations that a step with frozen weights keeps ([`kernels::Shape::kept_bytes`]).
+    /// Bytes of activations that a step with frozen weights keeps ([`kernels::Shape::kept_bytes`]) or, of the UNet, needs.
     pub kept: usize,
     /// Bytes that the patch adds: the gate's weights in every block.
     pub patch_kept: usize,
@@ -59,12 +61,12 @@ pub fn of_dit(dit: &DitConfig, dmp: &Dmp) -> Result<Size> {
         base: count::of_dit(dit),
         patch,
         noise: elements(&with(GateNoise::Learned)) - patch,
-        image: Some(Image {
+        image: Image {
             flops: shape.forward_flops(),
             patch_flops: 2.0 * (blocks * gate + prompts.elements()) as f64,
             kept: shape.kept_bytes(),
             patch_kept: size_of::<f32>() * blocks * count,
-        }),
+        },
     })
 }
 
@@ -77,7 +79,15 @@ pub fn of_stable_diffusion() -> Result<Size> {
     let patch = PatchShape::new(&config, LATENT, LATENT);
     // Noise on the gate's logits: one deviation per logit, from the timestep's embedding alone.
     let noise = (patch.gate_inputs - 1) * patch.gate_outputs;
-    Ok(Size { base: count::of_unet(&config)?, patch: patch.elements(), noise, image: None })
+    let cost = unet::cost(&config, LATENT, TOKENS)?;
+    let blocks = patch.prompts.len();
+    let image = Image {
+        flops: cost.flops,
+        patch_flops: 2.0 * (blocks * patch.gate_elements() + patch.prompt_elements()) as f64,
+        kept: size_of::<f32>() * cost.kept,
+        patch_kept: size_of::<f32>() * blocks * patch.gate_outputs,
+    };
+    Ok(Size { base: count::of_unet(&config)?, patch: patch.elements(), noise, image })
 }
 
 #[cfg(test)]
@@ -123,10 +133,16 @@ mod tests {
         {
             let size = of_dit(&DitConfig::published(name, None).unwrap(), &dmp()).unwrap();
             assert_eq!((size.patch, size.noise), (patch, noise), "{name}");
-            let image = size.image.unwrap();
-            assert!(image.patch_flops / image.flops < 1e-3, "{image:?}");
-            assert!((image.patch_kept as f64) / (image.kept as f64) < 1e-3, "{image:?}");
+            hardly_costs(size.image);
         }
-        assert_eq!(of_stable_diffusion().unwrap().patch, 2_889_728);
+        let size = of_stable_diffusion().unwrap();
+        assert_eq!(size.patch, 2_889_728);
+        hardly_costs(size.image);
+    }
+
+    /// What the paper says of operations and memory.
+    fn hardly_costs(image: Image) {
+        assert!(image.patch_flops / image.flops < 1e-3, "{image:?}");
+        assert!((image.patch_kept as f64) / (image.kept as f64) < 1e-3, "{image:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! [`Hooks`] see the input of each block as tokens: the blocks on the way down, the one in the middle, those on the way
 //! up.
 
+mod cost;
 mod formula;
 #[cfg(test)]
 mod goldens;
@@ -21,6 +22,7 @@ use crate::layers::{Convolution, FeatureMap, GroupNorm, Linear, Window};
 use crate::weights::Tensors;
 use stage::{Down, EPS, Middle, Surroundings, Up};
 
+pub use cost::{Cost, cost};
 pub use formula::formula_weights;
 pub use manifest::unet::{BlockInput, UnetConfig};
 pub use patch::PatchShape;

@@ -203,8 +203,7 @@ fn what_is_trained_from_scratch_neither_starts_at_the_backbone_nor_is_subtracted
 fn sizes_are_compared_digit_by_digit() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let loaded = manifest::Workspace::open(root).unwrap().load_count("table1").unwrap();
-    let size =
-        |patch: usize| Size { base: 130_000_000, patch, noise: 0, flops: Some((1e9, 1e6)), kept: Some((1 << 20, 1)) };
+    let size = |patch: usize| Size { base: 130_000_000, patch, noise: 0, flops: (1e9, 1e6), kept: (1 << 20, 1) };
     let sizes = [size(2_556_416), size(6_554_112), size(8_552_960), size(1)];
     let folder = tempfile::tempdir().unwrap();
     let report = report::sizes::write(&loaded.count, &loaded.claims, &sizes, folder.path()).unwrap();

@@ -65,8 +65,8 @@ pub(crate) fn write_count(session: &Session, name: &str) -> Result<Entry, Failur
             base: size.base,
             patch: size.patch,
             noise: size.noise,
-            flops: size.image.map(|image| (image.flops, image.patch_flops)),
-            kept: size.image.map(|image| (image.kept, image.patch_kept)),
+            flops: (size.image.flops, size.image.patch_flops),
+            kept: (size.image.kept, size.image.patch_kept),
         })
     };
     let sizes = loaded.count.networks.values().map(size).collect::<Result<Vec<_>, Failure>>()?;
