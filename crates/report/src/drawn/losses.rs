@@ -2,7 +2,7 @@
 
 use manifest::digest::Key;
 use manifest::plan::CellRun;
-use store::frames;
+use store::{Outcome, frames};
 
 use super::{Drawn, Sources, failed, first};
 use crate::error::Error;
@@ -55,6 +55,7 @@ impl Sources<'_, '_> {
         let all = curves::LOSSES.map(|(name, _)| series(name));
         let iterations = all[0].iter().map(|(iteration, _)| *iteration).collect();
         let losses = all.map(|points| points.into_iter().map(|(_, value)| value).collect());
-        Ok(Some(curves::Curve { label: label.to_owned(), iterations, losses }))
+        let diverged = matches!(found.outcome, Outcome::Diverged { .. });
+        Ok(Some(curves::Curve { label: label.to_owned(), iterations, losses, diverged }))
     }
 }

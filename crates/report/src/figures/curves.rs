@@ -24,6 +24,8 @@ pub struct Curve {
     pub iterations: Vec<f64>,
     /// One series per loss, in the order of [`LOSSES`], each as long as `iterations`.
     pub losses: [Vec<f64>; 3],
+    /// Whether it ends because the loss was not finite.
+    pub diverged: bool,
 }
 
 /// The losses that are drawn: columns of a training record's curve, and how a reader calls them.
@@ -41,6 +43,7 @@ impl Curve {
             label: self.label.clone(),
             iterations: mean(&self.iterations),
             losses: [mean(&self.losses[0]), mean(&self.losses[1]), mean(&self.losses[2])],
+            diverged: self.diverged,
         }
     }
 
@@ -50,7 +53,12 @@ impl Curve {
             |loss: usize| self.losses[loss].iter().zip(&other.losses[loss]).map(|(a, b)| a - b).collect::<Vec<_>>();
         let losses = [difference(0), difference(1), difference(2)];
         let length = losses[0].len();
-        Self { label: self.label.clone(), iterations: self.iterations[..length].to_vec(), losses }
+        Self {
+            label: self.label.clone(),
+            iterations: self.iterations[..length].to_vec(),
+            losses,
+            diverged: self.diverged,
+        }
     }
 }
 
@@ -112,10 +120,9 @@ fn row(root: &Area, top: i32, suffix: &str, curves: &[(&Curve, RGBColor)], defau
             let all = curve.iterations.iter().copied().zip(curve.losses[loss].iter().copied());
             let finite = all.take_while(|(_, value)| value.is_finite());
             let points: Vec<(f64, f64)> = finite.map(|(at, value)| (at, value.clamp(low, high))).collect();
-            let cut = points.len() < curve.iterations.len() || curve.iterations.last() < default.iterations.last();
             let end = points.last().copied();
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
-            if let Some(end) = end.filter(|_| cut) {
+            if let Some(end) = end.filter(|_| curve.diverged) {
                 chart.draw_series([Cross::new(end, 4, colour.stroke_width(2))])?;
             }
         }
@@ -156,7 +163,8 @@ mod tests {
 
     fn curve(values: &[f64]) -> Curve {
         let iterations = (1..=values.len()).map(|i| i as f64).collect();
-        Curve { label: "x".into(), iterations, losses: [values.to_vec(), values.to_vec(), values.to_vec()] }
+        let losses = [values.to_vec(), values.to_vec(), values.to_vec()];
+        Curve { label: "x".into(), iterations, losses, diverged: false }
     }
 
     #[test]
@@ -171,6 +179,18 @@ mod tests {
         let difference = curve(&[5.0, 7.0]).minus(&curve(&[1.0, 2.0, 3.0]));
         assert_eq!(difference.losses[1], [4.0, 5.0]);
         assert_eq!(difference.iterations, [1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_cross_marks_what_diverged_and_not_what_was_trained_for_less_long() {
+        let drawn = |diverged: bool| {
+            let short = Curve { diverged, ..curve(&[0.3, 0.2]) };
+            let groups = [("group".to_owned(), vec![short])];
+            draw(&Curves { subtitle: "", default: &curve(&[0.3, 0.2, 0.1]), groups: &groups }).unwrap()
+        };
+        let lines = |text: &str| text.matches("<line").count() + text.matches("<polyline").count();
+        // Two strokes, three losses, above and below.
+        assert_eq!(lines(&drawn(true)), lines(&drawn(false)) + 12);
     }
 
     #[test]
