@@ -262,11 +262,13 @@ impl Judge<'_, '_> {
         });
         // Without two printed values there is a direction but no size to reproduce.
         let claimed = gap.or(sign);
+        let metric = self.metric.unwrap_or(Metric::Fid);
         // The sampling error of one training says nothing of what another would give.
         let over_seeds = matches!(outcome, Outcome::Measured(difference) if difference.spread == Spread::TrainingSeeds);
         let sized = self.paper_scale && gap.is_some() && over_seeds;
         let verdict = match outcome {
-            Outcome::Measured(_) if self.metric.is_some_and(Metric::depends_on_load) => {
+            Outcome::Measured(_) if metric.depends_on_load() => claimed.map(|_| Verdict::Inconclusive),
+            Outcome::Measured(difference) if difference.estimate.abs() < metric.least() => {
                 claimed.map(|_| Verdict::Inconclusive)
             }
             Outcome::Measured(_) | Outcome::Once | Outcome::Diverged if self.is_said_to_diverge(cell) => {

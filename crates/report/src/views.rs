@@ -99,10 +99,12 @@ fn reading(metric: Metric) -> String {
                 .to_owned()
         }
         Metric::ActivationGain => {
-            "Prompts are used as much as the entropy of the gate's weights says, `exp(entropy) / N`; this is the mean over the quarter of \
-             highest timesteps minus that over the quarter of lowest, so above zero the gate is broader at high t. Without a gate it \
-             is zero.\n\n"
-                .to_owned()
+            format!(
+                "Prompts are used as much as the entropy of the gate's weights says, `exp(entropy) / N`; this is the mean over the \
+                 quarter of highest timesteps minus that over the quarter of lowest, so above zero the gate is broader at high t. Without \
+                 a gate it is zero. A gain of less than {} either way is none: *inconclusive*.\n\n",
+                metric.least()
+            )
         }
         _ => match metric.better() {
             Some(Direction::Lower) => "Lower is better.\n\n".to_owned(),

@@ -82,6 +82,25 @@ fn a_claimed_divergence_holds_where_it_diverges() {
 }
 
 #[test]
+fn a_gate_that_hardly_moves_is_not_broader_at_high_t() {
+    let judged = |size: f64| {
+        let bench = Bench::new(plan_of("words", &[0, 1], &[]));
+        for (cell, distance) in [("baseline", [2.0, 2.1]), ("initialisation/zero", [1.9, 2.0])] {
+            bench.measure(cell, &distance);
+        }
+        bench.measure("positive_control", &[9.0, 9.1]);
+        for seed in [0, 1] {
+            bench.gate("initialisation/zero", seed, (4, 64), size * (1.0 + 0.01 * seed as f64));
+            bench.sample("baseline", seed, 8);
+        }
+        let (_, page) = bench.page();
+        assert!(page.contains("A gain of less than 0.001 either way is none"), "{page}");
+        said(&page, "## Prompts used at high t beside low t", "initialisation/zero").to_owned()
+    };
+    assert_eq!([judged(3.0), judged(0.01)], ["direction holds", "inconclusive"]);
+}
+
+#[test]
 fn a_claimed_divergence_is_judged_by_its_own_seeds() {
     let bench = Bench::new(plan_of("words", &[0, 1], &[]));
     bench.measure("initialisation/zero", &[1.9, 2.0]);
