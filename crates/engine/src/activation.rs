@@ -47,7 +47,7 @@ fn of_dit(
     mut trained: Weights,
     steps: &[usize],
 ) -> Result<Tensor, EngineError> {
-    let mut backbone = artifact::backbone(job, &stage.method)?;
+    let mut backbone = artifact::backbone(job, &stage.method, dit)?;
     let (dit, _) = Captions::resolve(job, dit, [&mut backbone, &mut trained])?;
     let device = job.tensor_device()?;
     let weights = || -> Result<Tensor> {

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use data::Images;
+use manifest::dit::DitConfig;
 use manifest::method::Method;
 use manifest::stage::FeatureKind;
-use models::weights::{self, Weights};
+use models::weights::{self, Weights, WeightsError};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -30,15 +31,21 @@ pub const STATISTICS: &str = "statistics.safetensors";
 /// Gate weights: `weights` f32 `[timesteps, L', N]` (of a UNet, `N` are the places of its largest map), `timesteps` i64.
 pub const ACTIVATION: &str = "activation.safetensors";
 
-/// Weights of the job's input `backbone`; none for a method that starts from scratch.
+/// Weights of the job's input `backbone`, a `dit`'s; none for a method that starts from scratch.
 ///
 /// # Errors
-/// The file is missing or damaged.
-pub(crate) fn backbone(job: &Job, method: &Method) -> Result<Weights, EngineError> {
+/// The file is missing or damaged, holds other tensors than the network has, or numbers that are not finite.
+pub(crate) fn backbone(job: &Job, method: &Method, dit: &DitConfig) -> Result<Weights, EngineError> {
     if method.from_scratch() {
         return Ok(Weights::new());
     }
-    Ok(weights::read(job.input("backbone")?).map_err(anyhow::Error::from)?)
+    let path = job.input("backbone")?;
+    let read = || {
+        let backbone = weights::read(path)?;
+        weights::check(path, &backbone, &models::dit::named_shapes(dit))?;
+        Ok(backbone)
+    };
+    read().map_err(|error: WeightsError| anyhow::Error::from(error).into())
 }
 
 /// Writes tensors of any type into one safetensors file.

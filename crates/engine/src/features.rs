@@ -6,22 +6,20 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
 use manifest::autoencoder::LatentSpace;
-use manifest::denoiser::Denoiser;
 use manifest::extractor::{FeatureNetwork, WeightsFrom};
-use manifest::plan::{Input, PlannedStage};
-use manifest::stage::{self, Sample, Stage, Train};
+use manifest::stage;
 use models::extractor::Extractor;
 use models::inception::{self, Inception};
 use models::weights;
 use rayon::prelude::*;
 
+use crate::artifact;
 use crate::autoencoder::Autoencoder;
 use crate::extractor::{BATCH, PART, network, pixels};
 use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
 use crate::parts::Parts;
 use crate::samples::Samples;
-use crate::{artifact, autoencoder, embeddings, unet};
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
 type Seen = (Vec<f32>, Vec<f32>);
@@ -103,43 +101,11 @@ fn read_inception(job: &Job) -> Result<weights::Weights, EngineError> {
 }
 
 /// A file that holds Inception's weights. No number is read.
-fn open_inception(path: &Path) -> Result<weights::WeightFile> {
+pub(crate) fn open_inception(path: &Path) -> Result<weights::WeightFile> {
     let mut file = weights::WeightFile::open(path, None)?;
     file.translate(weights::names::Family::Inception);
     file.keep(&inception::named_shapes()?)?;
     Ok(file)
-}
-
-/// Looks into the weight files of a planned stage before anything runs: a damaged file, or another network's, is found here
-/// and not an hour later.
-///
-/// # Errors
-/// Names the file, and every tensor that it lacks or has in another shape.
-pub fn inspect(planned: &PlannedStage) -> Result<()> {
-    let (extractor, autoencoder) = match &planned.stage {
-        Stage::Features(stage) => (Some(&stage.extractor), stage.latents.as_ref().map(|space| &space.autoencoder)),
-        Stage::InceptionScore(stage) => (Some(&stage.extractor), None),
-        Stage::Encode(stage) => (None, Some(&stage.autoencoder)),
-        Stage::Decode(stage) => (None, Some(&stage.latents.autoencoder)),
-        Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),
-        Stage::Train(Train { denoiser: Denoiser::Unet(network), .. })
-        | Stage::Sample(Sample { denoiser: Denoiser::Unet(network), .. }) => {
-            return match planned.inputs.get("backbone") {
-                Some(Input::File { path, .. }) => unet::open_file(path, &network.shape).map(|_| ()),
-                _ => Ok(()),
-            };
-        }
-        _ => return Ok(()),
-    };
-    if let (Some(FeatureNetwork::Inception(_)), Some(Input::File { path, .. })) =
-        (extractor, planned.inputs.get("extractor"))
-    {
-        open_inception(path)?;
-    }
-    if let (Some(network), Some(Input::File { path, .. })) = (autoencoder, planned.inputs.get("autoencoder")) {
-        autoencoder::open_file(path, &network.shape)?;
-    }
-    Ok(())
 }
 
 /// One channel as three alike.

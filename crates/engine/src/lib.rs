@@ -20,6 +20,7 @@ mod execute;
 mod extractor;
 mod features;
 mod images;
+mod inspection;
 mod job;
 pub mod latents;
 mod loss;
@@ -40,7 +41,7 @@ mod trunk;
 mod unet;
 
 pub use execute::execute;
-pub use features::inspect;
+pub use inspection::inspect;
 pub use job::{CurvePoint, Device, EngineError, Finished, Job, Outcome, Progress};
 pub use losses::Losses;
 pub use on_gpu::self_test;

@@ -87,6 +87,10 @@ fn all(
     let parts = Parts { job, name: "samples", unit: "images", count: stage.count, size: BATCH, bytes };
     for range in parts.left() {
         let x = draw(range.start, range.len())?;
+        let finite = |image: &[f32]| image.iter().all(|value| value.is_finite());
+        if let Some(bad) = x.chunks(stage.denoiser.elements()).position(|image| !finite(image)) {
+            return Err(not_finite(job, range.start + bad).into());
+        }
         parts.keep(range.start, &encoded(&stage.denoiser, dtype, &x))?;
     }
     let side = stage.denoiser.image_size();
@@ -95,6 +99,15 @@ fn all(
     artifact::write_parts(&job.directory.join(artifact::SAMPLES), &tensors, parts.all())?;
     parts.remove()?;
     Ok(Finished::completed(artifact::SAMPLES))
+}
+
+/// Black images would be measured as if they were samples.
+fn not_finite(job: &Job, number: usize) -> anyhow::Error {
+    let files: Vec<String> = job.inputs.values().map(|path| path.display().to_string()).collect();
+    anyhow::anyhow!(
+        "sample {number} is not finite: the weights that it was drawn with are damaged or went astray; make or fetch them again: {}",
+        files.join(", ")
+    )
 }
 
 /// The noise that samples `first..first + count` begin as.

@@ -58,7 +58,7 @@ impl SampleInputs {
     /// # Errors
     /// An input is missing, or there are no prompts to put noise on.
     pub fn new(job: &Job, stage: &stage::Sample, dit: &DitConfig) -> Result<Self, EngineError> {
-        let (mut backbone, mut trained) = (artifact::backbone(job, &stage.method)?, trained(job, stage)?);
+        let (mut backbone, mut trained) = (artifact::backbone(job, &stage.method, dit)?, trained(job, stage)?);
         let (dit, captions) = Captions::resolve(job, dit, [&mut backbone, &mut trained])?;
         Ok(Self { dit, backbone, trained, captions })
     }

@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Weights, WeightsError};
+use super::{Tensor, Weights, WeightsError};
 
-/// Checks that `weights`, read from `path`, are exactly the tensors `shapes`.
+/// Checks that `weights`, read from `path`, are exactly the tensors `shapes`, and that their numbers are finite.
 ///
 /// # Errors
-/// Lists every missing, unexpected and mis-shaped tensor.
+/// Lists every missing, unexpected and mis-shaped tensor, or else those that hold infinities or no numbers.
 pub fn check(path: &Path, weights: &Weights, shapes: &[(String, Vec<usize>)]) -> Result<(), WeightsError> {
-    exactly(path, weights.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())), shapes)
+    exactly(path, weights.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())), shapes)?;
+    let fault = |(name, tensor): (&String, &Tensor)| {
+        let count = tensor.values.iter().filter(|value| !value.is_finite()).count();
+        (count > 0).then(|| format!("{name}: {count} of {} values are not finite", tensor.values.len()))
+    };
+    let faults: Vec<String> = weights.iter().filter_map(fault).collect();
+    if faults.is_empty() { Ok(()) } else { Err(WeightsError::Keys { path: path.to_owned(), faults }) }
 }
 
 /// The same for names and shapes.

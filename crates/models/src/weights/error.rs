@@ -18,7 +18,7 @@ pub enum WeightsError {
     },
     /// The file is not the one that is meant.
     #[error(
-        "{} has sha256 {found}, expected {expected}: it is damaged or another version; restore it or delete it so that it is made again",
+        "{} has sha256 {found}, expected {expected}: it is damaged or another version; fetch it again, or delete it if a stage made it",
         path.display()
     )]
     Hash {
@@ -44,7 +44,7 @@ pub enum WeightsError {
     Keys {
         /// The file.
         path: PathBuf,
-        /// Every missing, unexpected or mis-shaped tensor.
+        /// Every tensor that is missing, unexpected, of another shape, or not finite.
         faults: Vec<String>,
     },
     /// The file holds several state dicts, or not the one that was asked for.
@@ -66,7 +66,7 @@ impl WeightsError {
 }
 
 /// What to do about a file that is damaged.
-const RESTORE: &str = "restore it or delete it so that it is made again";
+const RESTORE: &str = "fetch it again, or delete it if a stage made it, and run that again";
 
 /// The same, before the file's name is known.
 #[derive(Debug)]

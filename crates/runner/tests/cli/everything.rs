@@ -1,5 +1,7 @@
 //! `runner reproduce all`: what can be run is, what cannot says why, and a summary links all reports.
 
+use models::weights::{self, Weights};
+
 use crate::repository::Repository;
 
 /// An artifact with one block that the scale can run and one that it cannot, and a cell that says itself that it cannot be run.
@@ -141,4 +143,38 @@ fn weights_of_another_kind_are_refused_before_anything_runs() {
         said.err
     );
     assert!(!repository.path("results/pretrain").exists(), "nothing has been run");
+}
+
+#[test]
+fn a_backbone_of_another_network_or_with_damaged_numbers_is_not_measured() {
+    let repository = Repository::new();
+    repository.exits(0, &["run", "experiments/nano-backbone.yaml"]);
+    let sound = weights::read(&repository.file("pretrain", "weights.safetensors").unwrap()).unwrap();
+    let file = repository.path("w.safetensors");
+    let backbone = "backbone={recipe: nano-backbone, weights: {file: w.safetensors, sha256: ~}}";
+    let refused = |code: i32, spoil: &dyn Fn(&mut Weights)| {
+        let mut spoilt = sound.clone();
+        spoil(&mut spoilt);
+        weights::write(&file, &spoilt).unwrap();
+        let said = repository.exits(code, &["run", "nano", "--cell", "baseline", "--set", backbone]);
+        assert!(said.err.contains("w.safetensors"), "{}", said.err);
+        said.err
+    };
+    let layer = "blocks.1.mlp.fc1.weight";
+
+    let said = refused(3, &|weights| {
+        weights.get_mut(layer).unwrap().shape.reverse();
+        weights.remove("final_layer.linear.bias");
+    });
+    let faults = "does not fit the model: blocks.1.mlp.fc1.weight has shape [16, 64], expected [64, 16]; missing final_layer.linear.bias [54]";
+    assert!(said.contains(faults), "{said}");
+    assert!(!repository.path("results/features").exists(), "nothing has been run");
+
+    let said = refused(1, &|weights| weights.get_mut(layer).unwrap().values[3] = f32::NAN);
+    assert!(said.contains("blocks.1.mlp.fc1.weight: 1 of 1024 values are not finite"), "{said}");
+
+    let said = refused(1, &|weights| weights.get_mut(layer).unwrap().values.fill(1e38));
+    assert!(said.contains("sample 0 is not finite"), "{said}");
+    assert!(repository.records("results", "sample").is_empty() && repository.records("results", "metrics").is_empty());
+    repository.exits(0, &["verify"]);
 }

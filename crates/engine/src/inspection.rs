@@ -1,0 +1,52 @@
+//! A look into the weight files of a planned stage before anything runs.
+
+use std::path::Path;
+
+use anyhow::Result;
+use manifest::denoiser::Denoiser;
+use manifest::dit::DitConfig;
+use manifest::extractor::FeatureNetwork;
+use manifest::plan::{Input, PlannedStage};
+use manifest::stage::Stage;
+use models::weights::WeightFile;
+
+use crate::{autoencoder, embeddings, features, unet};
+
+/// Looks into the weight files of a planned stage: a damaged file, or another network's, is found here and not an hour later. No
+/// number is read.
+///
+/// # Errors
+/// Names the file, and every tensor that it lacks or has in another shape.
+pub fn inspect(planned: &PlannedStage) -> Result<()> {
+    let file = |name: &str| match planned.inputs.get(name) {
+        Some(Input::File { path, .. }) => Some(path.as_path()),
+        _ => None,
+    };
+    let backbone = |denoiser: &Denoiser| match (file("backbone"), denoiser) {
+        (Some(path), Denoiser::Dit(dit)) => dit_file(path, dit),
+        (Some(path), Denoiser::Unet(network)) => unet::open_file(path, &network.shape).map(|_| ()),
+        (None, _) => Ok(()),
+    };
+    let (extractor, autoencoder) = match &planned.stage {
+        Stage::Train(stage) => return backbone(&stage.denoiser),
+        Stage::Sample(stage) => return backbone(&stage.denoiser),
+        Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),
+        Stage::Features(stage) => (Some(&stage.extractor), stage.latents.as_ref().map(|space| &space.autoencoder)),
+        Stage::InceptionScore(stage) => (Some(&stage.extractor), None),
+        Stage::Encode(stage) => (None, Some(&stage.autoencoder)),
+        Stage::Decode(stage) => (None, Some(&stage.latents.autoencoder)),
+        _ => return Ok(()),
+    };
+    if let (Some(FeatureNetwork::Inception(_)), Some(path)) = (extractor, file("extractor")) {
+        features::open_inception(path)?;
+    }
+    if let (Some(network), Some(path)) = (autoencoder, file("autoencoder")) {
+        autoencoder::open_file(path, &network.shape)?;
+    }
+    Ok(())
+}
+
+/// A file that must hold the weights of a diffusion transformer, and nothing else.
+fn dit_file(path: &Path, dit: &DitConfig) -> Result<()> {
+    Ok(WeightFile::open(path, None)?.check(&models::dit::named_shapes(dit))?)
+}
