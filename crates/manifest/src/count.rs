@@ -37,6 +37,8 @@ pub struct Counted {
     /// Its published size in millions, rounded: what the paper's shares are of.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub rounded: f64,
+    /// Id of the claim on its millions without DMP.
+    pub base: Option<String>,
     /// Id of the claim on millions with DMP.
     pub whole: Option<String>,
     /// Id of the claim on what DMP adds, in percent.
@@ -77,7 +79,7 @@ impl Workspace {
         let claims = self.files.claims()?;
         let networks = loaded.node.descend("networks");
         for (id, network) in &loaded.value.networks {
-            for (key, claim) in [("whole", &network.whole), ("share", &network.share)] {
+            for (key, claim) in [("base", &network.base), ("whole", &network.whole), ("share", &network.share)] {
                 if let Some(wanted) = claim
                     && !claims.iter().any(|claim| claim.id == *wanted)
                 {

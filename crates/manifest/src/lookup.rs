@@ -45,8 +45,8 @@ impl Lookup<'_> {
     }
 
     fn missing(&self, wanted: &str, place: &Place, reason: MissingReason) -> Box<Missing> {
-        let fetch = self.published.command(wanted);
-        Box::new(Missing { place: place.clone(), wanted: wanted.to_owned(), reason, fetch })
+        let remedy = self.published.remedy(wanted);
+        Box::new(Missing { place: place.clone(), wanted: wanted.to_owned(), reason, remedy })
     }
 
     fn find(&self, wanted: &str, place: &Place) -> Result<PathBuf, Box<Missing>> {

@@ -64,8 +64,8 @@ pub struct Missing {
     pub wanted: String,
     /// Why it cannot be used.
     pub reason: MissingReason,
-    /// The command that gets it, where it is published.
-    pub fetch: Option<String>,
+    /// What gets it, where it is published.
+    pub remedy: Option<String>,
 }
 
 /// Why an input cannot be used.
@@ -109,8 +109,8 @@ impl fmt::Display for Missing {
                 write!(f, "`{}` cannot be read at {}: {reason}; change its permissions", self.wanted, path.display())
             }
         }?;
-        match &self.fetch {
-            Some(command) => write!(f, "; `{command}` gets it"),
+        match &self.remedy {
+            Some(remedy) => write!(f, "; {remedy}"),
             None => Ok(()),
         }
     }

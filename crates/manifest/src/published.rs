@@ -57,12 +57,17 @@ pub struct Content {
 }
 
 impl Published {
-    /// The command that gets a file; `None` where nobody publishes it.
-    pub fn command(&self, file: &str) -> Option<String> {
-        let has = |publication: &Publication| publication.files.iter().any(|one| one.file == file);
+    /// What gets a file: a command where its hash is pinned, its address where it is for its user to fetch; `None` where nobody
+    /// publishes it.
+    pub fn remedy(&self, file: &str) -> Option<String> {
         [("data", &self.data), ("weights", &self.weights)].into_iter().find_map(|(section, publications)| {
-            let (name, _) = publications.iter().find(|(_, publication)| has(publication))?;
-            Some(format!("runner {section} fetch {name}"))
+            publications.iter().find_map(|(name, publication)| {
+                let found = publication.files.iter().find(|one| one.file == file)?;
+                Some(match found.content {
+                    Some(_) => format!("`runner {section} fetch {name}` gets it"),
+                    None => format!("download {} there", found.url),
+                })
+            })
         })
     }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use manifest::claim::{Claim, Metric};
 use manifest::digest::Key;
-use manifest::plan::Input;
+use manifest::plan::{Input, Table};
+use manifest::scale::DeviceKind;
 use manifest::stage::{Captions, Stage};
 use manifest::{Error, Plan, Request, Workspace};
 
@@ -28,7 +29,8 @@ fn every_artifact_is_planned_from_a_clone_alone_and_every_claim_is_tied_to_a_cel
     let workspace = workspace();
     let counted = workspace.load_count("table1").unwrap();
     let networks = counted.count.networks.values();
-    let mut tied: BTreeSet<String> = networks.flat_map(|n| n.whole.iter().chain(&n.share)).cloned().collect();
+    let mut tied: BTreeSet<String> =
+        networks.flat_map(|n| n.base.iter().chain(&n.whole).chain(&n.share)).cloned().collect();
     let artifacts = workspace.artifacts();
     for name in
         ["table2", "table3", "table4", "table5", "table6", "table7", "table8", "table9", "figure6", "figure8", "words"]
@@ -49,6 +51,29 @@ fn every_artifact_is_planned_from_a_clone_alone_and_every_claim_is_tied_to_a_cel
     assert_eq!(tied, ids, "claims and cells");
     assert!(ids.len() > 90, "{}", ids.len());
     assert_eq!(counted.claims.iter().filter(|claim| claim.metric == Metric::Fid && claim.value.is_some()).count(), 58);
+}
+
+/// With files in the place of Fashion-MNIST's, which no plan reads.
+#[test]
+fn every_artifact_but_its_blocks_on_laion_is_planned_at_the_scale_of_one_gpu() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("fashion-mnist")).unwrap();
+    for name in ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"] {
+        std::fs::write(folder.path().join(format!("fashion-mnist/{name}-ubyte.gz")), name).unwrap();
+    }
+    let workspace = workspace().with_data_folders(vec![folder.path().to_owned(), root()]);
+    let request = Request { scale: "small".into(), ..Request::default() };
+    for artifact in workspace.artifacts() {
+        let plan = workspace.load_artifact(&artifact, &request).unwrap();
+        assert!(plan.not_run.iter().all(|cell| cell.cell.starts_with("laion/")), "{artifact}: {:?}", plan.not_run);
+        assert!(
+            plan.tables.iter().all(|table| table.scale.numerics.device == DeviceKind::Cuda && table.seeds.len() == 3)
+        );
+        // A table of another setting is of another network.
+        let hidden = |table: &Table| table.denoiser.dit().map(|dit| (dit.hidden, dit.depth));
+        let wide = plan.tables.iter().filter(|table| hidden(table) == Some((768, 12))).count();
+        assert_eq!(wide, usize::from(artifact == "table3"), "{artifact}");
+    }
 }
 
 #[test]
@@ -131,7 +156,7 @@ fn a_vocabulary_that_is_missing_or_another_file_says_which_command_gets_it() {
         let pin = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a";
         let vocabulary = format!("{{file: clip/bpe_simple_vocab_16e6.txt.gz, sha256: {pin}}}");
         let text = format!("text={{kind: clip, weights: {{file: w, sha256: ~}}, vocabulary: {vocabulary}}}");
-        let workspace = workspace().with_data_folders(vec![folder.path().to_owned()]);
+        let workspace = workspace().with_data_folders(vec![folder.path().to_owned(), root()]);
         workspace.load_recipe("smoke-captions-backbone", &[text, "dit.text_width=768".to_owned()])
     };
     let missing = || {

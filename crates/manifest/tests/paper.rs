@@ -91,6 +91,16 @@ fn all_files_that_are_missing_are_named() {
 }
 
 #[test]
+fn what_nobody_has_pinned_is_for_its_user_to_download() {
+    let folder = tempfile::tempdir().unwrap();
+    let Err(Error::Missing(missing)) = load(&workspace(folder.path(), &[]), "table8", &[]) else { panic!("a plan") };
+    let said = |wanted: &str| missing.iter().find(|one| one.wanted == wanted).unwrap().to_string();
+    assert!(said(IMAGENET[1]).ends_with("/DiT-XL-2-256x256.pt there"), "{}", said(IMAGENET[1]));
+    assert!(said(INCEPTION).ends_with("; `runner weights fetch inception` gets it"), "{}", said(INCEPTION));
+    assert!(said("imagenet256").ends_with("(or set DMP_DATA)"), "{}", said("imagenet256"));
+}
+
+#[test]
 fn the_chain_has_the_papers_numbers() {
     let plan = plan("table4", &[]);
     let run = run(&plan, "b/soft");

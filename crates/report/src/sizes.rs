@@ -53,6 +53,12 @@ impl Digits {
         Some(Self { id: claim.id.clone(), paper: format!("{value:.decimals$}"), ours })
     }
 
+    /// Rounded to whole millions, as the published sizes are.
+    fn rounded(claim: &Claim, parameters: usize) -> Option<Self> {
+        let ours = format!("{:.0}", parameters as f64 / 1e6);
+        Some(Self { id: claim.id.clone(), paper: format!("{:.0}", claim.value?), ours })
+    }
+
     fn agree(&self) -> bool {
         self.paper == self.ours
     }
@@ -74,6 +80,7 @@ pub fn write(count: &Count, claims: &[Claim], sizes: &[Size], reports: &Path) ->
     for (network, size) in count.networks.values().zip(sizes) {
         let name = escape(&network.name);
         let patch = size.patch as f64 / 1e6;
+        let base = claim(&network.base).and_then(|claim| Digits::rounded(claim, size.base));
         let whole = claim(&network.whole).and_then(|claim| Digits::of(claim, network.rounded + patch));
         let share = claim(&network.share).and_then(|claim| Digits::of(claim, 100.0 * patch / network.rounded));
         exact.push(vec![
@@ -87,7 +94,7 @@ pub fn write(count: &Count, claims: &[Claim], sizes: &[Size], reports: &Path) ->
         ]);
         account.push(vec![
             name.clone(),
-            format!("{}", network.rounded),
+            base.as_ref().map_or(format!("{}", network.rounded), |digits| digits.shown("", "")),
             whole.as_ref().map_or(String::new(), |digits| digits.shown("", " M")),
             share.as_ref().map_or(String::new(), |digits| digits.shown("+", "%")),
         ]);
@@ -96,7 +103,7 @@ pub fn write(count: &Count, claims: &[Claim], sizes: &[Size], reports: &Path) ->
         };
         let kept = (size.kept.0 as f64, size.kept.1 as f64);
         cost.push([vec![name], of(size.flops, 1e9).to_vec(), of(kept, 1048576.0).to_vec()].concat());
-        digits.extend(whole.into_iter().chain(share));
+        digits.extend(base.into_iter().chain(whole).chain(share));
     }
     let right = Align::Right;
     let exact_columns = [
@@ -108,8 +115,12 @@ pub fn write(count: &Count, claims: &[Claim], sizes: &[Size], reports: &Path) ->
         ("Learned noise adds", right),
         ("With both", right),
     ];
-    let account_columns =
-        [("Network", Align::Left), ("Base, rounded (M)", right), ("With DMP", Align::Left), ("Added", Align::Left)];
+    let account_columns = [
+        ("Network", Align::Left),
+        ("Base, rounded (M)", Align::Left),
+        ("With DMP", Align::Left),
+        ("Added", Align::Left),
+    ];
     let cost_columns = [
         ("Network", Align::Left),
         ("GFLOP an image", right),
@@ -124,7 +135,8 @@ pub fn write(count: &Count, claims: &[Claim], sizes: &[Size], reports: &Path) ->
          weight is read.\n\n## Exactly\n\nThe released code also learns the noise on the gate's logits, which the paper's counts leave \
          out. The position embedding, which is fixed, is counted with the network.\n\n{}\n## As the paper counts\n\nEach of its digits follows from one \
          account: the published size of the network, rounded, and the patch without noise, truncated. Truncation is what \
-         distinguishes it: rounded, 132.556 would be 132.6.\n\n{}\n## Operations and memory\n\nOne image, a multiplication and an addition \
+         distinguishes it: rounded, 132.556 would be 132.6. The published size of DiT-L/2 is that with ImageNet's classes, which \
+         the paper's has not; what Stable Diffusion's counts besides the UNet is not said.\n\n{}\n## Operations and memory\n\nOne image, a multiplication and an addition \
          being two operations: the matrix products of a forward pass, and the activations in 32 bits that a step with frozen \
          weights keeps for its backward pass. DMP adds the gate once per block, the weights times the prompts, and the gate's weights \
          to what is kept. Of the UNet, on a caption of 77 tokens, what is kept is what the way back needs: the inputs of all that is not \

@@ -24,6 +24,9 @@ pub(crate) enum Access {
     Write,
 }
 
+/// Artifacts of which nothing can be run here, and why.
+pub(crate) type LeftOut = Vec<(String, manifest::Error)>;
+
 /// A repository with its results tree, and the options that were typed.
 pub(crate) struct Session {
     /// The options.
@@ -127,23 +130,50 @@ impl Session {
         }
     }
 
-    /// Plans several; `all` is every artifact.
+    /// Plans several; `all` is every artifact that can be run here, and of the others it is said why not.
     ///
     /// # Errors
-    /// As [`Session::plan`].
+    /// As [`Session::plan`], also where nothing of `all` can be run.
     pub(crate) fn plans(&self, names: &[String]) -> Result<Vec<Plan>, Failure> {
         let mut plans = Vec::new();
         for name in names {
-            match name.as_str() {
-                "all" => {
-                    for artifact in self.workspace.artifacts() {
-                        plans.push(self.plan(&artifact)?);
-                    }
-                }
-                name => plans.push(self.plan(name)?),
+            if name != "all" {
+                plans.push(self.plan(name)?);
+                continue;
             }
+            let (all, mut left_out) = self.everything()?;
+            if all.is_empty()
+                && let Some((_, why)) = left_out.pop()
+            {
+                return Err(why.into());
+            }
+            self.say_left_out(&left_out);
+            plans.extend(all);
         }
         Ok(plans)
+    }
+
+    /// Plans every artifact; those of which nothing can be run, for want of data or weights, come with the reason.
+    ///
+    /// # Errors
+    /// As [`Session::plan`], but for what is missing.
+    pub(crate) fn everything(&self) -> Result<(Vec<Plan>, LeftOut), Failure> {
+        let (mut plans, mut left_out) = (Vec::new(), Vec::new());
+        for artifact in self.workspace.artifacts() {
+            match self.plan(&artifact) {
+                Ok(plan) => plans.push(plan),
+                Err(Failure::Manifest(why @ manifest::Error::Missing(_))) => left_out.push((artifact, why)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((plans, left_out))
+    }
+
+    /// Says what is not run, and why.
+    pub(crate) fn say_left_out(&self, left_out: &LeftOut) {
+        for (name, why) in left_out {
+            self.say(format_args!("{name} is not run: {why}"));
+        }
     }
 
     /// How much may run at once. A GPU is one slot.

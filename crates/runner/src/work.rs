@@ -45,8 +45,7 @@ impl Work {
             Stage::Embeddings(s) => {
                 let captions = match &s.captions {
                     Captions::Listed(captions) => captions.len() as f64,
-                    // A dataset's are counted as images are.
-                    Captions::Of(_) => 1e4,
+                    Captions::Of(source) => source.count().unwrap_or(UNCOUNTED) as f64,
                 };
                 Self { flops: SMALL + captions * text_forward(&s.encoder), units: captions, unit: "captions" }
             }

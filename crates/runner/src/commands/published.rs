@@ -166,6 +166,9 @@ impl Publications<'_> {
                 let path = self.find(file).unwrap_or_else(|| self.workspace.download_folder().join(&file.file));
                 let Some(content) = &file.content else {
                     if path.exists() {
+                        let said = "there, no hash is pinned";
+                        let object = serde_json::json!({"name": name, "file": file.file, "path": path, "said": said});
+                        self.output.emit(&object, format!("{}: {said}", path.display()))?;
                         continue;
                     }
                     return Err(Failure::MissingInput(format!(

@@ -19,14 +19,28 @@ pub(crate) fn run(session: &Session, artifact: &str) -> Result<Exit, Failure> {
         write_count(session, artifact)?;
         return Ok(Exit::Done);
     }
+    let all = artifact == "all";
+    if all {
+        for count in session.workspace().counts() {
+            write_count(session, &count)?;
+        }
+    }
     for plan in session.plans(&[artifact.to_owned()])? {
         if plan.is_recipe() {
             let problem = format!("{} is a recipe, it has no report", plan.file.display());
             return Err(Failure::Usage(format!("{problem}\n  `runner show KEY` shows what its stage has left")));
         }
-        write(session, &plan)?;
+        match write(session, &plan) {
+            Err(Failure::Other(error)) if all && is_empty(&error) => session.say(error),
+            written => drop(written?),
+        }
     }
     Ok(Exit::Done)
+}
+
+/// Whether there is no report because nothing has been run.
+pub(crate) fn is_empty(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(report::Error::NothingRun { .. }))
 }
 
 /// Writes the report of an artifact and says where.

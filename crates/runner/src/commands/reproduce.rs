@@ -5,7 +5,7 @@ use report::summary::{Entry, Outcome};
 
 use super::{execute, report as reporting};
 use crate::exit::{Exit, Failure};
-use crate::session::Session;
+use crate::session::{LeftOut, Session};
 use crate::tasks::Stages;
 
 /// What was asked for, planned.
@@ -14,8 +14,7 @@ struct Asked {
     plans: Vec<Plan>,
     /// Names of tables of sizes.
     counts: Vec<String>,
-    /// Artifacts that cannot be run at all here, and why.
-    left_out: Vec<(String, String)>,
+    left_out: LeftOut,
 }
 
 /// Runs what is missing of the artifacts; `all` is every one, and what cannot be run for want of data or weights is then
@@ -27,7 +26,12 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
     let mut asked = Asked::default();
     for name in names {
         match name.as_str() {
-            "all" => everything(session, &mut asked)?,
+            "all" => {
+                asked.counts.extend(session.workspace().counts());
+                let (plans, left_out) = session.everything()?;
+                asked.plans.extend(plans);
+                asked.left_out.extend(left_out);
+            }
             name if reporting::is_count(session, name) => asked.counts.push(name.to_owned()),
             name => asked.plans.push(session.plan(name)?),
         }
@@ -35,10 +39,12 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
     for plan in &asked.plans {
         super::say_not_run(session, plan);
     }
-    for (name, why) in &asked.left_out {
-        session.say(format_args!("{name} is not run: {why}"));
-    }
-    let exit = if asked.plans.is_empty() { Exit::Done } else { execute::execute(session, &Stages::of(&asked.plans))? };
+    session.say_left_out(&asked.left_out);
+    let exit = match (asked.plans.is_empty(), asked.left_out.is_empty()) {
+        (true, true) => Exit::Done,
+        (true, false) => Exit::MissingInput,
+        (false, _) => execute::execute(session, &Stages::of(&asked.plans))?,
+    };
     if exit == Exit::Interrupted {
         return Ok(exit);
     }
@@ -49,7 +55,7 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
     for plan in asked.plans.iter().filter(|plan| !plan.is_recipe()) {
         let outcome = match reporting::write(session, plan) {
             // Why nothing ran has been said, and has its own exit code.
-            Err(Failure::Other(error)) if exit != Exit::Done && is_empty_report(&error) => {
+            Err(Failure::Other(error)) if exit != Exit::Done && reporting::is_empty(&error) => {
                 session.say(&error);
                 Outcome::NotRun(error.to_string())
             }
@@ -59,8 +65,11 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
     }
     if names.iter().any(|name| name == "all") {
         let left_out = asked.left_out.into_iter();
-        let not_run =
-            |(name, why): (String, String)| Entry { title: String::new(), name, outcome: Outcome::NotRun(why) };
+        let not_run = |(name, why): (String, manifest::Error)| Entry {
+            title: String::new(),
+            name,
+            outcome: Outcome::NotRun(why.to_string()),
+        };
         entries.extend(left_out.map(not_run));
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let page =
@@ -70,22 +79,4 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
         }
     }
     Ok(exit)
-}
-
-fn is_empty_report(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(report::Error::NothingRun { .. }))
-}
-
-fn everything(session: &Session, asked: &mut Asked) -> Result<(), Failure> {
-    asked.counts.extend(session.workspace().counts());
-    for artifact in session.workspace().artifacts() {
-        match session.plan(&artifact) {
-            Ok(plan) => asked.plans.push(plan),
-            Err(Failure::Manifest(error @ manifest::Error::Missing(_))) => {
-                asked.left_out.push((artifact, error.to_string()));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -47,7 +47,7 @@ fn everything_is_reproduced_as_far_as_it_goes() {
     assert!(said.err.contains("scale `tiny` has no setting `absent`"), "{}", said.err);
     let read = |name: &str| std::fs::read_to_string(repository.path(name)).unwrap();
     let summary = read("reports/all.md");
-    for part in ["[blocks](blocks.md)", "[nano](nano.md)", "[table1](table1.md)", "7 reproduced", "no setting"] {
+    for part in ["[blocks](blocks.md)", "[nano](nano.md)", "[table1](table1.md)", "8 reproduced", "no setting"] {
         assert!(summary.contains(part), "{part}: {summary}");
     }
     let page = read("reports/blocks.md");
@@ -143,6 +143,31 @@ fn weights_of_another_kind_are_refused_before_anything_runs() {
         said.err
     );
     assert!(!repository.path("results/pretrain").exists(), "nothing has been run");
+}
+
+/// `all` means the same to every command: what can be run here.
+#[test]
+fn all_leaves_out_what_lacks_everything() {
+    let repository = Repository::new();
+    let scale = std::fs::read_to_string(repository.path("experiments/scales/tiny.yaml")).unwrap();
+    let folder = "data: {kind: image_folder, folder: photographs, image_size: 12}";
+    repository.write("experiments/scales/tiny.yaml", &(scale + &format!("settings: {{photographs: {{{folder}}}}}\n")));
+    let photographs = SETTINGS.split("  photographs:").nth(1).unwrap().split("  longer:").next().unwrap();
+    let method = "method: {kind: dmp, preset: paper}";
+    repository.write(
+        "experiments/away.yaml",
+        &format!("artifact: away\ntitle: one setting\n{method}\ngroups:\n  photographs:{photographs}"),
+    );
+    for arguments in [["plan", "all"], ["sweep", "all"], ["status", "all"], ["report", "all"], ["reproduce", "all"]] {
+        let said = repository.exits(0, &arguments);
+        assert!(said.err.contains("away is not run: ") && said.err.contains("`photographs` is missing"), "{said:#?}");
+    }
+    assert!(repository.path("reports/nano.md").is_file());
+    std::fs::remove_file(repository.path("experiments/nano.yaml")).unwrap();
+    for command in ["plan", "sweep", "status", "report", "reproduce"] {
+        let said = repository.exits(3, &[command, "all"]);
+        assert!(said.err.contains("`photographs` is missing"), "{said:#?}");
+    }
 }
 
 #[test]
