@@ -66,11 +66,14 @@ const WINDOWS: usize = 60;
 const PANEL: (i32, i32) = (280, 176);
 const LEGEND: i32 = 300;
 const TOP: i32 = 66;
+/// Where the names of a row's curves begin, and how far they lie apart.
+const NAMES: i32 = 34;
+const NAME: i32 = 18;
 
 /// Draws the figure.
 pub fn draw(curves: &Curves) -> Result<String, Failure> {
-    let rows = 1 + curves.groups.len() as i32;
-    let size = ((LOSSES.len() as i32 * PANEL.0 + LEGEND) as u32, (TOP + rows * PANEL.1 + 26) as u32);
+    let below: i32 = curves.groups.iter().map(|(_, members)| height(members.len())).sum();
+    let size = ((LOSSES.len() as i32 * PANEL.0 + LEGEND) as u32, (TOP + PANEL.1 + below + 26) as u32);
     let points = curves.default.iterations.len();
     let windows = points.div_ceil(points.div_ceil(WINDOWS).max(1)).max(1);
     let window = curves.default.iterations.last().copied().unwrap_or(0.0) / windows as f64;
@@ -86,18 +89,24 @@ pub fn draw(curves: &Curves) -> Result<String, Failure> {
         row(root, TOP, "", &above, &default)?;
         let keys = [("every cell", RGBColor(170, 170, 170)), (default.label.as_str(), INK)];
         legend(root, TOP, "As they are", &keys)?;
-        for (index, (group, members)) in curves.groups.iter().enumerate() {
-            let top = TOP + (index as i32 + 1) * PANEL.1;
+        let mut top = TOP + PANEL.1;
+        for (group, members) in curves.groups {
             let smooth: Vec<Curve> = members.iter().map(|c| c.minus(curves.default).smoothed(WINDOWS)).collect();
             let coloured: Vec<(&Curve, RGBColor)> = smooth.iter().zip(PALETTE.iter().cycle().copied()).collect();
             row(root, top, " − default", &coloured, &default)?;
             let keys: Vec<(&str, RGBColor)> = coloured.iter().map(|(c, colour)| (c.label.as_str(), *colour)).collect();
             legend(root, top, group, &keys)?;
+            top += height(members.len());
         }
         let bottom = (PANEL.0 * LOSSES.len() as i32 / 2, size.1 as i32 - 6);
         write(root, "iteration", bottom, SMALL, INK, (HPos::Center, VPos::Bottom))?;
         Ok(vec![])
     })
+}
+
+/// Height of a row with room for the names of so many curves.
+fn height(curves: usize) -> i32 {
+    PANEL.1.max(NAMES + NAME * curves as i32)
 }
 
 /// One panel per loss, side by side.
@@ -150,7 +159,7 @@ fn legend(root: &Area, top: i32, title: &str, keys: &[(&str, RGBColor)]) -> Resu
     let x = LOSSES.len() as i32 * PANEL.0 + 10;
     write(root, title, (x, top + 4), LABEL, INK, (HPos::Left, VPos::Top))?;
     for (index, (name, colour)) in keys.iter().enumerate() {
-        let y = top + 34 + index as i32 * 18;
+        let y = top + NAMES + index as i32 * NAME;
         root.draw(&PathElement::new([(x, y), (x + 22, y)], colour.stroke_width(3)))?;
         write(root, name, (x + 30, y), SMALL, INK, (HPos::Left, VPos::Center))?;
     }
