@@ -128,9 +128,9 @@ pub struct Cell {
     /// Share of the scale's iterations after which it is judged; all if absent.
     #[schemars(extend("exclusiveMinimum" = 0), range(max = 1.0))]
     pub share: Option<f64>,
-    /// Classes of which samples are shown, as the paper numbers them; a backbone with fewer classes shows the remainder.
+    /// Classes of which samples are shown, as ImageNet's thousand are numbered; a backbone with fewer classes shows the remainder.
     #[serde(default)]
-    #[schemars(extend("uniqueItems" = true))]
+    #[schemars(inner(range(max = 999)), extend("uniqueItems" = true))]
     pub classes: Vec<u32>,
     /// Why it cannot be run yet. The report says so.
     pub not_run: Option<String>,

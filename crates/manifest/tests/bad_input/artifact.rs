@@ -116,6 +116,11 @@ fn mistakes_in_a_manifest() {
             "soft: {further_claims: [«m.hart]}",
             "@: unknown claim `m.hart`; allowed: m.baseline, m.hard; did you mean `m.hard`?",
         ),
+        (
+            "soft: {}",
+            "soft: {classes: [1, «1000]}",
+            "@: `groups.b.cells.soft.classes[1]` must be at most 999, found `1000`",
+        ),
         ("soft: {}", "soft: {classes: «[1]}", "@: `classes` has none to show: the backbone is unconditional"),
         (
             "title: Gating type",
