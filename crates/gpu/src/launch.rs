@@ -119,7 +119,7 @@ kernels! {
     /// `x = base + gate (branch + bias) + entry`, then LayerNorm and modulation.
     residual_norm(a: ResidualNorm) in both, |s, a| s.warps((a.batch * a.tokens) as usize);
     /// Back through modulation and LayerNorm, and through the gate of the branch before.
-    norm_backward(a: NormBackward) in both, |s, a| s.warps((a.batch * a.tokens) as usize);
+    norm_backward(a: NormBackward) in both, |s, a| s.warps((a.batch * a.before) as usize);
     /// `h = gelu(u + bias)`.
     gelu_forward(a: Gelu) in both, |s, a| flat(a.count * a.width as usize / s.pack());
     /// `dh *= gelu'(u + bias)`, and `h` again.
@@ -139,9 +139,9 @@ kernels! {
     /// `c = t_emb + table[label]` and `silu(c)`.
     label_sum(a: Label) in both, |_, a| flat((a.rows * a.width) as usize);
     /// Gradient of the weights of prompts.
-    entry_weight_gradient(a: EntryGradient) in both, |s, a| s.warps((a.batch * a.tokens) as usize);
+    entry_weight_gradient(a: EntryGradient) in both, |s, a| s.warps((a.batch * a.places) as usize);
     /// Gradient of prompts.
-    prompt_gradient(a: EntryGradient) in both, |s, a| s.columns(a.width as usize, a.tokens as usize);
+    prompt_gradient(a: EntryGradient) in both, |s, a| s.columns(a.width as usize, a.places as usize);
     /// Gradient of vectors.
     vector_gradient(a: EntryGradient) in both, |s, a| s.columns(a.width as usize, a.batch as usize);
     /// Normals of the counter generator.

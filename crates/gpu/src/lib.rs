@@ -16,7 +16,7 @@
 //! The first hour with a GPU: docs/cuda.md.
 //!
 //! # What is not written
-//! Prompts in front of the tokens, gates of attention, the smooth load loss, a gate on a trunk that learns, gradients of images and of LoRA's
+//! Gates of attention, the smooth load loss, a gate on a trunk that learns, gradients of images and of LoRA's
 //! products, guidance and PNDM in sampling, the VAE, Inception.
 
 mod absent;
@@ -25,6 +25,7 @@ mod array;
 pub mod check;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod descent;
 mod diffusion_table;
 #[cfg(feature = "emulate")]
 pub mod emulator;
@@ -34,11 +35,13 @@ mod gate;
 mod launch;
 mod ledger;
 pub mod machine;
+mod mixture;
 mod optimizer;
 mod peak;
 mod pool;
 mod sampling;
 mod selftest;
+mod setting;
 mod step;
 mod trunk;
 
@@ -55,5 +58,6 @@ pub use peak::peak;
 pub use pool::Pool;
 pub use sampling::{Call, Sampled, Sampling};
 pub use selftest::self_test;
-pub use step::{Method, Setting, State, Step};
+pub use setting::{Method, Prompts, Setting, State};
+pub use step::Step;
 pub use trunk::{Added, Patch, Trunk};

@@ -77,7 +77,7 @@ impl<'m, 'i, M: Machine> MachineTraining<'m, 'i, M> {
         let Checkpoint { iteration, values, first_moment: first, second_moment: second, average, .. } = state.clone();
         step.set_state(iteration as u32, &State { values, first, second, average })?;
         let gate = match method {
-            gpu::Method::Prompts { gate: Some((_, importance)), .. } => {
+            gpu::Method::Prompts { prompts, importance } if prompts.gate.is_some() => {
                 let factor = layout.slots.last().map_or(1.0, |slot| slot.learning_rate_factor);
                 (factor, importance.coefficient)
             }

@@ -10,7 +10,7 @@ use manifest::gate::{
 };
 use manifest::method::{
     Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Normal, Position,
-    PromptTuning, Prompts,
+    Prepend, PromptTuning, Prompts,
 };
 use manifest::scale::{
     DeviceKind, Diffusion, Dtype, Engine, GuidanceChannels, Numerics, Optimisation, Sampler as SamplerConfig,
@@ -155,6 +155,15 @@ fn both(method: &Method, classes: Option<usize>, half_life: f64, micro_batch: Op
     assert_eq!((resumed.second_moment, resumed.average), (state.second_moment, state.average), "{method:?}: resumed");
 }
 
+/// The same method with prompts in front of the tokens.
+fn in_front(mut method: Method) -> Method {
+    let (Method::Dmp(Dmp { prompts, .. }) | Method::PromptTuning(PromptTuning { prompts })) = &mut method else {
+        unreachable!("it has prompts")
+    };
+    prompts.position = Position::Prepend(Prepend { per_256_tokens: 50 });
+    method
+}
+
 /// The paper's gate with weight 1 for the highest prompts.
 fn hard() -> Method {
     let Method::Dmp(mut dmp) = dmp(false) else { unreachable!("it is one") };
@@ -170,13 +179,20 @@ fn training_is_the_processor_s_and_goes_on_from_a_checkpoint() {
     both(&dmp(false), None, 0.0, Some(2));
     both(&dmp(true), Some(3), 0.0, None);
     both(&Method::PromptTuning(PromptTuning { prompts: prompts() }), None, 0.0, None);
+    both(&in_front(dmp(false)), None, 0.0, Some(2));
+    both(&in_front(dmp(true)), Some(3), 0.0, None);
+    both(&in_front(Method::PromptTuning(PromptTuning { prompts: prompts() })), None, 0.0, None);
     both(&Method::Finetune(Finetune::default()), Some(3), 2.0, Some(1));
 }
 
 #[test]
 fn samples_are_the_processor_s() {
-    for (kind, released, classes) in [(SamplerKind::Ddpm, false, None), (SamplerKind::Ddim, true, Some(3))] {
-        let (dit, method) = (dit(classes), dmp(released));
+    for (kind, method, classes) in [
+        (SamplerKind::Ddpm, dmp(false), None),
+        (SamplerKind::Ddim, dmp(true), Some(3)),
+        (SamplerKind::Ddpm, in_front(dmp(true)), Some(3)),
+    ] {
+        let dit = dit(classes);
         let settings =
             SamplerConfig { kind, steps: 5, clip_x0: true, guidance: 1.0, guidance_channels: GuidanceChannels::All };
         let diffusion = Diffusion { schedule: Schedule::Cosine, timesteps: 100 };

@@ -6,10 +6,7 @@ use manifest::dit::DitConfig;
 use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient,
 };
-use manifest::method::{Backbone, ImportanceFormula, LoadFormula, Method, Position, Prompts};
-
-/// Blocks with prompts, and what weights them and balances that.
-type Mixture = Option<(usize, Option<(Gating, Importance)>)>;
+use manifest::method::{Backbone, Balance, Dmp, ImportanceFormula, LoadFormula, Method, Position, Prompts};
 
 /// What learns.
 ///
@@ -19,44 +16,54 @@ pub fn training(method: &Method, dit: &DitConfig) -> Result<gpu::Method> {
     match method {
         Method::Lora(_) => refuse("training of LoRA"),
         Method::Dmp(dmp) if dmp.backbone == Backbone::FromScratch => refuse("prompts on a backbone that learns"),
-        _ => Ok(match mixture(method, dit)? {
-            Some((blocks, gate)) => gpu::Method::Prompts { blocks, gate },
+        _ => Ok(match prompts(method, dit)? {
+            Some(prompts) => gpu::Method::Prompts { prompts, importance: importance(method) },
             None => gpu::Method::Everything,
         }),
     }
 }
 
-/// What is mixed in; none without prompts.
+/// The prompts that are mixed in; none without.
 ///
 /// # Errors
 /// As [`training`].
-pub fn mixture(method: &Method, dit: &DitConfig) -> Result<Mixture> {
-    let blocks = |prompts: &Prompts| match prompts.position {
-        Position::Add(_) => Ok(prompts.depth.blocks(dit.depth)),
-        Position::Prepend(_) => refuse("prompts in front of the tokens"),
-    };
+pub fn prompts(method: &Method, dit: &DitConfig) -> Result<Option<gpu::Prompts>> {
     Ok(match method {
         Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
-        Method::PromptTuning(tuning) => Some((blocks(&tuning.prompts)?, None)),
-        Method::Dmp(dmp) => {
-            let importance = Importance {
-                coefficient: dmp.balance.importance,
-                together: dmp.balance.importance_formula == ImportanceFormula::OfficialCode,
-            };
-            let blocks = blocks(&dmp.prompts)?;
-            let gating = gating(&dmp.gate, dmp.prompts.position.prompts(dit.tokens()))?;
+        Method::PromptTuning(tuning) => Some(placed(&tuning.prompts, dit)),
+        Method::Dmp(Dmp { prompts, gate, balance, .. }) => {
+            let gating = gating(gate, &prompts.position, dit.tokens())?;
             // where all prompts are kept, or without noise, the load loss is zero by either formula
             let partly = matches!(gating.selection, gpu::Selection::Highest { .. });
-            if partly && gating.noisy && dmp.balance.load_formula == LoadFormula::Smooth {
+            if partly && gating.noisy && balance.load_formula == LoadFormula::Smooth {
                 return refuse("the smooth load loss");
             }
-            Some((blocks, Some((gating, importance))))
+            Some(gpu::Prompts { gate: Some(gating), ..placed(prompts, dit) })
         }
     })
 }
 
-/// A gate over so many `prompts`, which are added to the tokens.
-fn gating(gate: &Gate, prompts: usize) -> Result<Gating> {
+/// Where prompts enter; nothing weights them.
+fn placed(prompts: &Prompts, dit: &DitConfig) -> gpu::Prompts {
+    let prepended = match prompts.position {
+        Position::Add(_) => 0,
+        Position::Prepend(_) => prompts.position.prompts(dit.tokens()),
+    };
+    gpu::Prompts { blocks: prompts.depth.blocks(dit.depth), prepended, gate: None }
+}
+
+/// What keeps a gate balanced; nothing where there is none.
+fn importance(method: &Method) -> Importance {
+    match method {
+        Method::Dmp(Dmp { balance: Balance { importance, importance_formula, .. }, .. }) => {
+            Importance { coefficient: *importance, together: *importance_formula == ImportanceFormula::OfficialCode }
+        }
+        _ => Importance { coefficient: 0.0, together: false },
+    }
+}
+
+/// A gate over the prompts that enter at `position` of so many image tokens.
+fn gating(gate: &Gate, position: &Position, tokens: usize) -> Result<Gating> {
     if gate.architecture != Architecture::Linear {
         return refuse("gates of attention");
     }
@@ -67,13 +74,18 @@ fn gating(gate: &Gate, prompts: usize) -> Result<Gating> {
             if ones && top.gradient == SelectionGradient::None {
                 return refuse("gates that learn nothing");
             }
-            gpu::Selection::Highest { kept: top.kept(prompts).max(1), ones }
+            gpu::Selection::Highest { kept: top.kept(position.prompts(tokens)).max(1), ones }
         }
+    };
+    let with_label = match gate.input {
+        GateInput::T => false,
+        GateInput::TPlusC => true,
+        GateInput::AsReleased => matches!(position, Position::Add(_)),
     };
     Ok(Gating {
         selection,
         per_block: gate.prompts_per_block == BlockAwareness::Distinct,
-        with_label: gate.input != GateInput::T,
+        with_label,
         noisy: gate.noise == GateNoise::Learned,
     })
 }

@@ -5,12 +5,13 @@ use kernels::{Condition, Contribution, Inputs, Parameters, Plan, Workspace};
 use random::{Draws, Stream};
 
 use super::gate::{GATES, Oracle};
-use super::trunk::SHAPE;
+use super::trunk::{PREPENDED, SHAPE};
 use super::{Bench, Finding};
 use crate::gate::{Extent, Gating};
 use crate::launch::Launcher;
 use crate::machine::{Error, Machine, Precision};
 use crate::sampling::{Call, Sampled, Sampling};
+use crate::setting::Prompts;
 
 const SEED: u64 = 5;
 const BATCH: usize = 3;
@@ -18,11 +19,12 @@ const STEPS: usize = 4;
 /// The first batch is samples 0, 1, .. and the next begins here.
 const NEXT: u64 = 3;
 
-/// What is checked: kind, whether samples have labels, and the gate.
-const CASES: [(Kind, bool, Option<Gating>); 3] = [
-    (Kind::Ddpm, false, Some(GATES[0].0)),
-    (Kind::Ddpm, true, Some(GATES[1].0)),
-    (Kind::Ddim { eta: 0.0 }, false, None),
+/// What is checked: kind, whether samples have labels, prompts in front, and the gate.
+const CASES: [(Kind, bool, usize, Option<Gating>); 4] = [
+    (Kind::Ddpm, false, 0, Some(GATES[0].0)),
+    (Kind::Ddpm, true, 0, Some(GATES[1].0)),
+    (Kind::Ddim { eta: 0.0 }, false, 0, None),
+    (Kind::Ddpm, false, PREPENDED, Some(GATES[0].0)),
 ];
 
 /// Two batches of samples of each case.
@@ -31,13 +33,13 @@ const CASES: [(Kind, bool, Option<Gating>); 3] = [
 /// The machine cannot draw samples at all.
 pub fn samples<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Finding>, Error> {
     let mut bench = Bench { launcher: Launcher { machine, precision }, findings: Vec::new(), seed: 300 };
-    for (kind, labelled, gating) in CASES {
-        case(&mut bench, kind, labelled, gating)?;
+    for (kind, labelled, prepended, gate) in CASES {
+        case(&mut bench, kind, labelled, Prompts { blocks: SHAPE.depth, prepended, gate })?;
     }
     Ok(bench.findings)
 }
 
-fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Option<Gating>) -> Result<(), Error> {
+fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, mixed: Prompts) -> Result<(), Error> {
     let Launcher { machine, precision } = bench.launcher;
     let process = Process::new(Schedule::Cosine, 100).expect("a schedule");
     // away from the last timesteps, where the error of a predicted noise counts a hundredfold
@@ -46,9 +48,10 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
     let mut parameters = Parameters::zeros(SHAPE).expect("a sound shape");
     let values = bench.numbers(parameters.values().len(), 0.1);
     parameters.values_mut().copy_from_slice(&values);
-    let (tokens, width, blocks) = (SHAPE.tokens(), SHAPE.hidden, SHAPE.depth);
-    let prompts = bench.numbers(blocks * tokens * width, 0.3);
-    let gate = bench.numbers(gating.map_or(0, |gating| gating.len(tokens, width)), 0.3);
+    let Prompts { blocks, prepended, gate: gating } = mixed;
+    let (count, width) = (mixed.count(&SHAPE), SHAPE.hidden);
+    let prompts = bench.numbers(blocks * count * width, 0.3);
+    let gate = bench.numbers(gating.map_or(0, |gating| gating.len(count, width)), 0.3);
 
     let calls: Vec<Call> = (0..sampler.calls())
         .map(|call| Call {
@@ -56,8 +59,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
             reverse: sampler.coefficients(call).expect("no history"),
         })
         .collect();
-    let sampled =
-        Sampled { shape: SHAPE, prompts: Some((blocks, gating)), batch: BATCH, calls: &calls, labelled, seed: SEED };
+    let sampled = Sampled { shape: SHAPE, prompts: Some(mixed), batch: BATCH, calls: &calls, labelled, seed: SEED };
     let mut ours = Sampling::new(machine, precision, sampled)?;
     ours.set_weights(&parameters, &[&prompts[..], &gate].concat())?;
     let bound = match precision {
@@ -74,7 +76,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
         }
         let mut histories = vec![History::default(); BATCH];
         let mut output = vec![0.0; BATCH * SHAPE.output()];
-        let mut workspace = Workspace::new(Plan::sampling(SHAPE, BATCH, 0));
+        let mut workspace = Workspace::new(Plan::sampling(SHAPE, BATCH, prepended));
         for call in 0..sampler.calls() {
             let mut condition = Condition::new(SHAPE, BATCH);
             condition.compute(&parameters, &[sampler.timestep(call) as f32; BATCH], &labels);
@@ -84,18 +86,21 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
                 _ => t.to_vec(),
             };
             let weights = match gating {
-                None => vec![1.0; blocks * BATCH * tokens],
+                None => vec![1.0; blocks * BATCH * count],
                 Some(gating) => {
-                    let extent = Extent { blocks, prompts: tokens, width, rows: BATCH, all: BATCH };
+                    let extent = Extent { blocks, prompts: count, width, rows: BATCH, all: BATCH };
                     let (importance, embedding) = (GATES[0].1, &embedding[..BATCH * width]);
                     let oracle = Oracle { gating, importance, extent, values: &gate, embedding, draws: &[] };
                     oracle.weights().iter().map(|w| *w as f32).collect()
                 }
             };
             let contributions: Vec<Contribution> = weights
-                .chunks_exact(BATCH * tokens)
-                .zip(prompts.chunks_exact(tokens * width))
-                .map(|(weights, prompts)| Contribution::Weighted { weights, prompts })
+                .chunks_exact(BATCH * count)
+                .zip(prompts.chunks_exact(count * width))
+                .map(|(weights, prompts)| match prepended {
+                    0 => Contribution::Weighted { weights, prompts },
+                    _ => Contribution::Prepend { weights, prompts },
+                })
                 .collect();
             let rows: Vec<u32> = (0..BATCH as u32).collect();
             let inputs =
@@ -107,7 +112,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
                 sampler.advance(call, x, output, history, number, SEED);
             }
         }
-        let what = format!("{kind:?}, labels {labelled}, {gating:?}: samples from {first} on");
+        let what = format!("{kind:?}, labels {labelled}, {mixed:?}: samples from {first} on");
         bench.find(&what, &ours.samples()?, &x, bound);
     }
     Ok(())

@@ -8,7 +8,7 @@ use kernels::{
 use random::{Draws, Stream};
 
 use super::gate::{GATES, Oracle};
-use super::trunk::SHAPE;
+use super::trunk::{PREPENDED, SHAPE};
 use super::{Bench, Finding};
 use crate::arguments::Place;
 use crate::gate::{Extent, Gating, Importance};
@@ -16,7 +16,8 @@ use crate::launch::Launcher;
 use crate::machine::{Error, Machine, Precision};
 use crate::optimizer::Rates;
 use crate::pool::Pool;
-use crate::step::{Method, Setting, State, Step};
+use crate::setting::{Method, Prompts, Setting, State};
+use crate::step::Step;
 
 const SEED: u64 = 77;
 const BATCH: usize = 4;
@@ -29,16 +30,40 @@ const RATES: Rates = Rates { learning_rates: [1e-3, 3e-3], weight_decay: 0.01, d
 const COMPARED: u32 = 3;
 
 /// What is checked: a method, the samples that are done at once, and whether latents are drawn.
-pub const CASES: [(Method, usize, bool); 8] = [
+pub const CASES: [(Method, usize, bool); 10] = [
     (Method::Everything, BATCH, false),
     (Method::Everything, 2, true),
-    (Method::Prompts { blocks: BLOCKS, gate: None }, BATCH, false),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[0]) }, BATCH, false),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[1]) }, BATCH, true),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[2]) }, 1, false),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[0]) }, 2, true),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[3]) }, BATCH, false),
+    (ungated(0), BATCH, false),
+    (gated(0, 0), BATCH, false),
+    (gated(1, 0), BATCH, true),
+    (gated(2, 0), 1, false),
+    (gated(0, 0), 2, true),
+    (gated(3, 0), BATCH, false),
+    (ungated(PREPENDED), 2, false),
+    (gated(0, PREPENDED), BATCH, false),
 ];
+
+/// Prompts of weight 1 before some blocks.
+const fn ungated(prepended: usize) -> Method {
+    Method::Prompts { prompts: Prompts { blocks: BLOCKS, prepended, gate: None }, importance: GATES[0].1 }
+}
+
+/// Prompts before all blocks under the gate of a number.
+const fn gated(number: usize, prepended: usize) -> Method {
+    let (gating, importance) = GATES[number];
+    Method::Prompts { prompts: Prompts { blocks: SHAPE.depth, prepended, gate: Some(gating) }, importance }
+}
+
+/// Of the trunk and of its patch for a method: prompts in front, blocks with prompts, prompts of a block, and what gates and balances them.
+fn mixed(method: Method) -> (usize, usize, usize, Option<(Gating, Importance)>) {
+    match method {
+        Method::Everything => (0, 0, SHAPE.tokens(), None),
+        Method::Prompts { prompts, importance } => {
+            let gate = prompts.gate.map(|gating| (gating, importance));
+            (prompts.prepended, prompts.blocks, prompts.count(&SHAPE), gate)
+        }
+    }
+}
 
 /// A training run on the CPU, with what it starts from.
 struct Run {
@@ -63,12 +88,12 @@ impl Run {
         let mut backbone = Parameters::zeros(SHAPE).expect("a sound shape");
         let weights = bench.numbers(backbone.values().len(), 0.1);
         backbone.values_mut().copy_from_slice(&weights);
-        let (tokens, width) = (SHAPE.tokens(), SHAPE.hidden);
+        let ((prepended, blocks, count, gate), width) = (mixed(method), SHAPE.hidden);
         let (learn, values) = match method {
             Method::Everything => (Learn::Everything, weights),
-            Method::Prompts { blocks, gate } => {
-                let mut values = bench.numbers(blocks * tokens * width, 0.3);
-                values.extend(bench.numbers(gate.map_or(0, |(gating, _)| gating.len(tokens, width)), 0.3));
+            Method::Prompts { .. } => {
+                let mut values = bench.numbers(blocks * count * width, 0.3);
+                values.extend(bench.numbers(gate.map_or(0, |(gating, _)| gating.len(count, width)), 0.3));
                 (Learn::Contributions { from: 0 }, values)
             }
         };
@@ -82,7 +107,7 @@ impl Run {
             backbone,
             average: values.clone(),
             adamw: AdamW::new(values.len()),
-            workspace: Workspace::new(Plan { learn, ..Plan::sampling(SHAPE, BATCH, 0) }),
+            workspace: Workspace::new(Plan { learn, ..Plan::sampling(SHAPE, BATCH, prepended) }),
             condition: Condition::new(SHAPE, BATCH),
             values,
         }
@@ -141,15 +166,11 @@ impl Run {
         let labels: Vec<u32> = places.iter().map(|place| place.label).collect();
         self.condition.compute(&self.backbone, &told, &labels);
 
-        let (tokens, width) = (SHAPE.tokens(), SHAPE.hidden);
-        let (blocks, gate) = match self.method {
-            Method::Everything => (0, None),
-            Method::Prompts { blocks, gate } => (blocks, gate),
-        };
-        let prompts = blocks * tokens * width;
-        let extent = Extent { blocks, prompts: tokens, width, rows: BATCH, all: BATCH };
+        let ((prepended, blocks, count, gate), width) = (mixed(self.method), SHAPE.hidden);
+        let prompts = blocks * count * width;
+        let extent = Extent { blocks, prompts: count, width, rows: BATCH, all: BATCH };
         let draws = |gating: Gating| match gating.noisy {
-            true => Self::normals(Stream::GateNoise, number, blocks * BATCH * tokens),
+            true => Self::normals(Stream::GateNoise, number, blocks * BATCH * count),
             false => Vec::new(),
         };
         let (t, label) = (self.condition.t_emb(), self.condition.label());
@@ -166,14 +187,17 @@ impl Run {
             embedding: &embedding[..BATCH * width],
             draws: &draws,
         });
-        let ones = || vec![1.0; blocks * BATCH * tokens];
+        let ones = || vec![1.0; blocks * BATCH * count];
         let weights = oracle.as_ref().map_or_else(ones, |oracle| oracle.weights().iter().map(|w| *w as f32).collect());
         let mut contributions: Vec<Contribution> = match blocks {
             0 => Vec::new(),
             _ => weights
-                .chunks_exact(BATCH * tokens)
-                .zip(self.values.chunks_exact(tokens * width))
-                .map(|(weights, prompts)| Contribution::Weighted { weights, prompts })
+                .chunks_exact(BATCH * count)
+                .zip(self.values.chunks_exact(count * width))
+                .map(|(weights, prompts)| match prepended {
+                    0 => Contribution::Weighted { weights, prompts },
+                    _ => Contribution::Prepend { weights, prompts },
+                })
                 .collect(),
         };
         contributions.resize_with(SHAPE.depth, || Contribution::None);
