@@ -4,8 +4,9 @@ use std::ffi::c_void;
 
 use crate::arguments::{
     Accumulate, AdamW, AddParts, Advance, Attention, Average, Begin, ColumnSum, EntryGradient, Examples, Features,
-    GateBackward, GateColumns, GateForward, GateGather, GateGradient, GateInput, GateSums, Gelu, Label, LabelGradient,
-    Loss, ModulationGradient, NormBackward, Normals, Note, Patches, QSample, ResidualNorm, Reverse, Silu, Spread,
+    GateBackward, GateBlocks, GateColumns, GateForward, GateGather, GateGradient, GateInput, GateLoad, GateNoise,
+    GateSums, Gelu, Label, LabelGradient, Loss, ModulationGradient, NormBackward, Normals, Note, Patches, QSample,
+    ResidualNorm, Reverse, Silu, Spread,
 };
 use crate::machine::{Address, Error, Grid, Machine, Matrix, Precision, Product};
 
@@ -157,15 +158,21 @@ kernels! {
     /// The embedding that a gate reads.
     gate_input(a: GateInput) in both, |_, a| flat((a.rows * a.inputs) as usize);
     /// Weights of the prompts.
-    gate_forward(a: GateForward) in single, |s, a| s.warps((a.groups * a.rows) as usize);
+    gate_forward(a: GateForward) in single, |s, a| s.warps((a.groups * a.scores.rows) as usize);
     /// What the importance loss is made of.
     gate_sums(a: GateSums) in single, |_, a| summing(a.rows);
     /// From the gradient of the weights and the importance loss to that of the logits.
     gate_backward(a: GateBackward) in single, |s, a| s.warps((a.groups * a.rows) as usize);
-    /// Sums of that over the blocks.
-    gate_gather(a: GateGather) in single, |_, a| flat((a.rows * a.prompts) as usize);
+    /// The smooth load loss, added to the gradient of the logits.
+    gate_load(a: GateLoad) in single, |_, a| summing(a.scores.rows);
+    /// Sums over the blocks of the gradient of what a layer gave them.
+    gate_gather(a: GateGather) in single, |_, a| flat((a.rows * a.columns) as usize);
+    /// The same of the noise's scale.
+    gate_noise(a: GateNoise) in single, |_, a| flat((a.rows * a.prompts) as usize);
     /// Sums of those over the batch.
-    gate_columns(a: GateColumns) in single, |_, a| flat(a.prompts as usize);
+    gate_columns(a: GateColumns) in single, |_, a| flat(a.columns as usize);
+    /// What a layer gives each block.
+    gate_blocks(a: GateBlocks) in single, |_, a| flat((a.blocks * a.rows * a.columns) as usize);
     /// A step's places and rates.
     begin(a: Begin) in single, |_, a| flat(a.rows as usize);
     /// Clean images or latents.

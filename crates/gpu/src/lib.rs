@@ -16,8 +16,7 @@
 //! The first hour with a GPU: docs/cuda.md.
 //!
 //! # What is not written
-//! Gates of attention, the smooth load loss, a gate on a trunk that learns, gradients of images and of LoRA's
-//! products, guidance and PNDM in sampling, the VAE, Inception.
+//! A gate, or prompts in front, on a trunk that learns, gradients of images and of LoRA's products, guidance and PNDM in sampling, the VAE, Inception.
 
 mod absent;
 mod arguments;
@@ -50,7 +49,7 @@ pub use arguments::Place;
 pub use array::Array;
 pub use feed::{SLOTS, StepLosses};
 pub use fit::{check_step, sampling_bytes, step_bytes};
-pub use gate::{Gating, Importance, Selection};
+pub use gate::{Architecture, Balance, Gating, Importance, Selection};
 pub use launch::{HEAD_WIDTHS, MAX_TOKENS, MAX_WIDTH};
 pub use machine::{Error, Machine, Precision};
 pub use optimizer::Rates;

@@ -3,7 +3,7 @@
 use diffusion::TrainingLoss;
 use kernels::Shape;
 
-use crate::gate::{Gating, Importance};
+use crate::gate::{Balance, Gating};
 use crate::trunk::Added;
 
 /// Prompts before the first blocks.
@@ -23,9 +23,15 @@ impl Prompts {
         if self.prepended > 0 { self.prepended } else { shape.tokens() }
     }
 
+    /// Whether they enter the trunk; else a gate has vectors in their place.
+    pub(crate) fn enter(&self) -> bool {
+        self.gate.is_none_or(Gating::weights)
+    }
+
     /// What enters the trunk.
     pub(crate) fn added(&self) -> Added {
-        Added::Prompts { blocks: self.blocks }
+        let blocks = self.blocks;
+        if self.enter() { Added::Prompts { blocks } } else { Added::Vectors { blocks } }
     }
 }
 
@@ -39,7 +45,7 @@ pub enum Method {
         /// The prompts.
         prompts: Prompts,
         /// What keeps the gate balanced; unused without one.
-        importance: Importance,
+        balance: Balance,
     },
 }
 

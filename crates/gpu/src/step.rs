@@ -14,6 +14,7 @@ use crate::array::{Array, Numbers, Plain};
 use crate::descent::{Descent, Group, Kept};
 use crate::diffusion_table;
 use crate::feed::{Feed, StepLosses};
+use crate::gate::Gating;
 use crate::launch::Launcher;
 use crate::machine::{Address, Error, Machine, Precision, Repeated};
 use crate::mixture::Mixture;
@@ -43,16 +44,19 @@ pub struct Step<'m, M: Machine> {
     examples: Numbers<M>,
     x0: Array<M>,
     noise: Array<M>,
-    /// `[batch, 2]` and `[batch]` doubles.
+    /// `[batch, 2]` doubles.
     terms: Plain<M>,
-    importance: Plain<M>,
+    /// `[batch]` doubles each: importance and load.
+    balance: [Plain<M>; 2],
     repeated: Repeated<M>,
 }
 
 /// Whether the balance of `setting` can be had in its parts.
 fn check(setting: &Setting) -> Result<(), Error> {
     match setting.method {
-        Method::Prompts { prompts, importance } if prompts.gate.is_some() && importance.together => {
+        Method::Prompts { prompts, balance }
+            if balance.importance.together && prompts.gate.is_some_and(Gating::weights) =>
+        {
             if setting.part == setting.batch {
                 return Ok(());
             }
@@ -83,8 +87,8 @@ impl<'m, M: Machine> Step<'m, M> {
         let trunk = Trunk::new(machine, precision, plan, part, added)?;
         let mixture = match method {
             Method::Everything => None,
-            Method::Prompts { prompts, importance } => {
-                Some(Mixture::new(machine, prompts, &shape, [part, batch], Some(importance))?)
+            Method::Prompts { prompts, balance } => {
+                Some(Mixture::new(machine, prompts, &shape, [part, batch], Some(balance))?)
             }
         };
         let kept = Kept {
@@ -114,7 +118,7 @@ impl<'m, M: Machine> Step<'m, M> {
             x0: wide(count)?,
             noise: wide(count)?,
             terms: Plain::new(machine, 16 * batch)?,
-            importance: Plain::new(machine, 8 * batch)?,
+            balance: [Plain::new(machine, 8 * batch)?, Plain::new(machine, 8 * batch)?],
             repeated: Repeated::New,
         })
     }
@@ -208,8 +212,9 @@ impl<'m, M: Machine> Step<'m, M> {
             self.descent.accumulate(self.l, groups, part == 0)?;
         }
         self.descent.step(self.l, groups, &self.feed)?;
-        let importance = if mixture.is_some_and(Mixture::gated) { self.importance.start() } else { Address::NULL };
-        self.feed.finish(self.l, self.terms.start(), importance)
+        let balanced = mixture.map_or([false; 2], Mixture::balanced);
+        let losses = std::array::from_fn(|i| if balanced[i] { self.balance[i].start() } else { Address::NULL });
+        self.feed.finish(self.l, self.terms.start(), losses)
     }
 
     /// Normals of a stream at this step, those of part `part` where it is noise of images.
@@ -264,7 +269,10 @@ impl<'m, M: Machine> Step<'m, M> {
         unsafe { l.loss(&loss)? };
         self.trunk.backward()?;
         match &self.mixture {
-            Some(mixture) => mixture.backward(l, &self.trunk, self.importance.at(8 * first), first),
+            Some(mixture) => {
+                let losses = self.balance.each_ref().map(|losses| losses.at(8 * first));
+                mixture.backward(l, &self.trunk, losses, first)
+            }
             None => Ok(()),
         }
     }

@@ -1,12 +1,12 @@
 //! A manifest's methods as crate `gpu` knows them, and a refusal of those that it does not.
 
 use anyhow::{Result, bail};
-use gpu::{Gating, Importance};
+use gpu::Gating;
 use manifest::dit::DitConfig;
 use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient,
 };
-use manifest::method::{Backbone, Balance, Dmp, ImportanceFormula, LoadFormula, Method, Position, Prompts};
+use manifest::method::{Backbone, Dmp, ImportanceFormula, LoadFormula, Method, Position, Prompts};
 
 /// What learns.
 ///
@@ -17,7 +17,7 @@ pub fn training(method: &Method, dit: &DitConfig) -> Result<gpu::Method> {
         Method::Lora(_) => refuse("training of LoRA"),
         Method::Dmp(dmp) if dmp.backbone == Backbone::FromScratch => refuse("prompts on a backbone that learns"),
         _ => Ok(match prompts(method, dit)? {
-            Some(prompts) => gpu::Method::Prompts { prompts, importance: importance(method) },
+            Some(prompts) => gpu::Method::Prompts { prompts, balance: balance(method) },
             None => gpu::Method::Everything,
         }),
     }
@@ -31,14 +31,9 @@ pub fn prompts(method: &Method, dit: &DitConfig) -> Result<Option<gpu::Prompts>>
     Ok(match method {
         Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
         Method::PromptTuning(tuning) => Some(placed(&tuning.prompts, dit)),
-        Method::Dmp(Dmp { prompts, gate, balance, .. }) => {
-            let gating = gating(gate, &prompts.position, dit.tokens())?;
-            // where all prompts are kept, or without noise, the load loss is zero by either formula
-            let partly = matches!(gating.selection, gpu::Selection::Highest { .. });
-            if partly && gating.noisy && balance.load_formula == LoadFormula::Smooth {
-                return refuse("the smooth load loss");
-            }
-            Some(gpu::Prompts { gate: Some(gating), ..placed(prompts, dit) })
+        Method::Dmp(Dmp { prompts, gate, .. }) => {
+            let gate = Some(gating(gate, &prompts.position, dit.tokens())?);
+            Some(gpu::Prompts { gate, ..placed(prompts, dit) })
         }
     })
 }
@@ -53,25 +48,30 @@ fn placed(prompts: &Prompts, dit: &DitConfig) -> gpu::Prompts {
 }
 
 /// What keeps a gate balanced; nothing where there is none.
-fn importance(method: &Method) -> Importance {
+fn balance(method: &Method) -> gpu::Balance {
+    let importance = |coefficient, together| gpu::Importance { coefficient, together };
     match method {
-        Method::Dmp(Dmp { balance: Balance { importance, importance_formula, .. }, .. }) => {
-            Importance { coefficient: *importance, together: *importance_formula == ImportanceFormula::OfficialCode }
-        }
-        _ => Importance { coefficient: 0.0, together: false },
+        Method::Dmp(Dmp { balance, .. }) => gpu::Balance {
+            importance: importance(balance.importance, balance.importance_formula == ImportanceFormula::OfficialCode),
+            load: (balance.load_formula == LoadFormula::Smooth).then_some(balance.load),
+        },
+        _ => gpu::Balance { importance: importance(0.0, false), load: None },
     }
 }
 
 /// A gate over the prompts that enter at `position` of so many image tokens.
 fn gating(gate: &Gate, position: &Position, tokens: usize) -> Result<Gating> {
-    if gate.architecture != Architecture::Linear {
-        return refuse("gates of attention");
-    }
+    let architecture = match gate.architecture {
+        Architecture::Linear => gpu::Architecture::Linear,
+        Architecture::AttentionOverPrompts => gpu::Architecture::AttentionOverPrompts,
+        Architecture::AttentionLiteral => gpu::Architecture::AttentionLiteral,
+    };
     let selection = match &gate.selection {
         Selection::Soft(_) => gpu::Selection::Soft,
         Selection::TopK(top) => {
             let ones = top.weights == KeptWeights::One;
-            if ones && top.gradient == SelectionGradient::None {
+            let weights = architecture != gpu::Architecture::AttentionLiteral;
+            if weights && ones && top.gradient == SelectionGradient::None {
                 return refuse("gates that learn nothing");
             }
             gpu::Selection::Highest { kept: top.kept(position.prompts(tokens)).max(1), ones }
@@ -83,6 +83,7 @@ fn gating(gate: &Gate, position: &Position, tokens: usize) -> Result<Gating> {
         GateInput::AsReleased => matches!(position, Position::Add(_)),
     };
     Ok(Gating {
+        architecture,
         selection,
         per_block: gate.prompts_per_block == BlockAwareness::Distinct,
         with_label,
@@ -94,4 +95,35 @@ fn refuse<T>(what: &str) -> Result<T> {
     bail!(
         "the fast engine does not do {what} on a GPU: run it with `--engine reference`, and what it is compared with too"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use manifest::denoiser::Denoiser;
+    use manifest::stage::Stage;
+
+    use super::*;
+
+    /// Cells that are compared need one engine.
+    #[test]
+    fn all_of_table_4_is_done() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let workspace = manifest::Workspace::open(root).unwrap();
+        for preset in ["paper", "official-code"] {
+            let overrides = vec![format!("method.preset={preset}")];
+            let request = manifest::Request { scale: "small".to_owned(), overrides, seeds: None };
+            let plan = workspace.load_artifact("table4", &request).unwrap();
+            let trained = plan.stages.iter().filter_map(|planned| match &planned.stage {
+                Stage::Train(stage) => Some((&stage.method, &stage.denoiser)),
+                _ => None,
+            });
+            let mut count = 0;
+            for (method, denoiser) in trained {
+                let Denoiser::Dit(dit) = denoiser else { panic!("a DiT") };
+                training(method, dit).unwrap();
+                count += 1;
+            }
+            assert!(count > 10, "{count} trainings");
+        }
+    }
 }

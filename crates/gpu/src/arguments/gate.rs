@@ -13,23 +13,31 @@ pub struct GateInput {
     pub inputs: i32,
 }
 
+/// What logits are made of.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct GateForward {
+pub struct Scores {
     pub base: Address,
     pub bias: Address,
     pub column: Address,
     pub scale: Address,
     pub draws: Address,
+    pub apart: usize,
+    pub drawn: usize,
+    pub rows: i32,
+    pub prompts: i32,
+    pub inputs: i32,
+    pub first: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateForward {
+    pub scores: Scores,
     pub weights: Address,
     pub soft: Address,
     pub blocks: i32,
     pub groups: i32,
-    pub rows: i32,
-    pub prompts: i32,
-    pub inputs: i32,
-    pub all: i32,
-    pub first: i32,
     pub kept: i32,
 }
 
@@ -64,17 +72,40 @@ pub struct GateBackward {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct GateGather {
+pub struct GateLoad {
+    pub scores: Scores,
     pub d_logits: Address,
-    pub scale: Address,
-    pub draws: Address,
+    pub d_deviation: Address,
+    pub load: Address,
+    pub slope: f32,
+    pub groups: i32,
+    pub kept: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateGather {
+    pub d_out: Address,
     pub d_base: Address,
     pub d_index: Address,
+    pub factor: f32,
+    pub groups: i32,
+    pub rows: i32,
+    pub columns: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateNoise {
+    pub d_logits: Address,
+    pub d_deviation: Address,
+    pub scale: Address,
+    pub draws: Address,
     pub d_scale: Address,
+    pub drawn: usize,
     pub groups: i32,
     pub rows: i32,
     pub prompts: i32,
-    pub all: i32,
     pub first: i32,
 }
 
@@ -86,6 +117,19 @@ pub struct GateColumns {
     pub d_bias: Address,
     pub d_column: Address,
     pub rows: i32,
-    pub prompts: i32,
+    pub columns: i32,
+    pub inputs: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateBlocks {
+    pub base: Address,
+    pub column: Address,
+    pub out: Address,
+    pub factor: f32,
+    pub blocks: i32,
+    pub rows: i32,
+    pub columns: i32,
     pub inputs: i32,
 }

@@ -5,7 +5,9 @@ mod step;
 
 use crate::machine::Address;
 
-pub use gate::{GateBackward, GateColumns, GateForward, GateGather, GateInput, GateSums};
+pub use gate::{
+    GateBackward, GateBlocks, GateColumns, GateForward, GateGather, GateInput, GateLoad, GateNoise, GateSums, Scores,
+};
 pub use step::{Accumulate, AdamW, Advance, Average, Begin, Examples, Loss, Normals, Note, Place, QSample, Timestep};
 
 /// What a patch gives to the tokens before a block.

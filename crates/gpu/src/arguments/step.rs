@@ -135,6 +135,7 @@ pub struct Note {
     pub number: Address,
     pub terms: Address,
     pub importance: Address,
+    pub load: Address,
     pub losses: Address,
     pub slots: i32,
     pub batch: i32,

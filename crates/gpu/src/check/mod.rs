@@ -3,6 +3,8 @@
 mod attention;
 mod elementwise;
 mod gate;
+mod mixture;
+mod oracle;
 mod reductions;
 mod rows;
 mod sampling;

@@ -1,10 +1,12 @@
 //! Samples against the CPU engine's trunk and sampler.
 
 use diffusion::{History, Kind, Process, Sampler, Schedule, Spacing, Variance};
-use kernels::{Condition, Contribution, Inputs, Parameters, Plan, Workspace};
+use kernels::{Condition, Inputs, Parameters, Plan, Workspace};
 use random::{Draws, Stream};
 
-use super::gate::{GATES, Oracle};
+use super::gate::GATES;
+use super::mixture::{Mixed, contributions};
+use super::oracle::Oracle;
 use super::trunk::{PREPENDED, SHAPE};
 use super::{Bench, Finding};
 use crate::gate::{Extent, Gating};
@@ -20,11 +22,14 @@ const STEPS: usize = 4;
 const NEXT: u64 = 3;
 
 /// What is checked: kind, whether samples have labels, prompts in front, and the gate.
-const CASES: [(Kind, bool, usize, Option<Gating>); 4] = [
+const CASES: [(Kind, bool, usize, Option<Gating>); 7] = [
     (Kind::Ddpm, false, 0, Some(GATES[0].0)),
     (Kind::Ddpm, true, 0, Some(GATES[1].0)),
     (Kind::Ddim { eta: 0.0 }, false, 0, None),
     (Kind::Ddpm, false, PREPENDED, Some(GATES[0].0)),
+    (Kind::Ddpm, false, 0, Some(GATES[6].0)),
+    (Kind::Ddpm, true, 0, Some(GATES[7].0)),
+    (Kind::Ddpm, true, PREPENDED, Some(GATES[9].0)),
 ];
 
 /// Two batches of samples of each case.
@@ -39,7 +44,7 @@ pub fn samples<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Find
     Ok(bench.findings)
 }
 
-fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, mixed: Prompts) -> Result<(), Error> {
+fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, spec: Prompts) -> Result<(), Error> {
     let Launcher { machine, precision } = bench.launcher;
     let process = Process::new(Schedule::Cosine, 100).expect("a schedule");
     // away from the last timesteps, where the error of a predicted noise counts a hundredfold
@@ -48,8 +53,8 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, mixed: Pro
     let mut parameters = Parameters::zeros(SHAPE).expect("a sound shape");
     let values = bench.numbers(parameters.values().len(), 0.1);
     parameters.values_mut().copy_from_slice(&values);
-    let Prompts { blocks, prepended, gate: gating } = mixed;
-    let (count, width) = (mixed.count(&SHAPE), SHAPE.hidden);
+    let Prompts { blocks, prepended, gate: gating } = spec;
+    let (count, width) = (spec.count(&SHAPE), SHAPE.hidden);
     let prompts = bench.numbers(blocks * count * width, 0.3);
     let gate = bench.numbers(gating.map_or(0, |gating| gating.len(count, width)), 0.3);
 
@@ -59,7 +64,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, mixed: Pro
             reverse: sampler.coefficients(call).expect("no history"),
         })
         .collect();
-    let sampled = Sampled { shape: SHAPE, prompts: Some(mixed), batch: BATCH, calls: &calls, labelled, seed: SEED };
+    let sampled = Sampled { shape: SHAPE, prompts: Some(spec), batch: BATCH, calls: &calls, labelled, seed: SEED };
     let mut ours = Sampling::new(machine, precision, sampled)?;
     ours.set_weights(&parameters, &[&prompts[..], &gate].concat())?;
     let bound = match precision {
@@ -85,23 +90,20 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, mixed: Pro
                 Some(Gating { with_label: true, .. }) => t.iter().zip(label).map(|(t, label)| t + label).collect(),
                 _ => t.to_vec(),
             };
-            let weights = match gating {
-                None => vec![1.0; blocks * BATCH * count],
-                Some(gating) => {
-                    let extent = Extent { blocks, prompts: count, width, rows: BATCH, all: BATCH };
-                    let (importance, embedding) = (GATES[0].1, &embedding[..BATCH * width]);
-                    let oracle = Oracle { gating, importance, extent, values: &gate, embedding, draws: &[] };
-                    oracle.weights().iter().map(|w| *w as f32).collect()
+            let mixed = match gating {
+                None => Mixed::Weights(vec![1.0; blocks * BATCH * count]),
+                Some(gating) => Oracle {
+                    gating,
+                    balance: GATES[0].1,
+                    extent: Extent { blocks, prompts: count, width, rows: BATCH, all: BATCH },
+                    values: &gate,
+                    prompts: &prompts,
+                    embedding: &embedding[..BATCH * width],
+                    draws: &[],
                 }
+                .mixed(),
             };
-            let contributions: Vec<Contribution> = weights
-                .chunks_exact(BATCH * count)
-                .zip(prompts.chunks_exact(count * width))
-                .map(|(weights, prompts)| match prepended {
-                    0 => Contribution::Weighted { weights, prompts },
-                    _ => Contribution::Prepend { weights, prompts },
-                })
-                .collect();
+            let contributions = contributions([blocks, prepended], &mixed, &prompts);
             let rows: Vec<u32> = (0..BATCH as u32).collect();
             let inputs =
                 Inputs { parameters: &parameters, condition: &condition, rows: &rows, contributions: &contributions };
@@ -112,7 +114,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, mixed: Pro
                 sampler.advance(call, x, output, history, number, SEED);
             }
         }
-        let what = format!("{kind:?}, labels {labelled}, {mixed:?}: samples from {first} on");
+        let what = format!("{kind:?}, labels {labelled}, {spec:?}: samples from {first} on");
         bench.find(&what, &ours.samples()?, &x, bound);
     }
     Ok(())

@@ -6,6 +6,7 @@ use kernels::{
 };
 
 use super::Bench;
+use super::mixture::{Mixed, contributions};
 use crate::machine::{Error, Machine, Precision};
 use crate::trunk::{Added, Trunk};
 
@@ -26,9 +27,8 @@ struct Problem {
     rows: Vec<u32>,
     images: Vec<f32>,
     d_output: Vec<f32>,
-    weights: Vec<f32>,
+    mixed: Mixed,
     prompts: Vec<f32>,
-    vectors: Vec<f32>,
 }
 
 impl Problem {
@@ -40,10 +40,7 @@ impl Problem {
         let (places, d) = (if prepended > 0 { prepended } else { SHAPE.tokens() }, SHAPE.hidden);
         // In front, as small as LayerNorm's epsilon lets them be seen: it hides the size of others, and the gradient of their weights is zero.
         let size = if prepended > 0 { 1e-3 } else { 1.0 };
-        let blocks = match added {
-            Added::Nothing => 0,
-            Added::Prompts { blocks } | Added::Vectors { blocks } => blocks,
-        };
+        let blocks = added.blocks();
         Self {
             added,
             prepended,
@@ -56,9 +53,11 @@ impl Problem {
             },
             images: bench.numbers(BATCH * SHAPE.image(), 1.0),
             d_output: bench.numbers(BATCH * SHAPE.output(), 1.0),
-            weights: bench.numbers(blocks * rows * places, 1.0),
+            mixed: match added {
+                Added::Vectors { .. } => Mixed::Vectors(bench.numbers(blocks * rows * d, size)),
+                Added::Nothing | Added::Prompts { .. } => Mixed::Weights(bench.numbers(blocks * rows * places, 1.0)),
+            },
             prompts: bench.numbers(blocks * places * d, size),
-            vectors: bench.numbers(blocks * rows * d, size),
         }
     }
 
@@ -74,28 +73,7 @@ impl Problem {
     }
 
     fn contributions(&self) -> Vec<Contribution<'_>> {
-        fn part(values: &[f32], blocks: usize, level: usize) -> &[f32] {
-            let each = values.len() / blocks;
-            &values[level * each..(level + 1) * each]
-        }
-        let contribution = |level: usize| match self.added {
-            Added::Prompts { blocks } if level < blocks => {
-                let (weights, prompts) = (part(&self.weights, blocks, level), part(&self.prompts, blocks, level));
-                match self.prepended {
-                    0 => Contribution::Weighted { weights, prompts },
-                    _ => Contribution::Prepend { weights, prompts },
-                }
-            }
-            Added::Vectors { blocks } if level < blocks => {
-                let vectors = part(&self.vectors, blocks, level);
-                match self.prepended {
-                    0 => Contribution::Broadcast { vectors },
-                    places => Contribution::PrependBroadcast { vectors, places },
-                }
-            }
-            _ => Contribution::None,
-        };
-        (0..SHAPE.depth).map(contribution).collect()
+        contributions([self.added.blocks(), self.prepended], &self.mixed, &self.prompts)
     }
 
     fn inputs<'a>(&'a self, condition: &'a Condition, contributions: &'a [Contribution<'a>]) -> Inputs<'a> {
@@ -112,13 +90,13 @@ impl Problem {
             trunk.set_rows(&self.rows)?;
         }
         trunk.set_images(&self.images)?;
-        match self.added {
-            Added::Nothing => {}
-            Added::Prompts { .. } => {
-                trunk.patch_mut().weights.write(machine, &self.weights)?;
-                trunk.patch_mut().values.write(machine, &self.prompts)?;
+        let patch = trunk.patch_mut();
+        match &self.mixed {
+            Mixed::Weights(weights) => {
+                patch.weights.write(machine, weights)?;
+                patch.values.write(machine, &self.prompts)?;
             }
-            Added::Vectors { .. } => trunk.patch_mut().values.write(machine, &self.vectors)?,
+            Mixed::Vectors(vectors) => patch.values.write(machine, vectors)?,
         }
         Ok(trunk)
     }

@@ -17,7 +17,7 @@ use crate::launch::{HEAD_WIDTHS, Launcher, MAX_TOKENS, MAX_WIDTH, column_parts};
 use crate::machine::{Address, Error, Machine, Precision};
 use condition::Condition;
 use patch::Size;
-pub use patch::{Added, Patch};
+pub use patch::{Added, Given, Patch};
 use places::Places;
 
 /// No bias.

@@ -24,7 +24,7 @@ pub enum Added {
 
 impl Added {
     /// Blocks that have something.
-    pub(super) fn blocks(self) -> usize {
+    pub(crate) fn blocks(self) -> usize {
         match self {
             Self::Nothing => 0,
             Self::Prompts { blocks } | Self::Vectors { blocks } => blocks,
@@ -49,6 +49,19 @@ impl Size {
     fn places(&self) -> usize {
         if self.prepended > 0 { self.prepended } else { self.tokens }
     }
+}
+
+/// Where what is added lies, with its gradients.
+#[derive(Clone, Copy)]
+pub struct Given {
+    /// `[L', R, N]`.
+    pub weights: Address,
+    /// Prompts `[L', N, D]` or vectors `[L', R, D]`.
+    pub values: Address,
+    /// `[L', B, N]`.
+    pub d_weights: Address,
+    /// Like `values`, with `B` for `R`.
+    pub d_values: Address,
 }
 
 /// Values and gradients on the machine, all in `f32`.
@@ -84,6 +97,16 @@ impl<M: Machine> Patch<M> {
             d_weights: zeros(d_weights)?,
             d_values: zeros(d_values)?,
         })
+    }
+
+    /// Where everything lies.
+    pub(crate) fn given(&self) -> Given {
+        Given {
+            weights: self.weights.start(),
+            values: self.values.start(),
+            d_weights: self.d_weights.start(),
+            d_values: self.d_values.start(),
+        }
     }
 
     /// What enters before block `level`.
