@@ -91,20 +91,21 @@ DEVICE void gate_forward(const GateForward& a) {
         highest = fmaxf(highest, v);
     });
     highest = warp_max(highest);
-    bool kept[LANE_PROMPTS];
+    uint32_t kept = 0; // a bit for each of the lane's
     // outside of `each_prompt`: all lanes shuffle
 #pragma unroll
-    for (int k = 0; k < LANE_PROMPTS; k++) kept[k] = a.kept >= n || rank(logit, logit[k], k * WARP + lane()) < a.kept;
+    for (int k = 0; k < LANE_PROMPTS; k++)
+        if (a.kept >= n || rank(logit, logit[k], k * WARP + lane()) < a.kept) kept |= 1u << k;
     each_prompt(n, [&](int k, int) {
         logit[k] = expf(logit[k] - highest);
         whole += logit[k];
-        if (kept[k]) sum += logit[k];
+        if (kept >> k & 1) sum += logit[k];
     });
     sum = warp_sum(sum), whole = warp_sum(whole);
     int last = a.groups == 1 ? a.blocks : group + 1;
     each_prompt(n, [&](int k, int prompt) {
         if (a.soft) a.soft[size_t(number) * n + prompt] = logit[k] / whole;
-        float weight = !kept[k] ? 0.0f : a.soft ? 1.0f : logit[k] / sum;
+        float weight = !(kept >> k & 1) ? 0.0f : a.soft ? 1.0f : logit[k] / sum;
         for (int block = group; block < last; block++) a.weights[(size_t(block) * s.rows + row) * n + prompt] = weight;
     });
 }

@@ -1,4 +1,4 @@
-// Every kernel by name: one module. A new one: a header beside this file, a line here, its arguments in ../src/arguments.rs.
+// Every kernel by name: one module. A new one: a header beside this file, a line here, its arguments in ../src/arguments.
 #include "adamw.cuh"
 #include "attention.cuh"
 #include "condition.cuh"

@@ -6,8 +6,9 @@
 //!
 //! # What has run, and what never has
 //! - In the emulator (`just check-kernels`): every kernel in `f32` and bf16 against the CPU engine, whole passes (sampling with shared rows,
-//!   prompts and vectors on a frozen trunk, all weights), the gate, whole training steps (recorded and replayed as a graph would be) and
-//!   samples; in several orders of threads and blocks, with the same bits; between guard pages, in memory that holds NaNs.
+//!   prompts and vectors on a frozen trunk, added to the tokens or in front of them, all weights), the gates, whole training steps (recorded
+//!   and replayed as a graph would be) and samples; in several orders of threads and blocks, with the same bits; between guard pages, in
+//!   memory that holds NaNs.
 //! - By nvcc (`just check-cuda kernels`): every kernel compiles for compute capability 8.0 and 9.0, its registers fit.
 //! - **Never, on any GPU**: a kernel, a product by cuBLASLt, a captured graph, the self-test. `cuda.rs` has been type-checked, no more. No
 //!   time and no amount of memory has been measured. The emulator knows nothing of a GPU's compiler, of its memory model, of whether blocks
@@ -16,7 +17,8 @@
 //! The first hour with a GPU: docs/cuda.md.
 //!
 //! # What is not written
-//! A gate, or prompts in front, on a trunk that learns, gradients of images and of LoRA's products, guidance and PNDM in sampling, the VAE, Inception.
+//! A gate, or prompts in front, on a trunk that learns, gradients of images and of LoRA's products, guidance and PNDM in sampling, the VAE,
+//! Inception.
 
 mod absent;
 mod arguments;
