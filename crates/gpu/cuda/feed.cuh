@@ -68,20 +68,20 @@ struct Note {
     const uint32_t* number;
     const double* terms;      // [batch, 2] squared error, variational bound
     const double* importance; // [batch]; null: there is no such loss
-    double* losses;           // [slots, 3] their means
+    const double* load;       // [batch] shares of the load loss; null: there is none
+    double* losses;           // [slots, 4] their means, and the sum of the last
     int slots, batch;
 };
 
 // Means over the batch, in the order of its samples.
 DEVICE void note(const Note& a) {
     int term = threadIdx.x;
-    if (term >= 3) return;
+    if (term >= 4) return;
+    const double* from = term < 2 ? a.terms + term : term == 2 ? a.importance : a.load;
     double sum = 0.0;
-    if (term < 2)
-        for (int sample = 0; sample < a.batch; sample++) sum += a.terms[2 * sample + term];
-    else if (a.importance)
-        for (int sample = 0; sample < a.batch; sample++) sum += a.importance[sample];
-    a.losses[*a.number % uint32_t(a.slots) * 3 + term] = sum / a.batch;
+    if (from)
+        for (int sample = 0; sample < a.batch; sample++) sum += from[(term < 2 ? 2 : 1) * sample];
+    a.losses[*a.number % uint32_t(a.slots) * 4 + term] = term < 3 ? sum / a.batch : sum;
 }
 
 struct Advance {

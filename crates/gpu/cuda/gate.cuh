@@ -1,8 +1,8 @@
 // The gate of a mixture of prompts, there and back, in f32 whatever the activations: `patches/src/gate/` and `balance.rs` on a GPU.
 //
-// One linear layer is shared by all blocks; its product with the embedding is made once (`base`), a block's index times the layer's last
-// column is added where blocks are told apart. `L` blocks with prompts, `G` of them told apart (all, or one that stands for all), `R` rows
-// of the condition, `N` prompts. Sums have one order each: no atomics, the same bits every time.
+// A linear layer over the embedding is shared by all blocks; its product is made once (`base`), a block's index times the layer's last
+// column is added where blocks are told apart. `L` blocks with prompts, `G` of them with logits of their own (all, or one that stands for
+// all), `R` rows of the condition, `N` prompts. Sums have one order each: no atomics, the same bits every time.
 #pragma once
 #include "condition.cuh"
 
@@ -22,19 +22,37 @@ template <class T> DEVICE void gate_input(const GateInput<T>& a) {
     if (column < a.width) a.plain[size_t(row) * a.width + column] = value;
 }
 
-struct GateForward {
-    const float* base;   // [R, N] embedding W^T
-    const float* bias;   // [N]
-    const float* column; // W's last column, `inputs` apart; null: blocks are not told apart
-    const float* scale;  // [R, N] of the noise before softplus; null: no noise
-    const float* draws;  // [L, all, N]; those of this batch from `first` on
-    float* weights;      // [L, R, N]
-    float* soft;         // [G, R, N] softmax over all prompts, where a kept prompt counts 1; null: kept prompts count their softmax
-    int blocks, groups, rows, prompts, inputs, all, first;
-    int kept; // prompts that are used: the highest
+DEVICE float deviation(float scale) { return fmaxf(scale, 0.0f) + logf(1.0f + expf(-fabsf(scale))) + 1e-2f; }
+
+// What logits are made of.
+struct Scores {
+    const float* base;      // [R, N] what the groups share, or [G, R, N]
+    const float* bias;      // [N]; null: none
+    const float* column;    // the layer's last column, `inputs` apart; null: none
+    const float* scale;     // [R, N] of the noise before softplus; null: no noise
+    const float* draws;     // [L, all, N]; those of this batch from `first` on
+    size_t apart, drawn;    // values of `base` and of `draws` from one group to the next
+    int rows, prompts, inputs, first;
+
+    DEVICE float clean(int group, int row, int prompt) const {
+        float v = base[group * apart + size_t(row) * prompts + prompt];
+        if (bias) v += bias[prompt];
+        if (column) v += float(group) * column[size_t(prompt) * inputs];
+        return v;
+    }
+
+    DEVICE float draw(int group, int row, int prompt) const { return draws[group * drawn + size_t(first + row) * prompts + prompt]; }
+
+    DEVICE float deviates(int row, int prompt) const { return deviation(scale[size_t(row) * prompts + prompt]); }
 };
 
-DEVICE float deviation(float scale) { return fmaxf(scale, 0.0f) + logf(1.0f + expf(-fabsf(scale))) + 1e-2f; }
+struct GateForward {
+    Scores scores;
+    float* weights; // [L, R, N]
+    float* soft;    // [G, R, N] softmax over all prompts, where a kept prompt counts 1; null: kept prompts count their softmax
+    int blocks, groups;
+    int kept; // prompts that are used: the highest
+};
 
 // Visits the prompts that are this lane's: `visit(k, prompt)`, `k` known when compiled.
 constexpr int LANE_PROMPTS = MAX_TOKENS / WARP;
@@ -60,36 +78,35 @@ DEVICE int rank(const float (&logit)[LANE_PROMPTS], float x, int own) {
 
 // `weights = softmax(base + bias + index column + deviation draws)` over the prompts, or over the highest, one warp per group and row.
 DEVICE void gate_forward(const GateForward& a) {
+    const Scores& s = a.scores;
     int number = blockIdx.x * WARPS + warp();
-    if (number >= a.groups * a.rows) return;
-    int group = number / a.rows, row = number % a.rows, n = a.prompts;
-    const float* draws = a.draws + (size_t(group) * a.all + a.first + row) * n;
+    if (number >= a.groups * s.rows) return;
+    int group = number / s.rows, row = number % s.rows, n = s.prompts;
     float logit[LANE_PROMPTS], highest = -INFINITY, sum = 0.0f, whole = 0.0f;
     for (float& v : logit) v = -INFINITY;
     each_prompt(n, [&](int k, int prompt) {
-        size_t at = size_t(row) * n + prompt;
-        float v = a.base[at] + a.bias[prompt];
-        if (a.column) v += float(group) * a.column[size_t(prompt) * a.inputs];
-        if (a.scale) v += draws[prompt] * deviation(a.scale[at]);
+        float v = s.clean(group, row, prompt);
+        if (s.scale) v += s.draw(group, row, prompt) * s.deviates(row, prompt);
         logit[k] = v;
         highest = fmaxf(highest, v);
     });
     highest = warp_max(highest);
-    bool kept[LANE_PROMPTS];
+    uint32_t kept = 0; // a bit for each of the lane's
     // outside of `each_prompt`: all lanes shuffle
 #pragma unroll
-    for (int k = 0; k < LANE_PROMPTS; k++) kept[k] = a.kept >= n || rank(logit, logit[k], k * WARP + lane()) < a.kept;
+    for (int k = 0; k < LANE_PROMPTS; k++)
+        if (a.kept >= n || rank(logit, logit[k], k * WARP + lane()) < a.kept) kept |= 1u << k;
     each_prompt(n, [&](int k, int) {
         logit[k] = expf(logit[k] - highest);
         whole += logit[k];
-        if (kept[k]) sum += logit[k];
+        if (kept >> k & 1) sum += logit[k];
     });
     sum = warp_sum(sum), whole = warp_sum(whole);
     int last = a.groups == 1 ? a.blocks : group + 1;
     each_prompt(n, [&](int k, int prompt) {
         if (a.soft) a.soft[size_t(number) * n + prompt] = logit[k] / whole;
-        float weight = !kept[k] ? 0.0f : a.soft ? 1.0f : logit[k] / sum;
-        for (int block = group; block < last; block++) a.weights[(size_t(block) * a.rows + row) * n + prompt] = weight;
+        float weight = !(kept >> k & 1) ? 0.0f : a.soft ? 1.0f : logit[k] / sum;
+        for (int block = group; block < last; block++) a.weights[(size_t(block) * s.rows + row) * n + prompt] = weight;
     });
 }
 
@@ -174,49 +191,66 @@ DEVICE void gate_backward(const GateBackward& a) {
 }
 
 struct GateGather {
-    const float* d_logits; // [G, R, N]
-    const float* scale;    // [R, N]; null: no noise
-    const float* draws;    // [L, all, N]
-    float* d_base;         // [R, N]
-    float* d_index;        // [R, N] of the index's column, sample by sample
-    float* d_scale;        // [R, N]
-    int groups, rows, prompts, all, first;
+    const float* d_out; // [G, R, C] of what a layer over the embedding gave each group
+    float* d_base;      // [R, C]
+    float* d_index;     // [R, C] of the index's column, row by row
+    float factor;       // of the layer in what it gave
+    int groups, rows, columns;
 };
 
 // Sums over the blocks, one value per thread.
 DEVICE void gate_gather(const GateGather& a) {
-    size_t at = thread_number();
-    if (at >= size_t(a.rows) * a.prompts) return;
-    int row = at / a.prompts, prompt = at % a.prompts;
-    float base = 0.0f, index = 0.0f, noise = 0.0f;
+    size_t at = thread_number(), each = size_t(a.rows) * a.columns;
+    if (at >= each) return;
+    float base = 0.0f, index = 0.0f;
     for (int group = 0; group < a.groups; group++) {
-        float d = a.d_logits[(size_t(group) * a.rows + row) * a.prompts + prompt];
+        float d = a.d_out[group * each + at];
         base += d;
         index += float(group) * d;
-        if (a.scale) noise += d * a.draws[(size_t(group) * a.all + a.first + row) * a.prompts + prompt];
     }
-    a.d_base[at] = base;
-    a.d_index[at] = index;
-    if (a.scale) a.d_scale[at] = noise * sigmoid(a.scale[at]);
+    a.d_base[at] = base * a.factor;
+    a.d_index[at] = index * a.factor;
+}
+
+struct GateNoise {
+    const float* d_logits;    // [G, R, N]
+    const float* d_deviation; // [G, R, N] of the noise's deviation; null: `d_logits draws`
+    const float* scale;       // [R, N]
+    const float* draws;       // [L, all, N]
+    float* d_scale;           // [R, N]
+    size_t drawn;             // values of `draws` from one group to the next
+    int groups, rows, prompts, first;
+};
+
+// The gradient of the noise's scale before softplus, one value per thread.
+DEVICE void gate_noise(const GateNoise& a) {
+    size_t at = thread_number(), each = size_t(a.rows) * a.prompts, first = size_t(a.first) * a.prompts;
+    if (at >= each) return;
+    float noise = 0.0f;
+    for (int group = 0; group < a.groups; group++) {
+        size_t place = group * each + at;
+        noise += a.d_deviation ? a.d_deviation[place] : a.d_logits[place] * a.draws[group * a.drawn + first + at];
+    }
+    a.d_scale[at] = noise * sigmoid(a.scale[at]);
 }
 
 struct GateColumns {
-    const float* d_base;  // [R, N]
-    const float* d_index; // [R, N]
-    float* d_bias;        // [N]
-    float* d_column;      // like W's last column; null: there is none
-    int rows, prompts, inputs;
+    const float* d_base;  // [R, C]
+    const float* d_index; // [R, C]
+    float* d_bias;        // [C]; null: there is none
+    float* d_column;      // like the layer's last column; null: there is none
+    int rows, columns, inputs;
 };
 
-// Sums over the batch, one prompt per thread.
+// Sums over the batch, one column per thread.
 DEVICE void gate_columns(const GateColumns& a) {
-    int prompt = int(thread_number());
-    if (prompt >= a.prompts) return;
+    int own = int(thread_number());
+    if (own >= a.columns) return;
     float bias = 0.0f, column = 0.0f;
     for (int row = 0; row < a.rows; row++) {
-        bias += a.d_base[size_t(row) * a.prompts + prompt];
-        column += a.d_index[size_t(row) * a.prompts + prompt];
+        bias += a.d_base[size_t(row) * a.columns + own];
+        column += a.d_index[size_t(row) * a.columns + own];
     }
-    a.d_bias[prompt] = bias;
-    if (a.d_column) a.d_column[size_t(prompt) * a.inputs] = column;
+    if (a.d_bias) a.d_bias[own] = bias;
+    if (a.d_column) a.d_column[size_t(own) * a.inputs] = column;
 }

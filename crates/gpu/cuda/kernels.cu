@@ -1,9 +1,11 @@
-// Every kernel by name: one module. A new one: a header beside this file, a line here, its arguments in ../src/arguments.rs.
+// Every kernel by name: one module. A new one: a header beside this file, a line here, its arguments in ../src/arguments.
 #include "adamw.cuh"
 #include "attention.cuh"
 #include "condition.cuh"
 #include "feed.cuh"
 #include "gate.cuh"
+#include "gate_blocks.cuh"
+#include "gate_load.cuh"
 #include "gelu.cuh"
 #include "loss.cuh"
 #include "noise.cuh"
@@ -42,7 +44,10 @@ EXPORT(gate_forward_f32, THREADS, GateForward, gate_forward)
 EXPORT(gate_sums_f32, THREADS, GateSums, gate_sums)
 EXPORT(gate_backward_f32, THREADS, GateBackward, gate_backward)
 EXPORT(gate_gather_f32, THREADS, GateGather, gate_gather)
+EXPORT(gate_noise_f32, THREADS, GateNoise, gate_noise)
 EXPORT(gate_columns_f32, THREADS, GateColumns, gate_columns)
+EXPORT(gate_blocks_f32, THREADS, GateBlocks, gate_blocks)
+EXPORT(gate_load_f32, THREADS, GateLoad, gate_load)
 EXPORT(begin_f32, THREADS, Begin, begin)
 EXPORT(examples_f32, THREADS, Examples, examples)
 EXPORT(accumulate_f32, THREADS, Accumulate, accumulate)

@@ -98,23 +98,34 @@ template <class T> DEVICE void gate_gradient(const GateGradient<T>& a) {
     store(a.d_modulations + size_t(sample) * a.stride + a.gate + column, out);
 }
 
-// Gradients of what a patch adds before a block: `kernels`' `Weighted` and `Broadcast`.
+// Gradients of what a patch gives to the first `places` tokens before a block: `kernels`' `Weighted`, `Broadcast`, `Prepend` and
+// `PrependBroadcast`.
 template <class T> struct EntryGradient {
-    const T* dx;          // [B, tokens, D]
+    T* dx;                // [B, tokens, D]; zeros afterwards where the patch replaced a token, as nothing goes further back from there
     const unsigned* rows; // [B]
-    const float* weights; // [R, tokens]
-    const float* prompts; // [tokens, D]
-    float* d_weights;     // [B, tokens]
-    float* d_values;      // prompts [tokens, D], or vectors [B, D]
-    int batch, tokens, width;
+    const float* weights; // [R, places]
+    const float* prompts; // [places, D]
+    float* d_weights;     // [B, places]
+    float* d_values;      // prompts [places, D], or vectors [B, D]
+    int batch, tokens, width, places, replaces;
 };
 
-// `d_weights[b, t] = dx[b, t] . prompts[t]`, one warp per token.
+// The gradient of a pack of the stream, which ends here where the patch replaced it.
+template <class T> DEVICE Pack<T> take(const EntryGradient<T>& a, int sample, int token, int column) {
+    T* dx = a.dx + (size_t(sample) * a.tokens + token) * a.width + column;
+    Pack<T> pack = load(dx), zeros;
+    if (!a.replaces) return pack;
+    for (T& zero : zeros.v) zero = from_float<T>(0.0f);
+    store(dx, zeros);
+    return pack;
+}
+
+// `d_weights[b, t] = dx[b, t] . prompts[t]`, one warp per token. Before `prompt_gradient`, which takes `dx`.
 template <class T> DEVICE void entry_weight_gradient(const EntryGradient<T>& a) {
     int number = blockIdx.x * WARPS + warp();
-    if (number >= a.batch * a.tokens) return;
-    const T* dx = a.dx + size_t(number) * a.width;
-    const float* prompt = a.prompts + size_t(number % a.tokens) * a.width;
+    if (number >= a.batch * a.places) return;
+    const T* dx = a.dx + (size_t(number / a.places) * a.tokens + number % a.places) * a.width;
+    const float* prompt = a.prompts + size_t(number % a.places) * a.width;
     float sum = 0.0f;
     for (int column = lane() * Pack<T>::N; column < a.width; column += WARP * Pack<T>::N) {
         Pack<T> pack = load(dx + column);
@@ -130,8 +141,8 @@ template <class T> DEVICE void prompt_gradient(const EntryGradient<T>& a) {
     if (column >= a.width) return;
     float sum[Pack<T>::N] = {};
     for (int sample = 0; sample < a.batch; sample++) {
-        float weight = a.weights[size_t(a.rows[sample]) * a.tokens + token];
-        add(sum, load(a.dx + (size_t(sample) * a.tokens + token) * a.width + column), weight);
+        float weight = a.weights[size_t(a.rows[sample]) * a.places + token];
+        add(sum, take(a, sample, token, column), weight);
     }
     write<T>(a.d_values + size_t(token) * a.width + column, sum);
 }
@@ -141,7 +152,6 @@ template <class T> DEVICE void vector_gradient(const EntryGradient<T>& a) {
     int column = pack_column<T>(), sample = blockIdx.y;
     if (column >= a.width) return;
     float sum[Pack<T>::N] = {};
-    for (int token = 0; token < a.tokens; token++)
-        add(sum, load(a.dx + (size_t(sample) * a.tokens + token) * a.width + column));
+    for (int token = 0; token < a.places; token++) add(sum, take(a, sample, token, column));
     write<T>(a.d_values + size_t(sample) * a.width + column, sum);
 }

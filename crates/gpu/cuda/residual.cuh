@@ -19,16 +19,17 @@ template <class T> struct Row {
     float v[PACKS][Pack<T>::N];
 };
 
-// What a patch adds to token `t` of a sample of row `r`: `w[r, t] * values[r * per_row + t * per_token]`, `w` 1 where there are no weights.
+// What a patch gives to the first `places` tokens of a sample of row `r`: `w[r, t] * values[r * per_row + t * per_token]` to token `t`, `w` 1
+// where there are no weights. It is added to the token, or, in front of the image's tokens, it replaces what stood there.
 struct Entry {
-    const float* weights; // [R, tokens]
-    const float* values;  // prompts [tokens, D] or vectors [R, D]; null: nothing
-    int per_row, per_token;
+    const float* weights; // [R, places]
+    const float* values;  // prompts [places, D] or vectors [R, D]; null: nothing
+    int per_row, per_token, places, replaces;
 };
 
 template <class T> struct ResidualNorm {
-    const T* base;        // [B, tokens, D] the stream; without a gate, the positions [tokens, D]
-    const T* branch;      // [B, tokens, D] a branch's output before its bias
+    const T* base;        // [B, before, D] the stream; without a gate, the positions [before, D]
+    const T* branch;      // [B, before, D] a branch's output before its bias
     const T* bias;        // [D]
     const T* modulations; // [R, stride]
     const unsigned* rows; // [B] each sample's row of the modulations
@@ -37,6 +38,7 @@ template <class T> struct ResidualNorm {
     float2* statistics; // [B, tokens] mean and reciprocal deviation
     T* normed;          // [B, tokens, D]
     int batch, tokens, width, stride;
+    int before;             // tokens that came; prompts in front make them more, or are dropped from them
     int gate, shift, scale; // columns of the modulations; gate < 0: none
 };
 
@@ -47,25 +49,33 @@ template <class T> DEVICE void residual_norm(const ResidualNorm<T>& a) {
     int sample = number / a.tokens, token = number % a.tokens, d = a.width;
     unsigned row = a.rows[sample];
     const T* modulation = a.modulations + size_t(row) * a.stride;
-    const T* base = a.base + size_t(a.gate < 0 ? token : number) * d;
-    size_t at = size_t(number) * d;
-    float weight = a.entry.weights ? a.entry.weights[size_t(row) * a.tokens + token] : 1.0f;
-    const float* values = a.entry.values
-        ? a.entry.values + (size_t(row) * a.entry.per_row + size_t(token) * a.entry.per_token) * d
-        : nullptr;
+    const Entry& entry = a.entry;
+    bool entered = entry.values && token < entry.places, came = !(entered && entry.replaces);
+    int place = came ? token + a.before - a.tokens : 0;
+    size_t at = size_t(number) * d, from = (size_t(sample) * a.before + place) * d;
+    const T *base = a.base + (a.gate < 0 ? size_t(place) * d : from), *branches = a.branch + from;
+    float weight = entered && entry.weights ? entry.weights[size_t(row) * entry.places + token] : 1.0f;
+    const float* values = entered ? entry.values + (size_t(row) * entry.per_row + size_t(token) * entry.per_token) * d : nullptr;
 
     Row<T> x;
     float sum = 0.0f;
     each_pack<T>(d, [&](int k, int column) {
-        Pack<T> from = load(base + column), branch = load(a.branch + at + column), bias = load(a.bias + column), out;
-        Pack<T> gate = a.gate < 0 ? bias : load(modulation + a.gate + column);
+        float (&v)[Pack<T>::N] = x.v[k];
+        for (float& value : v) value = 0.0f;
+        if (came) {
+            Pack<T> stream = load(base + column), branch = load(branches + column), bias = load(a.bias + column);
+            Pack<T> gate = a.gate < 0 ? bias : load(modulation + a.gate + column);
+            for (int i = 0; i < Pack<T>::N; i++) {
+                float g = a.gate < 0 ? 1.0f : to_float(gate.v[i]);
+                v[i] = to_float(stream.v[i]) + g * (to_float(branch.v[i]) + to_float(bias.v[i]));
+            }
+        }
+        Pack<T> out;
         for (int i = 0; i < Pack<T>::N; i++) {
-            float g = a.gate < 0 ? 1.0f : to_float(gate.v[i]);
-            float v = to_float(from.v[i]) + g * (to_float(branch.v[i]) + to_float(bias.v[i]));
-            if (values) v += weight * values[column + i];
-            out.v[i] = from_float<T>(v);
-            x.v[k][i] = to_float(out.v[i]); // the way back sees the rounded value
-            sum += x.v[k][i];
+            if (values) v[i] += weight * values[column + i];
+            out.v[i] = from_float<T>(v[i]);
+            v[i] = to_float(out.v[i]); // the way back sees the rounded value
+            sum += v[i];
         }
         store(a.x + at + column, out);
     });
@@ -91,10 +101,12 @@ template <class T> struct NormBackward {
     const T* dn;              // [B, tokens, D] gradient of the normalised rows
     const T* modulations;     // [R, stride]
     const unsigned* rows;     // [B]
-    T* dx;                    // [B, tokens, D] gradient of the stream, added to (or, if `fresh`, written)
-    T* d_branch;              // [B, tokens, D] gradient of the branch before: `dx gate`; null: there is none
+    T* dx;                    // [B, before, D] gradient of the stream, added to (or, if `fresh`, written)
+    T* d_branch;              // [B, before, D] gradient of the branch before: `dx gate`; null: there is none
     T* again;                 // [B, tokens, D] the normalised rows once more; null: not wanted
     int batch, tokens, width, stride;
+    int before;             // tokens of the stream: where there are more, the first were dropped, and nothing comes back to them
+    int replaced;           // first tokens of the stream that are a patch's: nothing goes back from them to the branch
     int gate, shift, scale; // columns of the modulations
     int fresh;
 };
@@ -102,16 +114,26 @@ template <class T> struct NormBackward {
 // With `g = dn (1 + scale)`: `dx += (g - mean(g) - x^ mean(g x^)) / deviation`.
 template <class T> DEVICE void norm_backward(const NormBackward<T>& a) {
     int number = blockIdx.x * WARPS + warp();
-    if (number >= a.batch * a.tokens) return;
-    int sample = number / a.tokens, d = a.width;
-    const T* modulation = a.modulations + size_t(a.rows[sample]) * a.stride;
+    if (number >= a.batch * a.before) return;
+    int sample = number / a.before, token = number % a.before, place = token + a.tokens - a.before, d = a.width;
     size_t at = size_t(number) * d;
-    float mean = a.statistics[number].x, inverse = a.statistics[number].y;
+    if (place < 0) {
+        each_pack<T>(d, [&](int, int column) {
+            Pack<T> zeros;
+            for (T& zero : zeros.v) zero = from_float<T>(0.0f);
+            store(a.dx + at + column, zeros);
+            if (a.d_branch) store(a.d_branch + at + column, zeros);
+        });
+        return;
+    }
+    const T* modulation = a.modulations + size_t(a.rows[sample]) * a.stride;
+    size_t normed = size_t(sample) * a.tokens + place, from = normed * d;
+    float mean = a.statistics[normed].x, inverse = a.statistics[normed].y;
 
     Row<T> g, normal;
     float sum_g = 0.0f, sum_gx = 0.0f;
     each_pack<T>(d, [&](int k, int column) {
-        Pack<T> x = load(a.x + at + column), dn = load(a.dn + at + column), scale = load(modulation + a.scale + column);
+        Pack<T> x = load(a.x + from + column), dn = load(a.dn + from + column), scale = load(modulation + a.scale + column);
         for (int i = 0; i < Pack<T>::N; i++) {
             normal.v[k][i] = (to_float(x.v[i]) - mean) * inverse;
             g.v[k][i] = to_float(dn.v[i]) * (1.0f + to_float(scale.v[i]));
@@ -122,7 +144,7 @@ template <class T> DEVICE void norm_backward(const NormBackward<T>& a) {
             Pack<T> shift = load(modulation + a.shift + column), out;
             for (int i = 0; i < Pack<T>::N; i++)
                 out.v[i] = from_float<T>(normal.v[k][i] * (1.0f + to_float(scale.v[i])) + to_float(shift.v[i]));
-            store(a.again + at + column, out);
+            store(a.again + from + column, out);
         }
     });
     float mean_g = warp_sum(sum_g) / d, mean_gx = warp_sum(sum_gx) / d;
@@ -135,7 +157,7 @@ template <class T> DEVICE void norm_backward(const NormBackward<T>& a) {
             float v = inverse * (g.v[k][i] - mean_g - normal.v[k][i] * mean_gx);
             if (!a.fresh) v += to_float(dx.v[i]);
             dx.v[i] = from_float<T>(v);
-            if (a.d_branch) d_branch.v[i] = from_float<T>(v * to_float(gate.v[i]));
+            if (a.d_branch) d_branch.v[i] = from_float<T>(token < a.replaced ? 0.0f : v * to_float(gate.v[i]));
         }
         store(a.dx + at + column, dx);
         if (a.d_branch) store(a.d_branch + at + column, d_branch);

@@ -21,6 +21,8 @@ pub struct StepLosses {
     pub vb: f64,
     /// Importance loss, before its coefficient; 0 where there is none.
     pub importance: f64,
+    /// Load loss, before its coefficient, which is a sum over the batch; 0 where there is none.
+    pub load: f64,
 }
 
 /// Places and rates of as many steps as there are slots, the number of the step, and the losses of each.
@@ -42,7 +44,7 @@ impl<M: Machine> Feed<M> {
             places: Plain::new(machine, SLOTS * batch * size_of::<Place>())?,
             rates: Array::zeros(machine, Precision::F32, SLOTS * RATES)?,
             current: Array::zeros(machine, Precision::F32, RATES)?,
-            losses: Plain::new(machine, SLOTS * 24)?,
+            losses: Plain::new(machine, SLOTS * 32)?,
         })
     }
 
@@ -103,12 +105,14 @@ impl<M: Machine> Feed<M> {
         unsafe { l.begin(&arguments) }
     }
 
-    /// Keeps the means of the samples' `terms [B, 2]` and `importance [B]`, and goes on to the next step.
-    pub(crate) fn finish(&self, l: Launcher<M>, terms: Address, importance: Address) -> Result<(), Error> {
+    /// Keeps the means of the samples' `terms [B, 2]` and of the balancing losses `[B]`, importance and load, and goes on to the next step.
+    pub(crate) fn finish(&self, l: Launcher<M>, terms: Address, balance: [Address; 2]) -> Result<(), Error> {
+        let [importance, load] = balance;
         let note = Note {
             number: self.number.start(),
             terms,
             importance,
+            load,
             losses: self.losses.start(),
             slots: SLOTS as i32,
             batch: self.batch as i32,
@@ -123,10 +127,10 @@ impl<M: Machine> Feed<M> {
     /// The losses of the steps `first..first + count`, at most as many as there are slots. Waits.
     pub(crate) fn losses(&self, machine: &M, first: u32, count: usize) -> Result<Vec<StepLosses>, Error> {
         assert!(count <= SLOTS, "older losses are gone");
-        let all = self.losses.doubles(machine, 3 * SLOTS)?;
+        let all = self.losses.doubles(machine, 4 * SLOTS)?;
         let of = |number: usize| {
-            let at = number % SLOTS * 3;
-            StepLosses { mse: all[at], vb: all[at + 1], importance: all[at + 2] }
+            let at = number % SLOTS * 4;
+            StepLosses { mse: all[at], vb: all[at + 1], importance: all[at + 2], load: all[at + 3] }
         };
         Ok((first as usize..first as usize + count).map(of).collect())
     }

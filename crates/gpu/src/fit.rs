@@ -4,7 +4,8 @@ use crate::ledger::Ledger;
 use crate::machine::{Error, Precision};
 use crate::pool::Pool;
 use crate::sampling::{Sampled, Sampling};
-use crate::step::{Setting, Step};
+use crate::setting::Setting;
+use crate::step::Step;
 
 /// Bytes that are left to the driver, its libraries and the captured graph.
 const RESERVE: usize = 512 << 20;
@@ -63,8 +64,8 @@ mod tests {
     use kernels::Shape;
 
     use super::*;
-    use crate::gate::{Gating, Importance, Selection};
-    use crate::step::Method;
+    use crate::gate::{Architecture, Balance, Gating, Importance, Selection};
+    use crate::setting::{Method, Prompts};
 
     /// XL/2 at 256 tokens and batch 128 in bf16: the bar is 40 GB.
     #[test]
@@ -79,14 +80,21 @@ mod tests {
             label_rows: 1001,
             out_channels: 8,
         };
-        let gating = Gating { per_block: true, with_label: false, noisy: false, selection: Selection::Soft };
-        let gate = Some((gating, Importance { coefficient: 1.0, together: false }));
+        let (architecture, selection) = (Architecture::Linear, Selection::Soft);
+        let gating = Gating { architecture, per_block: true, with_label: false, noisy: false, selection };
+        let prompts = Prompts { blocks: 28, prepended: 0, gate: Some(gating) };
+        let balance = Balance { importance: Importance { coefficient: 1.0, together: false }, load: None };
         let loss = TrainingLoss::new(Process::new(Schedule::Linear, 1000).unwrap(), MseWeight::Constant);
-        let method = Method::Prompts { blocks: 28, gate };
+        let method = Method::Prompts { prompts, balance };
         let setting = Setting { shape, method, batch: 128, part: 128, loss: &loss, average: false, seed: 0 };
         let bytes = |part| step_bytes(Precision::Bf16, Setting { part, ..setting }, 1000, true).unwrap();
         assert!((20e9..40e9).contains(&(bytes(128) as f64)), "{}", bytes(128));
         assert!(bytes(32) < bytes(64) && bytes(64) < bytes(128));
+        // 50 prompts in front of 256 tokens: as many more of everything that is kept of a token
+        let prompts = Prompts { prepended: 50, ..prompts };
+        let longer = Setting { method: Method::Prompts { prompts, balance }, ..setting };
+        let ratio = step_bytes(Precision::Bf16, longer, 1000, true).unwrap() as f64 / bytes(128) as f64;
+        assert!((1.15..306.0 / 256.0).contains(&ratio), "{ratio}");
 
         let check = |free| check_step(free, Precision::Bf16, setting, 1000, true);
         assert!(check(bytes(128)).is_ok());

@@ -4,8 +4,9 @@ use std::ffi::c_void;
 
 use crate::arguments::{
     Accumulate, AdamW, AddParts, Advance, Attention, Average, Begin, ColumnSum, EntryGradient, Examples, Features,
-    GateBackward, GateColumns, GateForward, GateGather, GateGradient, GateInput, GateSums, Gelu, Label, LabelGradient,
-    Loss, ModulationGradient, NormBackward, Normals, Note, Patches, QSample, ResidualNorm, Reverse, Silu, Spread,
+    GateBackward, GateBlocks, GateColumns, GateForward, GateGather, GateGradient, GateInput, GateLoad, GateNoise,
+    GateSums, Gelu, Label, LabelGradient, Loss, ModulationGradient, NormBackward, Normals, Note, Patches, QSample,
+    ResidualNorm, Reverse, Silu, Spread,
 };
 use crate::machine::{Address, Error, Grid, Machine, Matrix, Precision, Product};
 
@@ -119,7 +120,7 @@ kernels! {
     /// `x = base + gate (branch + bias) + entry`, then LayerNorm and modulation.
     residual_norm(a: ResidualNorm) in both, |s, a| s.warps((a.batch * a.tokens) as usize);
     /// Back through modulation and LayerNorm, and through the gate of the branch before.
-    norm_backward(a: NormBackward) in both, |s, a| s.warps((a.batch * a.tokens) as usize);
+    norm_backward(a: NormBackward) in both, |s, a| s.warps((a.batch * a.before) as usize);
     /// `h = gelu(u + bias)`.
     gelu_forward(a: Gelu) in both, |s, a| flat(a.count * a.width as usize / s.pack());
     /// `dh *= gelu'(u + bias)`, and `h` again.
@@ -139,9 +140,9 @@ kernels! {
     /// `c = t_emb + table[label]` and `silu(c)`.
     label_sum(a: Label) in both, |_, a| flat((a.rows * a.width) as usize);
     /// Gradient of the weights of prompts.
-    entry_weight_gradient(a: EntryGradient) in both, |s, a| s.warps((a.batch * a.tokens) as usize);
+    entry_weight_gradient(a: EntryGradient) in both, |s, a| s.warps((a.batch * a.places) as usize);
     /// Gradient of prompts.
-    prompt_gradient(a: EntryGradient) in both, |s, a| s.columns(a.width as usize, a.tokens as usize);
+    prompt_gradient(a: EntryGradient) in both, |s, a| s.columns(a.width as usize, a.places as usize);
     /// Gradient of vectors.
     vector_gradient(a: EntryGradient) in both, |s, a| s.columns(a.width as usize, a.batch as usize);
     /// Normals of the counter generator.
@@ -157,15 +158,21 @@ kernels! {
     /// The embedding that a gate reads.
     gate_input(a: GateInput) in both, |_, a| flat((a.rows * a.inputs) as usize);
     /// Weights of the prompts.
-    gate_forward(a: GateForward) in single, |s, a| s.warps((a.groups * a.rows) as usize);
+    gate_forward(a: GateForward) in single, |s, a| s.warps((a.groups * a.scores.rows) as usize);
     /// What the importance loss is made of.
     gate_sums(a: GateSums) in single, |_, a| summing(a.rows);
     /// From the gradient of the weights and the importance loss to that of the logits.
     gate_backward(a: GateBackward) in single, |s, a| s.warps((a.groups * a.rows) as usize);
-    /// Sums of that over the blocks.
-    gate_gather(a: GateGather) in single, |_, a| flat((a.rows * a.prompts) as usize);
+    /// The smooth load loss, added to the gradient of the logits.
+    gate_load(a: GateLoad) in single, |_, a| summing(a.scores.rows);
+    /// Sums over the blocks of the gradient of what a layer gave them.
+    gate_gather(a: GateGather) in single, |_, a| flat((a.rows * a.columns) as usize);
+    /// The same of the noise's scale.
+    gate_noise(a: GateNoise) in single, |_, a| flat((a.rows * a.prompts) as usize);
     /// Sums of those over the batch.
-    gate_columns(a: GateColumns) in single, |_, a| flat(a.prompts as usize);
+    gate_columns(a: GateColumns) in single, |_, a| flat(a.columns as usize);
+    /// What a layer gives each block.
+    gate_blocks(a: GateBlocks) in single, |_, a| flat((a.blocks * a.rows * a.columns) as usize);
     /// A step's places and rates.
     begin(a: Begin) in single, |_, a| flat(a.rows as usize);
     /// Clean images or latents.

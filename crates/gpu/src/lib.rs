@@ -6,8 +6,9 @@
 //!
 //! # What has run, and what never has
 //! - In the emulator (`just check-kernels`): every kernel in `f32` and bf16 against the CPU engine, whole passes (sampling with shared rows,
-//!   prompts and vectors on a frozen trunk, all weights), the gate, whole training steps (recorded and replayed as a graph would be) and
-//!   samples; in several orders of threads and blocks, with the same bits; between guard pages, in memory that holds NaNs.
+//!   prompts and vectors on a frozen trunk, added to the tokens or in front of them, all weights), the gates, whole training steps (recorded
+//!   and replayed as a graph would be) and samples; in several orders of threads and blocks, with the same bits; between guard pages, in
+//!   memory that holds NaNs.
 //! - By nvcc (`just check-cuda kernels`): every kernel compiles for compute capability 8.0 and 9.0, its registers fit.
 //! - **Never, on any GPU**: a kernel, a product by cuBLASLt, a captured graph, the self-test. `cuda.rs` has been type-checked, no more. No
 //!   time and no amount of memory has been measured. The emulator knows nothing of a GPU's compiler, of its memory model, of whether blocks
@@ -16,8 +17,8 @@
 //! The first hour with a GPU: docs/cuda.md.
 //!
 //! # What is not written
-//! Prompts in front of the tokens, gates of attention, the smooth load loss, a gate on a trunk that learns, gradients of images and of LoRA's
-//! products, guidance and PNDM in sampling, the VAE, Inception.
+//! A gate, or prompts in front, on a trunk that learns, gradients of images and of LoRA's products, guidance and PNDM in sampling, the VAE,
+//! Inception.
 
 mod absent;
 mod arguments;
@@ -25,6 +26,7 @@ mod array;
 pub mod check;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod descent;
 mod diffusion_table;
 #[cfg(feature = "emulate")]
 pub mod emulator;
@@ -34,11 +36,13 @@ mod gate;
 mod launch;
 mod ledger;
 pub mod machine;
+mod mixture;
 mod optimizer;
 mod peak;
 mod pool;
 mod sampling;
 mod selftest;
+mod setting;
 mod step;
 mod trunk;
 
@@ -47,7 +51,7 @@ pub use arguments::Place;
 pub use array::Array;
 pub use feed::{SLOTS, StepLosses};
 pub use fit::{check_step, sampling_bytes, step_bytes};
-pub use gate::{Gating, Importance, Selection};
+pub use gate::{Architecture, Balance, Gating, Importance, Selection};
 pub use launch::{HEAD_WIDTHS, MAX_TOKENS, MAX_WIDTH};
 pub use machine::{Error, Machine, Precision};
 pub use optimizer::Rates;
@@ -55,5 +59,6 @@ pub use peak::peak;
 pub use pool::Pool;
 pub use sampling::{Call, Sampled, Sampling};
 pub use selftest::self_test;
-pub use step::{Method, Setting, State, Step};
+pub use setting::{Method, Prompts, Setting, State};
+pub use step::Step;
 pub use trunk::{Added, Patch, Trunk};

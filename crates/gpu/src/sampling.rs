@@ -9,9 +9,10 @@ use random::Stream;
 
 use crate::arguments::{Advance, Normals, Reverse, ReverseStep, Spread};
 use crate::array::{Array, Numbers, Plain};
-use crate::gate::{Extent, Gate, Gating};
 use crate::launch::Launcher;
 use crate::machine::{Address, Error, Machine, Precision, Repeated};
+use crate::mixture::Mixture;
+use crate::setting::Prompts;
 use crate::trunk::{Added, Trunk};
 
 /// One call of the network and what follows it.
@@ -28,8 +29,8 @@ pub struct Call {
 pub struct Sampled<'a> {
     /// The network.
     pub shape: Shape,
-    /// Blocks with prompts, and what weights them: without a gate each counts 1. None without prompts.
-    pub prompts: Option<(usize, Option<Gating>)>,
+    /// Prompts; none without.
+    pub prompts: Option<Prompts>,
     /// Samples at once.
     pub batch: usize,
     /// The sampler's calls, in order.
@@ -44,7 +45,7 @@ pub struct Sampled<'a> {
 pub struct Sampling<'m, M: Machine> {
     l: Launcher<'m, M>,
     trunk: Trunk<'m, M>,
-    gate: Option<Gate<M>>,
+    mixture: Option<Mixture<M>>,
     batch: usize,
     labelled: bool,
     learned: bool,
@@ -70,21 +71,15 @@ impl<'m, M: Machine> Sampling<'m, M> {
     pub fn new(machine: &'m M, precision: Precision, sampled: Sampled) -> Result<Self, Error> {
         let Sampled { shape, prompts, batch, calls, labelled, seed } = sampled;
         let rows = if labelled { batch } else { calls.len() };
-        let added = prompts.map_or(Added::Nothing, |(blocks, _)| Added::Prompts { blocks });
-        let trunk = Trunk::new(machine, precision, Plan::sampling(shape, batch, 0), rows, added)?;
-        let gate = match prompts {
-            Some((blocks, Some(gating))) => {
-                let extent = Extent { blocks, prompts: shape.tokens(), width: shape.hidden, rows, all: rows };
-                Some(Gate::new(machine, gating, extent, None)?)
-            }
-            _ => None,
-        };
+        let (added, prepended) = prompts.map_or((Added::Nothing, 0), |prompts| (prompts.added(), prompts.prepended));
+        let trunk = Trunk::new(machine, precision, Plan::sampling(shape, batch, prepended), rows, added)?;
+        let mixture = |prompts| Mixture::new(machine, prompts, &shape, [rows, rows], None);
         let timesteps: Vec<u32> = calls.iter().map(|call| call.timestep).collect();
         let steps: Vec<ReverseStep> = calls.iter().map(|call| reverse_step(&call.reverse)).collect();
         Ok(Self {
             l: Launcher { machine, precision },
             trunk,
-            gate,
+            mixture: prompts.map(mixture).transpose()?,
             batch,
             labelled,
             learned: shape.out_channels == 2 * shape.channels,
@@ -110,22 +105,15 @@ impl<'m, M: Machine> Sampling<'m, M> {
     pub fn set_weights(&mut self, parameters: &Parameters, trained: &[f32]) -> Result<(), Error> {
         let machine = self.l.machine;
         self.trunk.set_weights(parameters)?;
-        let patch = self.trunk.patch_mut();
-        let (of_prompts, of_gate) = trained.split_at(patch.values.len());
-        patch.values.write(machine, of_prompts)?;
-        match &mut self.gate {
-            Some(gate) => gate.values_mut().write(machine, of_gate)?,
-            None => {
-                assert!(of_gate.is_empty(), "there is no gate");
-                let ones = vec![1.0; patch.weights.len()];
-                patch.weights.write(machine, &ones)?;
-            }
+        match &mut self.mixture {
+            Some(mixture) => mixture.set(machine, &mut self.trunk, trained)?,
+            None => assert!(trained.is_empty(), "there are no prompts"),
         }
         if self.labelled {
             return Ok(());
         }
         self.trunk.set_condition(&self.told, &vec![0; self.told.len()])?;
-        embed(self.l, &self.trunk, self.gate.as_ref())
+        embed(self.l, &self.trunk, self.mixture.as_ref())
     }
 
     /// How often the network is called for a batch.
@@ -180,7 +168,7 @@ impl<'m, M: Machine> Sampling<'m, M> {
         // SAFETY: every array was made for this shape and batch; every call has its row and its coefficients.
         unsafe { l.spread(&Spread { number: call, values, out, count: self.batch as i32 })? };
         if self.labelled {
-            embed(l, &self.trunk, self.gate.as_ref())?;
+            embed(l, &self.trunk, self.mixture.as_ref())?;
         }
         self.trunk.through()?;
         // SAFETY: as above.
@@ -211,11 +199,9 @@ impl<'m, M: Machine> Sampling<'m, M> {
 }
 
 /// Modulations, and the weights of the prompts, of all rows.
-fn embed<M: Machine>(l: Launcher<M>, trunk: &Trunk<M>, gate: Option<&Gate<M>>) -> Result<(), Error> {
+fn embed<M: Machine>(l: Launcher<M>, trunk: &Trunk<M>, mixture: Option<&Mixture<M>>) -> Result<(), Error> {
     trunk.embed()?;
-    let Some(gate) = gate else { return Ok(()) };
-    // SAFETY: the gate was made for the trunk's rows, its patch for the same blocks and tokens.
-    unsafe { gate.forward(l, trunk.embeddings(), trunk.patch().weights.start(), 0) }
+    mixture.map_or(Ok(()), |mixture| mixture.forward(l, trunk, 0))
 }
 
 /// As the kernel has them.

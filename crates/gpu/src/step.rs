@@ -6,77 +6,34 @@
 
 use std::ops::Range;
 
-use diffusion::TrainingLoss;
 use kernels::{Learn, Parameters, Plan, Shape};
 use random::Stream;
 
-use crate::arguments::{Accumulate, AdamW, Average, Loss, Normals, Place, QSample};
+use crate::arguments::{Loss, Normals, Place, QSample};
 use crate::array::{Array, Numbers, Plain};
+use crate::descent::{Descent, Group, Kept};
 use crate::diffusion_table;
 use crate::feed::{Feed, StepLosses};
-use crate::gate::{Extent, Gate, Gating, Importance};
+use crate::gate::Gating;
 use crate::launch::Launcher;
 use crate::machine::{Address, Error, Machine, Precision, Repeated};
+use crate::mixture::Mixture;
 use crate::optimizer::Rates;
 use crate::pool::Pool;
+use crate::setting::{Method, Setting, State};
 use crate::trunk::{Added, Trunk};
-
-/// What learns.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Method {
-    /// All weights but the positions.
-    Everything,
-    /// Prompts before the first blocks of a frozen trunk.
-    Prompts {
-        /// How many blocks.
-        blocks: usize,
-        /// What weights them; without a gate each counts 1.
-        gate: Option<(Gating, Importance)>,
-    },
-}
-
-/// What steps are of.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting<'a> {
-    /// The network.
-    pub shape: Shape,
-    /// What learns.
-    pub method: Method,
-    /// Samples of a step.
-    pub batch: usize,
-    /// Samples that are done at once; they divide the batch.
-    pub part: usize,
-    /// The loss.
-    pub loss: &'a TrainingLoss,
-    /// Whether a running average of the weights is kept.
-    pub average: bool,
-    /// Seed of the noise.
-    pub seed: u64,
-}
-
-/// Where training stands: values, moments and, where one is kept, the average, each flat.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
-    /// All weights, or the prompts and behind them the gate's values.
-    pub values: Vec<f32>,
-    /// AdamW's first moment.
-    pub first: Vec<f32>,
-    /// AdamW's second moment.
-    pub second: Vec<f32>,
-    /// The running average; empty where none is kept.
-    pub average: Vec<f32>,
-}
 
 /// A training run on a machine.
 pub struct Step<'m, M: Machine> {
     l: Launcher<'m, M>,
-    method: Method,
     seed: u64,
     part: usize,
     /// Whether the output has variance values.
     learned: bool,
     trunk: Trunk<'m, M>,
-    gate: Option<Gate<M>>,
+    /// What learns on a frozen trunk; without it all weights do.
+    mixture: Option<Mixture<M>>,
+    descent: Descent<M>,
     pool: Pool<M>,
     feed: Feed<M>,
     table: Plain<M>,
@@ -87,19 +44,27 @@ pub struct Step<'m, M: Machine> {
     examples: Numbers<M>,
     x0: Array<M>,
     noise: Array<M>,
-    /// `[batch, 2]` and `[batch]` doubles.
+    /// `[batch, 2]` doubles.
     terms: Plain<M>,
-    importance: Plain<M>,
-    /// `f32` values of weights that learn, where the products read others.
-    master: Option<Array<M>>,
-    /// Sums of the parts' gradients, of the trunk's and of the gate's; none where a step has one part.
-    sums: [Option<Array<M>>; 2],
-    first: Array<M>,
-    second: Array<M>,
-    average: Option<Array<M>>,
-    /// Weights before and behind the positions, which do not learn; unused where prompts learn.
-    weights: [Range<usize>; 2],
+    /// `[batch]` doubles each: importance and load.
+    balance: [Plain<M>; 2],
     repeated: Repeated<M>,
+}
+
+/// Whether the balance of `setting` can be had in its parts.
+fn check(setting: &Setting) -> Result<(), Error> {
+    match setting.method {
+        Method::Prompts { prompts, balance }
+            if balance.importance.together && prompts.gate.is_some_and(Gating::weights) =>
+        {
+            if setting.part == setting.batch {
+                return Ok(());
+            }
+            let reason = "its mean is over the whole batch: take parts as large as that, or the reference engine";
+            Err(Error::Unsupported { what: "a batch's importance loss in parts".into(), reason })
+        }
+        _ => Ok(()),
+    }
 }
 
 impl<'m, M: Machine> Step<'m, M> {
@@ -113,57 +78,37 @@ impl<'m, M: Machine> Step<'m, M> {
     pub fn new(machine: &'m M, precision: Precision, setting: Setting, pool: Pool<M>) -> Result<Self, Error> {
         let Setting { shape, method, batch, part, loss, average, seed } = setting;
         assert!(part > 0 && batch.is_multiple_of(part), "parts of {part} do not divide a batch of {batch}");
-        let (learn, added) = match method {
-            Method::Everything => (Learn::Everything, Added::Nothing),
-            Method::Prompts { blocks, .. } => (Learn::Contributions { from: 0 }, Added::Prompts { blocks }),
+        check(&setting)?;
+        let (learn, added, prepended) = match method {
+            Method::Everything => (Learn::Everything, Added::Nothing, 0),
+            Method::Prompts { prompts, .. } => (Learn::Contributions { from: 0 }, prompts.added(), prompts.prepended),
         };
-        let plan = Plan { learn, ..Plan::sampling(shape, part, 0) };
-        let mut trunk = Trunk::new(machine, precision, plan, part, added)?;
-        let gate = match method {
-            Method::Prompts { blocks, gate: Some((gating, importance)) } => {
-                if importance.together && part < batch {
-                    let reason =
-                        "its mean is over the whole batch: take parts as large as that, or the reference engine";
-                    return Err(Error::Unsupported { what: "a batch's importance loss in parts".into(), reason });
-                }
-                let (prompts, width) = (shape.tokens(), shape.hidden);
-                let extent = Extent { blocks, prompts, width, rows: part, all: batch };
-                Some(Gate::new(machine, gating, extent, Some(importance))?)
+        let plan = Plan { learn, ..Plan::sampling(shape, part, prepended) };
+        let trunk = Trunk::new(machine, precision, plan, part, added)?;
+        let mixture = match method {
+            Method::Everything => None,
+            Method::Prompts { prompts, balance } => {
+                Some(Mixture::new(machine, prompts, &shape, [part, batch], Some(balance))?)
             }
-            _ => None,
         };
-        if gate.is_none() {
-            let ones = vec![1.0; trunk.patch().weights.len()];
-            trunk.patch_mut().weights.write(machine, &ones)?;
-        }
-        let weights = match method {
-            Method::Everything => {
-                let zeros = Parameters::zeros(shape).expect("a sound shape");
-                let mut segments = zeros.segments().into_iter();
-                let position = segments.find(|s| s.name == "pos_embed").expect("a DiT has positions").range;
-                [0..position.start, position.end..zeros.values().len()]
-            }
-            Method::Prompts { .. } => [0..0, 0..0],
+        let kept = Kept {
+            counts: groups(&trunk, mixture.as_ref()).map(|group| group.count),
+            fixed: if mixture.is_some() { 0..0 } else { positions(shape) },
+            parts: part < batch,
+            rounded: mixture.is_none() && precision == Precision::Bf16,
+            average,
         };
         let wide = |count| Array::zeros(machine, Precision::F32, count);
-        let (of_trunk, of_gate) = match &gate {
-            _ if method == Method::Everything => (weights[1].end, 0),
-            Some(gate) => (trunk.patch().values.len(), gate.values().len()),
-            None => (trunk.patch().values.len(), 0),
-        };
-        let sum = |count: usize| (part < batch && count > 0).then(|| wide(count)).transpose();
-        let trained = of_trunk + of_gate;
-        let bf16_weights = method == Method::Everything && precision == Precision::Bf16;
         let count = part * shape.image();
         let firsts: Vec<u64> = (0..batch / part).map(|i| (i * count) as u64).collect();
         Ok(Self {
             l: Launcher { machine, precision },
-            method,
             seed,
             part,
             learned: shape.out_channels == 2 * shape.channels,
             trunk,
-            gate,
+            mixture,
+            descent: Descent::new(machine, kept)?,
             limits: [loss.process().len(), shape.label_rows, pool.count()],
             pool,
             feed: Feed::new(machine, batch)?,
@@ -173,13 +118,7 @@ impl<'m, M: Machine> Step<'m, M> {
             x0: wide(count)?,
             noise: wide(count)?,
             terms: Plain::new(machine, 16 * batch)?,
-            importance: Plain::new(machine, 8 * batch)?,
-            master: bf16_weights.then(|| wide(of_trunk)).transpose()?,
-            sums: [sum(of_trunk)?, sum(of_gate)?],
-            first: wide(trained)?,
-            second: wide(trained)?,
-            average: average.then(|| wide(trained)).transpose()?,
-            weights,
+            balance: [Plain::new(machine, 8 * batch)?, Plain::new(machine, 8 * batch)?],
             repeated: Repeated::New,
         })
     }
@@ -201,28 +140,11 @@ impl<'m, M: Machine> Step<'m, M> {
     /// If a length does not fit.
     pub fn set_state(&mut self, number: u32, state: &State) -> Result<(), Error> {
         let machine = self.l.machine;
-        match self.method {
-            Method::Everything => {
-                self.trunk.set_values(&state.values)?;
-                if let Some(master) = &mut self.master {
-                    master.write(machine, &state.values)?;
-                }
-            }
-            Method::Prompts { .. } => {
-                let prompts = &mut self.trunk.patch_mut().values;
-                let (of_prompts, of_gate) = state.values.split_at(prompts.len());
-                prompts.write(machine, of_prompts)?;
-                match &mut self.gate {
-                    Some(gate) => gate.values_mut().write(machine, of_gate)?,
-                    None => assert!(of_gate.is_empty(), "there is no gate"),
-                }
-            }
+        match &mut self.mixture {
+            Some(mixture) => mixture.set(machine, &mut self.trunk, &state.values)?,
+            None => self.trunk.set_values(&state.values)?,
         }
-        self.first.write(machine, &state.first)?;
-        self.second.write(machine, &state.second)?;
-        if let Some(average) = &mut self.average {
-            average.write(machine, &state.average)?;
-        }
+        self.descent.set(machine, state)?;
         self.feed.start(machine, number)
     }
 
@@ -232,19 +154,10 @@ impl<'m, M: Machine> Step<'m, M> {
     /// Those of the machine, and of what was launched before.
     pub fn state(&self) -> Result<State, Error> {
         let machine = self.l.machine;
-        let values = match (&self.master, self.method) {
-            (Some(master), _) => master.read(machine)?,
-            (None, Method::Everything) => self.trunk.weights()?,
-            (None, Method::Prompts { .. }) => {
-                let mut values = self.trunk.patch().values.read(machine)?;
-                if let Some(gate) = &self.gate {
-                    values.extend(gate.values().read(machine)?);
-                }
-                values
-            }
-        };
-        let average = self.average.as_ref().map_or(Ok(Vec::new()), |average| average.read(machine))?;
-        Ok(State { values, first: self.first.read(machine)?, second: self.second.read(machine)?, average })
+        self.descent.state(machine, || match &self.mixture {
+            Some(mixture) => mixture.values(machine, &self.trunk),
+            None => self.trunk.weights(),
+        })
     }
 
     /// Writes what step `number` trains on; at most [`crate::SLOTS`] steps may be written and not done.
@@ -289,19 +202,19 @@ impl<'m, M: Machine> Step<'m, M> {
 
     /// Everything that a step launches.
     fn launch(&self) -> Result<(), Error> {
-        let parts = self.feed.batch() / self.part;
-        if let Some(gate) = &self.gate
-            && let (out, count @ 1..) = gate.draws()
-        {
+        let (parts, mixture) = (self.feed.batch() / self.part, self.mixture.as_ref());
+        if let Some((out, count @ 1..)) = mixture.map(Mixture::draws) {
             self.normals(Stream::GateNoise, 0, out, count)?;
         }
+        let groups = groups(&self.trunk, mixture);
         for part in 0..parts {
             self.launch_part(part)?;
-            self.accumulate(part)?;
+            self.descent.accumulate(self.l, groups, part == 0)?;
         }
-        self.descend()?;
-        let importance = if self.gate.is_some() { self.importance.start() } else { Address::NULL };
-        self.feed.finish(self.l, self.terms.start(), importance)
+        self.descent.step(self.l, groups, &self.feed)?;
+        let balanced = mixture.map_or([false; 2], Mixture::balanced);
+        let losses = std::array::from_fn(|i| if balanced[i] { self.balance[i].start() } else { Address::NULL });
+        self.feed.finish(self.l, self.terms.start(), losses)
     }
 
     /// Normals of a stream at this step, those of part `part` where it is noise of images.
@@ -334,10 +247,8 @@ impl<'m, M: Machine> Step<'m, M> {
         // SAFETY: every array was made for this shape and batch.
         unsafe { l.q_sample(&QSample { x0, noise, timesteps, table, x_t: images, batch, n })? };
         self.trunk.embed()?;
-        let patch = self.trunk.patch();
-        if let Some(gate) = &self.gate {
-            // SAFETY: as above; the trunk's patch was made for the same blocks and tokens.
-            unsafe { gate.forward(l, self.trunk.embeddings(), patch.weights.start(), first)? };
+        if let Some(mixture) = &self.mixture {
+            mixture.forward(l, &self.trunk, first)?;
         }
         self.trunk.through()?;
         let loss = Loss {
@@ -357,84 +268,23 @@ impl<'m, M: Machine> Step<'m, M> {
         // SAFETY: as above.
         unsafe { l.loss(&loss)? };
         self.trunk.backward()?;
-        if let Some(gate) = &self.gate {
-            let weights = [patch.weights.start(), patch.d_weights.start()];
-            // SAFETY: as above.
-            unsafe { gate.backward(l, weights, self.importance.at(8 * first), first)? };
-        }
-        Ok(())
-    }
-
-    /// Gradients of the trunk's part of what learns, and of the gate's.
-    fn gradients(&self) -> [Address; 2] {
-        let (_, of_trunk) = self.trunk.trained();
-        [of_trunk, self.gate.as_ref().map_or(Address::NULL, |gate| gate.gradient().start())]
-    }
-
-    /// Adds the gradients of part `part` to those of the parts before.
-    fn accumulate(&self, part: usize) -> Result<(), Error> {
-        for (sum, values) in self.sums.iter().zip(self.gradients()) {
-            if let Some(sum) = sum {
-                let (count, sum, fresh) = (sum.len(), sum.start(), i32::from(part == 0));
-                // SAFETY: a sum is as long as what it sums.
-                unsafe { self.l.accumulate(&Accumulate { sum, values, count, fresh })? };
+        match &self.mixture {
+            Some(mixture) => {
+                let losses = self.balance.each_ref().map(|losses| losses.at(8 * first));
+                mixture.backward(l, &self.trunk, losses, first)
             }
-        }
-        Ok(())
-    }
-
-    /// AdamW over what learns, and the running average.
-    fn descend(&self) -> Result<(), Error> {
-        let [of_trunk, of_gate] = self.gradients();
-        let sum = |i: usize, single| self.sums[i].as_ref().map_or(single, Array::start);
-        let (of_trunk, of_gate) = (sum(0, of_trunk), sum(1, of_gate));
-        let (weights, _) = self.trunk.trained();
-        match self.method {
-            Method::Everything => {
-                let (values, copy) = match &self.master {
-                    Some(master) => (master.start(), Some(weights)),
-                    None => (weights, None),
-                };
-                for range in self.weights.iter().filter(|range| !range.is_empty()) {
-                    self.adamw(values, copy, of_trunk, range.clone(), 0, 0)?;
-                }
-                let Some(average) = &self.average else { return Ok(()) };
-                let (average, count, decay) = (average.start(), average.len(), self.feed.decay());
-                // SAFETY: the average is as long as the values.
-                unsafe { self.l.average(&Average { average, values, decay, count }) }
-            }
-            Method::Prompts { .. } => {
-                let prompts = self.trunk.patch().values.len();
-                self.adamw(weights, None, of_trunk, 0..prompts, 0, 0)?;
-                let Some(gate) = &self.gate else { return Ok(()) };
-                self.adamw(gate.values().start(), None, of_gate, 0..gate.values().len(), prompts, 1)
-            }
+            None => Ok(()),
         }
     }
+}
 
-    /// One step over `range` of `values`, whose moments lie `behind` further on, at the rate of `group`.
-    fn adamw(
-        &self,
-        values: Address,
-        copy: Option<Address>,
-        gradient: Address,
-        range: Range<usize>,
-        behind: usize,
-        group: usize,
-    ) -> Result<(), Error> {
-        let Range { start, end } = range;
-        let wide = start * Precision::F32.bytes();
-        let precision = if copy.is_some() { self.l.precision } else { Precision::F32 };
-        let arguments = AdamW {
-            p: values.offset(wide),
-            m: self.first.at(behind + start),
-            v: self.second.at(behind + start),
-            g: gradient.offset(wide),
-            copy: copy.map_or(Address::NULL, |copy| copy.offset(start * precision.bytes())),
-            factors: self.feed.factors(group),
-            count: end - start,
-        };
-        // SAFETY: the ranges lie in the trained values.
-        unsafe { Launcher { precision, ..self.l }.adamw(&arguments) }
-    }
+/// What learns, with its gradients: all weights, or the prompts and their gate.
+fn groups<M: Machine>(trunk: &Trunk<M>, mixture: Option<&Mixture<M>>) -> [Group; 2] {
+    mixture.map_or_else(|| [trunk.trained(), Group::default()], |mixture| mixture.groups(trunk))
+}
+
+/// Places of the positions among all weights: they do not learn.
+fn positions(shape: Shape) -> Range<usize> {
+    let segments = Parameters::zeros(shape).expect("a sound shape").segments();
+    segments.into_iter().find(|segment| segment.name == "pos_embed").expect("a DiT has positions").range
 }

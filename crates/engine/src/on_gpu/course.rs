@@ -33,8 +33,10 @@ pub struct MachineTraining<'m, 'i, M: Machine> {
     chosen: Batch,
     /// Copies of each example: 2 where half of them are mirrored.
     orientations: usize,
-    /// Learning rate of the gate over that of the prompts, and what its importance loss counts.
-    gate: (f64, f64),
+    /// Learning rate of the gate over that of the prompts.
+    gate: f64,
+    /// What its balancing losses count, importance and load.
+    balance: [f64; 2],
     /// Steps to ask for next time.
     pace: usize,
 }
@@ -76,18 +78,18 @@ impl<'m, 'i, M: Machine> MachineTraining<'m, 'i, M> {
         }
         let Checkpoint { iteration, values, first_moment: first, second_moment: second, average, .. } = state.clone();
         step.set_state(iteration as u32, &State { values, first, second, average })?;
-        let gate = match method {
-            gpu::Method::Prompts { gate: Some((_, importance)), .. } => {
+        let (gate, balance) = match method {
+            gpu::Method::Prompts { prompts, balance } if prompts.gate.is_some() => {
                 let factor = layout.slots.last().map_or(1.0, |slot| slot.learning_rate_factor);
-                (factor, importance.coefficient)
+                (factor, [balance.importance.coefficient, balance.load.unwrap_or(0.0)])
             }
-            _ => (1.0, 0.0),
+            _ => (1.0, [0.0; 2]),
         };
         let flips = optimisation.horizontal_flip;
         let process = process::process(task.diffusion)?;
         let batcher = Batcher::new(examples, process, dit.into(), flips, task.seed);
         let chosen = Batch::new(optimisation.batch, 0);
-        Ok(Self { step, task, batcher, chosen, orientations, gate, pace: 1 })
+        Ok(Self { step, task, batcher, chosen, orientations, gate, balance, pace: 1 })
     }
 
     /// Writes what the steps `first..first + count` train on.
@@ -103,7 +105,7 @@ impl<'m, 'i, M: Machine> MachineTraining<'m, 'i, M> {
             let places: Vec<Place> = (0..t.len()).map(place).collect();
             let rate = learning_rate(self.task.optimisation, number);
             let rates = Rates {
-                learning_rates: [rate, rate * self.gate.0],
+                learning_rates: [rate, rate * self.gate],
                 weight_decay: self.task.optimisation.weight_decay,
                 decay: average_decay(self.task.ema_halflife_iterations, number),
             };
@@ -167,8 +169,8 @@ impl<M: Machine> Course for MachineTraining<'_, '_, M> {
             mse: l.mse,
             vb: l.vb,
             importance: l.importance,
-            load: 0.0,
-            total: l.mse + l.vb + self.gate.1 * l.importance,
+            load: l.load,
+            total: l.mse + l.vb + self.balance[0] * l.importance + self.balance[1] * l.load,
         });
         let losses = losses.collect();
         // Until the end, the next losses tell.

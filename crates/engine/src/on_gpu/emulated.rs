@@ -10,7 +10,7 @@ use manifest::gate::{
 };
 use manifest::method::{
     Add, Backbone, Balance, Depth, Dmp, Finetune, ImportanceFormula, Init, LoadFormula, Method, Normal, Position,
-    PromptTuning, Prompts,
+    Prepend, PromptTuning, Prompts,
 };
 use manifest::scale::{
     DeviceKind, Diffusion, Dtype, Engine, GuidanceChannels, Numerics, Optimisation, Sampler as SamplerConfig,
@@ -155,28 +155,68 @@ fn both(method: &Method, classes: Option<usize>, half_life: f64, micro_batch: Op
     assert_eq!((resumed.second_moment, resumed.average), (state.second_moment, state.average), "{method:?}: resumed");
 }
 
-/// The paper's gate with weight 1 for the highest prompts.
-fn hard() -> Method {
-    let Method::Dmp(mut dmp) = dmp(false) else { unreachable!("it is one") };
+/// The same method with another gate.
+fn with_gate(mut method: Method, change: impl FnOnce(&mut Gate)) -> Method {
+    let Method::Dmp(dmp) = &mut method else { unreachable!("it has a gate") };
+    change(&mut dmp.gate);
+    method
+}
+
+/// The same method with prompts in front of the tokens.
+fn in_front(mut method: Method) -> Method {
+    let (Method::Dmp(Dmp { prompts, .. }) | Method::PromptTuning(PromptTuning { prompts })) = &mut method else {
+        unreachable!("it has prompts")
+    };
+    prompts.position = Position::Prepend(Prepend { per_256_tokens: 50 });
+    method
+}
+
+/// The same method with weight 1 for the highest prompts.
+fn hard(method: Method) -> Method {
     let (weights, gradient) = (KeptWeights::One, SelectionGradient::StraightThrough);
-    dmp.gate.selection = Selection::TopK(TopK { keep: 0.75, weights, gradient });
-    Method::Dmp(dmp)
+    with_gate(method, |gate| gate.selection = Selection::TopK(TopK { keep: 0.75, weights, gradient }))
+}
+
+/// The same method with a gate of attention.
+fn attention(method: Method, architecture: Architecture, prompts_per_block: BlockAwareness) -> Method {
+    with_gate(method, |gate| (gate.architecture, gate.prompts_per_block) = (architecture, prompts_per_block))
 }
 
 #[test]
 fn training_is_the_processor_s_and_goes_on_from_a_checkpoint() {
-    both(&hard(), None, 0.0, None);
+    both(&hard(dmp(false)), None, 0.0, None);
+    // the smooth load loss
+    both(&hard(dmp(true)), Some(3), 0.0, None);
     both(&dmp(false), None, 0.0, None);
     both(&dmp(false), None, 0.0, Some(2));
     both(&dmp(true), Some(3), 0.0, None);
     both(&Method::PromptTuning(PromptTuning { prompts: prompts() }), None, 0.0, None);
+    both(&in_front(dmp(false)), None, 0.0, Some(2));
+    both(&in_front(dmp(true)), Some(3), 0.0, None);
+    both(&in_front(Method::PromptTuning(PromptTuning { prompts: prompts() })), None, 0.0, None);
     both(&Method::Finetune(Finetune::default()), Some(3), 2.0, Some(1));
 }
 
 #[test]
+fn gates_of_attention_are_the_processor_s() {
+    for architecture in [Architecture::AttentionLiteral, Architecture::AttentionOverPrompts] {
+        both(&attention(dmp(false), architecture, BlockAwareness::Distinct), None, 0.0, Some(2));
+        both(&attention(hard(dmp(true)), architecture, BlockAwareness::Uniform), Some(3), 0.0, None);
+        both(&in_front(attention(dmp(false), architecture, BlockAwareness::Uniform)), None, 0.0, None);
+    }
+}
+
+#[test]
 fn samples_are_the_processor_s() {
-    for (kind, released, classes) in [(SamplerKind::Ddpm, false, None), (SamplerKind::Ddim, true, Some(3))] {
-        let (dit, method) = (dit(classes), dmp(released));
+    let (literal, over_prompts) = (Architecture::AttentionLiteral, Architecture::AttentionOverPrompts);
+    for (kind, method, classes) in [
+        (SamplerKind::Ddpm, dmp(false), None),
+        (SamplerKind::Ddim, dmp(true), Some(3)),
+        (SamplerKind::Ddpm, in_front(dmp(true)), Some(3)),
+        (SamplerKind::Ddpm, attention(dmp(false), literal, BlockAwareness::Distinct), None),
+        (SamplerKind::Ddpm, attention(dmp(true), over_prompts, BlockAwareness::Uniform), Some(3)),
+    ] {
+        let dit = dit(classes);
         let settings =
             SamplerConfig { kind, steps: 5, clip_x0: true, guidance: 1.0, guidance_channels: GuidanceChannels::All };
         let diffusion = Diffusion { schedule: Schedule::Cosine, timesteps: 100 };
@@ -215,7 +255,7 @@ fn samples_are_the_processor_s() {
 #[test]
 fn what_is_not_done_is_refused_with_the_next_command() {
     let Method::Dmp(mut dmp) = dmp(false) else { unreachable!("it is one") };
-    dmp.gate.architecture = Architecture::AttentionOverPrompts;
+    dmp.backbone = Backbone::FromScratch;
     let error = super::method::training(&Method::Dmp(dmp), &dit(None)).unwrap_err().to_string();
-    assert!(error.contains("attention") && error.contains("--engine reference"), "{error}");
+    assert!(error.contains("a backbone that learns") && error.contains("--engine reference"), "{error}");
 }

@@ -1,15 +1,12 @@
 //! A manifest's methods as crate `gpu` knows them, and a refusal of those that it does not.
 
 use anyhow::{Result, bail};
-use gpu::{Gating, Importance};
+use gpu::Gating;
 use manifest::dit::DitConfig;
 use manifest::gate::{
     Architecture, BlockAwareness, Gate, GateInput, GateNoise, KeptWeights, Selection, SelectionGradient,
 };
-use manifest::method::{Backbone, ImportanceFormula, LoadFormula, Method, Position, Prompts};
-
-/// Blocks with prompts, and what weights them and balances that.
-type Mixture = Option<(usize, Option<(Gating, Importance)>)>;
+use manifest::method::{Backbone, Dmp, ImportanceFormula, LoadFormula, Method, Position, Prompts};
 
 /// What learns.
 ///
@@ -19,61 +16,77 @@ pub fn training(method: &Method, dit: &DitConfig) -> Result<gpu::Method> {
     match method {
         Method::Lora(_) => refuse("training of LoRA"),
         Method::Dmp(dmp) if dmp.backbone == Backbone::FromScratch => refuse("prompts on a backbone that learns"),
-        _ => Ok(match mixture(method, dit)? {
-            Some((blocks, gate)) => gpu::Method::Prompts { blocks, gate },
+        _ => Ok(match prompts(method, dit)? {
+            Some(prompts) => gpu::Method::Prompts { prompts, balance: balance(method) },
             None => gpu::Method::Everything,
         }),
     }
 }
 
-/// What is mixed in; none without prompts.
+/// The prompts that are mixed in; none without.
 ///
 /// # Errors
 /// As [`training`].
-pub fn mixture(method: &Method, dit: &DitConfig) -> Result<Mixture> {
-    let blocks = |prompts: &Prompts| match prompts.position {
-        Position::Add(_) => Ok(prompts.depth.blocks(dit.depth)),
-        Position::Prepend(_) => refuse("prompts in front of the tokens"),
-    };
+pub fn prompts(method: &Method, dit: &DitConfig) -> Result<Option<gpu::Prompts>> {
     Ok(match method {
         Method::Pretrained(_) | Method::Finetune(_) | Method::Lora(_) => None,
-        Method::PromptTuning(tuning) => Some((blocks(&tuning.prompts)?, None)),
-        Method::Dmp(dmp) => {
-            let importance = Importance {
-                coefficient: dmp.balance.importance,
-                together: dmp.balance.importance_formula == ImportanceFormula::OfficialCode,
-            };
-            let blocks = blocks(&dmp.prompts)?;
-            let gating = gating(&dmp.gate, dmp.prompts.position.prompts(dit.tokens()))?;
-            // where all prompts are kept, or without noise, the load loss is zero by either formula
-            let partly = matches!(gating.selection, gpu::Selection::Highest { .. });
-            if partly && gating.noisy && dmp.balance.load_formula == LoadFormula::Smooth {
-                return refuse("the smooth load loss");
-            }
-            Some((blocks, Some((gating, importance))))
+        Method::PromptTuning(tuning) => Some(placed(&tuning.prompts, dit)),
+        Method::Dmp(Dmp { prompts, gate, .. }) => {
+            let gate = Some(gating(gate, &prompts.position, dit.tokens())?);
+            Some(gpu::Prompts { gate, ..placed(prompts, dit) })
         }
     })
 }
 
-/// A gate over so many `prompts`, which are added to the tokens.
-fn gating(gate: &Gate, prompts: usize) -> Result<Gating> {
-    if gate.architecture != Architecture::Linear {
-        return refuse("gates of attention");
+/// Where prompts enter; nothing weights them.
+fn placed(prompts: &Prompts, dit: &DitConfig) -> gpu::Prompts {
+    let prepended = match prompts.position {
+        Position::Add(_) => 0,
+        Position::Prepend(_) => prompts.position.prompts(dit.tokens()),
+    };
+    gpu::Prompts { blocks: prompts.depth.blocks(dit.depth), prepended, gate: None }
+}
+
+/// What keeps a gate balanced; nothing where there is none.
+fn balance(method: &Method) -> gpu::Balance {
+    let importance = |coefficient, together| gpu::Importance { coefficient, together };
+    match method {
+        Method::Dmp(Dmp { balance, .. }) => gpu::Balance {
+            importance: importance(balance.importance, balance.importance_formula == ImportanceFormula::OfficialCode),
+            load: (balance.load_formula == LoadFormula::Smooth).then_some(balance.load),
+        },
+        _ => gpu::Balance { importance: importance(0.0, false), load: None },
     }
+}
+
+/// A gate over the prompts that enter at `position` of so many image tokens.
+fn gating(gate: &Gate, position: &Position, tokens: usize) -> Result<Gating> {
+    let architecture = match gate.architecture {
+        Architecture::Linear => gpu::Architecture::Linear,
+        Architecture::AttentionOverPrompts => gpu::Architecture::AttentionOverPrompts,
+        Architecture::AttentionLiteral => gpu::Architecture::AttentionLiteral,
+    };
     let selection = match &gate.selection {
         Selection::Soft(_) => gpu::Selection::Soft,
         Selection::TopK(top) => {
             let ones = top.weights == KeptWeights::One;
-            if ones && top.gradient == SelectionGradient::None {
+            let weights = architecture != gpu::Architecture::AttentionLiteral;
+            if weights && ones && top.gradient == SelectionGradient::None {
                 return refuse("gates that learn nothing");
             }
-            gpu::Selection::Highest { kept: top.kept(prompts).max(1), ones }
+            gpu::Selection::Highest { kept: top.kept(position.prompts(tokens)).max(1), ones }
         }
     };
+    let with_label = match gate.input {
+        GateInput::T => false,
+        GateInput::TPlusC => true,
+        GateInput::AsReleased => matches!(position, Position::Add(_)),
+    };
     Ok(Gating {
+        architecture,
         selection,
         per_block: gate.prompts_per_block == BlockAwareness::Distinct,
-        with_label: gate.input != GateInput::T,
+        with_label,
         noisy: gate.noise == GateNoise::Learned,
     })
 }
@@ -82,4 +95,35 @@ fn refuse<T>(what: &str) -> Result<T> {
     bail!(
         "the fast engine does not do {what} on a GPU: run it with `--engine reference`, and what it is compared with too"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use manifest::denoiser::Denoiser;
+    use manifest::stage::Stage;
+
+    use super::*;
+
+    /// Cells that are compared need one engine.
+    #[test]
+    fn all_of_table_4_is_done() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let workspace = manifest::Workspace::open(root).unwrap();
+        for preset in ["paper", "official-code"] {
+            let overrides = vec![format!("method.preset={preset}")];
+            let request = manifest::Request { scale: "small".to_owned(), overrides, seeds: None };
+            let plan = workspace.load_artifact("table4", &request).unwrap();
+            let trained = plan.stages.iter().filter_map(|planned| match &planned.stage {
+                Stage::Train(stage) => Some((&stage.method, &stage.denoiser)),
+                _ => None,
+            });
+            let mut count = 0;
+            for (method, denoiser) in trained {
+                let Denoiser::Dit(dit) = denoiser else { panic!("a DiT") };
+                training(method, dit).unwrap();
+                count += 1;
+            }
+            assert!(count > 10, "{count} trainings");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use diffusion::Sampler;
-use gpu::{Call, Gating, Machine, Sampled, Sampling};
+use gpu::{Call, Machine, Sampled, Sampling};
 use manifest::dit::DitConfig;
 use manifest::method::Method;
 use manifest::scale::Dtype;
@@ -58,8 +58,7 @@ impl<'m, M: Machine> MachineSampler<'m, M> {
             Ok(Call { timestep: sampler.timestep(call) as u32, reverse })
         };
         let calls = (0..sampler.calls()).map(call).collect::<Result<Vec<_>>>()?;
-        let mixture = method::mixture(method, dit)?;
-        let prompts = mixture.map(|(blocks, gate)| (blocks, gate.map(|(gating, _): (Gating, _)| gating)));
+        let prompts = method::prompts(method, dit)?;
         let (shape, precision) = (fast::shape(dit), precision(dtype));
         let sampled = Sampled { shape, prompts, batch, calls: &calls, labelled, seed };
         let (wanted, free) = (gpu::sampling_bytes(precision, sampled).map_err(said)?, machine.free()?);

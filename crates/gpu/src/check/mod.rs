@@ -2,7 +2,10 @@
 
 mod attention;
 mod elementwise;
+mod front;
 mod gate;
+mod mixture;
+mod oracle;
 mod reductions;
 mod rows;
 mod sampling;
@@ -48,6 +51,7 @@ impl Finding {
 pub fn kernels<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Finding>, Error> {
     let mut bench = Bench { launcher: Launcher { machine, precision }, findings: Vec::new(), seed: 0 };
     rows::check(&mut bench)?;
+    front::check(&mut bench)?;
     elementwise::check(&mut bench)?;
     reductions::check(&mut bench)?;
     attention::check(&mut bench)?;

@@ -98,6 +98,8 @@ fn entries<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usi
         batch: batch as i32,
         tokens: tokens as i32,
         width: d as i32,
+        places: tokens as i32,
+        replaces: 0,
     };
     // SAFETY: all arrays are as large as the sizes say.
     unsafe {

@@ -30,7 +30,7 @@ fn residual_norm_of(
     sizes: [usize; 3],
 ) -> ResidualNorm {
     let [batch, tokens, width] = sizes.map(|size| size as i32);
-    let read = ResidualNorm { base, branch, bias, modulations, rows, ..ResidualNorm::default() };
+    let read = ResidualNorm { base, branch, bias, modulations, rows, before: tokens, ..ResidualNorm::default() };
     ResidualNorm { x, statistics, normed, batch, tokens, width, ..read }
 }
 
@@ -44,10 +44,11 @@ fn residual_norm<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, 
     let on = [bench.put(&base)?, bench.put(&branch)?, bench.put(&bias)?, bench.put(&modulations)?];
     let wide = [bench.put_wide(&weights)?, bench.put_wide(&prompts)?, bench.put_wide(&vectors)?];
     let numbers = bench.put_numbers(&rows)?;
+    let all = Entry { places: tokens as i32, ..Entry::default() };
     let entries = [
         ("", Entry::default()),
-        (" + prompts", Entry { weights: wide[0].start(), values: wide[1].start(), per_row: 0, per_token: 1 }),
-        (" + vectors", Entry { weights: Address::NULL, values: wide[2].start(), per_row: 1, per_token: 0 }),
+        (" + prompts", Entry { weights: wide[0].start(), values: wide[1].start(), per_token: 1, ..all }),
+        (" + vectors", Entry { values: wide[2].start(), per_row: 1, ..all }),
     ];
     for (name, entry) in entries {
         let (x, statistics, normed) = (bench.room(count * d)?, bench.room_wide(2 * count)?, bench.room(count * d)?);
@@ -138,6 +139,8 @@ fn norm_backward<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, 
             tokens: tokens as i32,
             width: d as i32,
             stride: stride as i32,
+            before: tokens as i32,
+            replaced: 0,
             gate: 0,
             shift: d as i32,
             scale: 2 * d as i32,

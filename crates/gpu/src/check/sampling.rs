@@ -1,16 +1,19 @@
 //! Samples against the CPU engine's trunk and sampler.
 
 use diffusion::{History, Kind, Process, Sampler, Schedule, Spacing, Variance};
-use kernels::{Condition, Contribution, Inputs, Parameters, Plan, Workspace};
+use kernels::{Condition, Inputs, Parameters, Plan, Workspace};
 use random::{Draws, Stream};
 
-use super::gate::{GATES, Oracle};
-use super::trunk::SHAPE;
+use super::gate::GATES;
+use super::mixture::{Mixed, contributions};
+use super::oracle::Oracle;
+use super::trunk::{PREPENDED, SHAPE};
 use super::{Bench, Finding};
 use crate::gate::{Extent, Gating};
 use crate::launch::Launcher;
 use crate::machine::{Error, Machine, Precision};
 use crate::sampling::{Call, Sampled, Sampling};
+use crate::setting::Prompts;
 
 const SEED: u64 = 5;
 const BATCH: usize = 3;
@@ -18,11 +21,15 @@ const STEPS: usize = 4;
 /// The first batch is samples 0, 1, .. and the next begins here.
 const NEXT: u64 = 3;
 
-/// What is checked: kind, whether samples have labels, and the gate.
-const CASES: [(Kind, bool, Option<Gating>); 3] = [
-    (Kind::Ddpm, false, Some(GATES[0].0)),
-    (Kind::Ddpm, true, Some(GATES[1].0)),
-    (Kind::Ddim { eta: 0.0 }, false, None),
+/// What is checked: kind, whether samples have labels, prompts in front, and the gate.
+const CASES: [(Kind, bool, usize, Option<Gating>); 7] = [
+    (Kind::Ddpm, false, 0, Some(GATES[0].0)),
+    (Kind::Ddpm, true, 0, Some(GATES[1].0)),
+    (Kind::Ddim { eta: 0.0 }, false, 0, None),
+    (Kind::Ddpm, false, PREPENDED, Some(GATES[0].0)),
+    (Kind::Ddpm, false, 0, Some(GATES[6].0)),
+    (Kind::Ddpm, true, 0, Some(GATES[7].0)),
+    (Kind::Ddpm, true, PREPENDED, Some(GATES[9].0)),
 ];
 
 /// Two batches of samples of each case.
@@ -31,13 +38,13 @@ const CASES: [(Kind, bool, Option<Gating>); 3] = [
 /// The machine cannot draw samples at all.
 pub fn samples<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Finding>, Error> {
     let mut bench = Bench { launcher: Launcher { machine, precision }, findings: Vec::new(), seed: 300 };
-    for (kind, labelled, gating) in CASES {
-        case(&mut bench, kind, labelled, gating)?;
+    for (kind, labelled, prepended, gate) in CASES {
+        case(&mut bench, kind, labelled, Prompts { blocks: SHAPE.depth, prepended, gate })?;
     }
     Ok(bench.findings)
 }
 
-fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Option<Gating>) -> Result<(), Error> {
+fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, spec: Prompts) -> Result<(), Error> {
     let Launcher { machine, precision } = bench.launcher;
     let process = Process::new(Schedule::Cosine, 100).expect("a schedule");
     // away from the last timesteps, where the error of a predicted noise counts a hundredfold
@@ -46,9 +53,10 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
     let mut parameters = Parameters::zeros(SHAPE).expect("a sound shape");
     let values = bench.numbers(parameters.values().len(), 0.1);
     parameters.values_mut().copy_from_slice(&values);
-    let (tokens, width, blocks) = (SHAPE.tokens(), SHAPE.hidden, SHAPE.depth);
-    let prompts = bench.numbers(blocks * tokens * width, 0.3);
-    let gate = bench.numbers(gating.map_or(0, |gating| gating.len(tokens, width)), 0.3);
+    let Prompts { blocks, prepended, gate: gating } = spec;
+    let (count, width) = (spec.count(&SHAPE), SHAPE.hidden);
+    let prompts = bench.numbers(blocks * count * width, 0.3);
+    let gate = bench.numbers(gating.map_or(0, |gating| gating.len(count, width)), 0.3);
 
     let calls: Vec<Call> = (0..sampler.calls())
         .map(|call| Call {
@@ -56,8 +64,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
             reverse: sampler.coefficients(call).expect("no history"),
         })
         .collect();
-    let sampled =
-        Sampled { shape: SHAPE, prompts: Some((blocks, gating)), batch: BATCH, calls: &calls, labelled, seed: SEED };
+    let sampled = Sampled { shape: SHAPE, prompts: Some(spec), batch: BATCH, calls: &calls, labelled, seed: SEED };
     let mut ours = Sampling::new(machine, precision, sampled)?;
     ours.set_weights(&parameters, &[&prompts[..], &gate].concat())?;
     let bound = match precision {
@@ -74,7 +81,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
         }
         let mut histories = vec![History::default(); BATCH];
         let mut output = vec![0.0; BATCH * SHAPE.output()];
-        let mut workspace = Workspace::new(Plan::sampling(SHAPE, BATCH, 0));
+        let mut workspace = Workspace::new(Plan::sampling(SHAPE, BATCH, prepended));
         for call in 0..sampler.calls() {
             let mut condition = Condition::new(SHAPE, BATCH);
             condition.compute(&parameters, &[sampler.timestep(call) as f32; BATCH], &labels);
@@ -83,20 +90,20 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
                 Some(Gating { with_label: true, .. }) => t.iter().zip(label).map(|(t, label)| t + label).collect(),
                 _ => t.to_vec(),
             };
-            let weights = match gating {
-                None => vec![1.0; blocks * BATCH * tokens],
-                Some(gating) => {
-                    let extent = Extent { blocks, prompts: tokens, width, rows: BATCH, all: BATCH };
-                    let (importance, embedding) = (GATES[0].1, &embedding[..BATCH * width]);
-                    let oracle = Oracle { gating, importance, extent, values: &gate, embedding, draws: &[] };
-                    oracle.weights().iter().map(|w| *w as f32).collect()
+            let mixed = match gating {
+                None => Mixed::Weights(vec![1.0; blocks * BATCH * count]),
+                Some(gating) => Oracle {
+                    gating,
+                    balance: GATES[0].1,
+                    extent: Extent { blocks, prompts: count, width, rows: BATCH, all: BATCH },
+                    values: &gate,
+                    prompts: &prompts,
+                    embedding: &embedding[..BATCH * width],
+                    draws: &[],
                 }
+                .mixed(),
             };
-            let contributions: Vec<Contribution> = weights
-                .chunks_exact(BATCH * tokens)
-                .zip(prompts.chunks_exact(tokens * width))
-                .map(|(weights, prompts)| Contribution::Weighted { weights, prompts })
-                .collect();
+            let contributions = contributions([blocks, prepended], &mixed, &prompts);
             let rows: Vec<u32> = (0..BATCH as u32).collect();
             let inputs =
                 Inputs { parameters: &parameters, condition: &condition, rows: &rows, contributions: &contributions };
@@ -107,7 +114,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, labelled: bool, gating: Op
                 sampler.advance(call, x, output, history, number, SEED);
             }
         }
-        let what = format!("{kind:?}, labels {labelled}, {gating:?}: samples from {first} on");
+        let what = format!("{kind:?}, labels {labelled}, {spec:?}: samples from {first} on");
         bench.find(&what, &ours.samples()?, &x, bound);
     }
     Ok(())

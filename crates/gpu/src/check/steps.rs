@@ -2,21 +2,23 @@
 
 use diffusion::{MseWeight, Process, Schedule, TrainingLoss};
 use kernels::{
-    AdamW, Condition, Contribution, ContributionGradient, Group, Inputs, Learn, OutsideGradients, Parameters, Plan,
-    Workspace,
+    AdamW, Condition, ContributionGradient, Group, Inputs, Learn, OutsideGradients, Parameters, Plan, Workspace,
 };
 use random::{Draws, Stream};
 
-use super::gate::{GATES, Oracle};
-use super::trunk::SHAPE;
+use super::gate::GATES;
+use super::mixture::{Mixed, contributions};
+use super::oracle::{Gradients, Oracle};
+use super::trunk::{PREPENDED, SHAPE};
 use super::{Bench, Finding};
 use crate::arguments::Place;
-use crate::gate::{Extent, Gating, Importance};
+use crate::gate::{Extent, Gating};
 use crate::launch::Launcher;
 use crate::machine::{Error, Machine, Precision};
 use crate::optimizer::Rates;
 use crate::pool::Pool;
-use crate::step::{Method, Setting, State, Step};
+use crate::setting::{Method, Prompts, Setting, State};
+use crate::step::Step;
 
 const SEED: u64 = 77;
 const BATCH: usize = 4;
@@ -29,16 +31,36 @@ const RATES: Rates = Rates { learning_rates: [1e-3, 3e-3], weight_decay: 0.01, d
 const COMPARED: u32 = 3;
 
 /// What is checked: a method, the samples that are done at once, and whether latents are drawn.
-pub const CASES: [(Method, usize, bool); 8] = [
+pub const CASES: [(Method, usize, bool); 17] = [
     (Method::Everything, BATCH, false),
     (Method::Everything, 2, true),
-    (Method::Prompts { blocks: BLOCKS, gate: None }, BATCH, false),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[0]) }, BATCH, false),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[1]) }, BATCH, true),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[2]) }, 1, false),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[0]) }, 2, true),
-    (Method::Prompts { blocks: SHAPE.depth, gate: Some(GATES[3]) }, BATCH, false),
+    (ungated(0), BATCH, false),
+    (gated(0, 0), BATCH, false),
+    (gated(1, 0), BATCH, true),
+    (gated(2, 0), 1, false),
+    (gated(0, 0), 2, true),
+    (gated(3, 0), BATCH, false),
+    (gated(5, 0), 2, false),
+    (gated(6, 0), 2, false),
+    (gated(7, 0), BATCH, false),
+    (gated(8, 0), 2, false),
+    (gated(9, 0), BATCH, false),
+    (ungated(PREPENDED), 2, false),
+    (gated(0, PREPENDED), BATCH, false),
+    (gated(6, PREPENDED), BATCH, false),
+    (gated(8, PREPENDED), BATCH, false),
 ];
+
+/// Prompts of weight 1 before some blocks.
+const fn ungated(prepended: usize) -> Method {
+    Method::Prompts { prompts: Prompts { blocks: BLOCKS, prepended, gate: None }, balance: GATES[0].1 }
+}
+
+/// Prompts before all blocks under the gate of a number.
+const fn gated(number: usize, prepended: usize) -> Method {
+    let (gating, balance) = GATES[number];
+    Method::Prompts { prompts: Prompts { blocks: SHAPE.depth, prepended, gate: Some(gating) }, balance }
+}
 
 /// A training run on the CPU, with what it starts from.
 struct Run {
@@ -63,13 +85,14 @@ impl Run {
         let mut backbone = Parameters::zeros(SHAPE).expect("a sound shape");
         let weights = bench.numbers(backbone.values().len(), 0.1);
         backbone.values_mut().copy_from_slice(&weights);
-        let (tokens, width) = (SHAPE.tokens(), SHAPE.hidden);
-        let (learn, values) = match method {
-            Method::Everything => (Learn::Everything, weights),
-            Method::Prompts { blocks, gate } => {
-                let mut values = bench.numbers(blocks * tokens * width, 0.3);
-                values.extend(bench.numbers(gate.map_or(0, |(gating, _)| gating.len(tokens, width)), 0.3));
-                (Learn::Contributions { from: 0 }, values)
+        let width = SHAPE.hidden;
+        let (learn, prepended, values) = match method {
+            Method::Everything => (Learn::Everything, 0, weights),
+            Method::Prompts { prompts: mixed, .. } => {
+                let (Prompts { blocks, prepended, gate }, count) = (mixed, mixed.count(&SHAPE));
+                let mut values = bench.numbers(blocks * count * width, 0.3);
+                values.extend(bench.numbers(gate.map_or(0, |gating| gating.len(count, width)), 0.3));
+                (Learn::Contributions { from: 0 }, prepended, values)
             }
         };
         let count = EXAMPLES * SHAPE.image();
@@ -82,7 +105,7 @@ impl Run {
             backbone,
             average: values.clone(),
             adamw: AdamW::new(values.len()),
-            workspace: Workspace::new(Plan { learn, ..Plan::sampling(SHAPE, BATCH, 0) }),
+            workspace: Workspace::new(Plan { learn, ..Plan::sampling(SHAPE, BATCH, prepended) }),
             condition: Condition::new(SHAPE, BATCH),
             values,
         }
@@ -125,8 +148,8 @@ impl Run {
         (0..BATCH * n).map(value).collect()
     }
 
-    /// One step; returns the mean losses.
-    fn step(&mut self, number: u32, places: &[Place]) -> [f64; 2] {
+    /// One step; returns the losses: the network's, importance and load.
+    fn step(&mut self, number: u32, places: &[Place]) -> [f64; 3] {
         let n = SHAPE.image();
         let (x0, noise) = (self.clean(number, places), Self::normals(Stream::TrainNoise, number, BATCH * n));
         let mut x_t = vec![0.0; x0.len()];
@@ -141,42 +164,35 @@ impl Run {
         let labels: Vec<u32> = places.iter().map(|place| place.label).collect();
         self.condition.compute(&self.backbone, &told, &labels);
 
-        let (tokens, width) = (SHAPE.tokens(), SHAPE.hidden);
-        let (blocks, gate) = match self.method {
-            Method::Everything => (0, None),
-            Method::Prompts { blocks, gate } => (blocks, gate),
+        let (spec, balance) = match self.method {
+            Method::Everything => (Prompts { blocks: 0, prepended: 0, gate: None }, GATES[0].1),
+            Method::Prompts { prompts, balance } => (prompts, balance),
         };
-        let prompts = blocks * tokens * width;
-        let extent = Extent { blocks, prompts: tokens, width, rows: BATCH, all: BATCH };
-        let draws = |gating: Gating| match gating.noisy {
-            true => Self::normals(Stream::GateNoise, number, blocks * BATCH * tokens),
-            false => Vec::new(),
-        };
+        let (Prompts { blocks, prepended, gate }, count, width) = (spec, spec.count(&SHAPE), SHAPE.hidden);
+        let (prompts, of_gate) = self.values.split_at(blocks * count * width);
         let (t, label) = (self.condition.t_emb(), self.condition.label());
         let embedding: Vec<f32> = match gate {
-            Some((Gating { with_label: true, .. }, _)) => t.iter().zip(label).map(|(t, label)| t + label).collect(),
+            Some(Gating { with_label: true, .. }) => t.iter().zip(label).map(|(t, label)| t + label).collect(),
             _ => t.to_vec(),
         };
-        let draws = gate.map_or(Vec::new(), |(gating, _)| draws(gating));
-        let oracle = gate.map(|(gating, importance): (Gating, Importance)| Oracle {
+        let draws = match gate {
+            Some(Gating { noisy: true, .. }) => Self::normals(Stream::GateNoise, number, blocks * BATCH * count),
+            _ => Vec::new(),
+        };
+        let oracle = gate.map(|gating| Oracle {
             gating,
-            importance,
-            extent,
-            values: &self.values[prompts..],
+            balance,
+            extent: Extent { blocks, prompts: count, width, rows: BATCH, all: BATCH },
+            values: of_gate,
+            prompts,
             embedding: &embedding[..BATCH * width],
             draws: &draws,
         });
-        let ones = || vec![1.0; blocks * BATCH * tokens];
-        let weights = oracle.as_ref().map_or_else(ones, |oracle| oracle.weights().iter().map(|w| *w as f32).collect());
-        let mut contributions: Vec<Contribution> = match blocks {
-            0 => Vec::new(),
-            _ => weights
-                .chunks_exact(BATCH * tokens)
-                .zip(self.values.chunks_exact(tokens * width))
-                .map(|(weights, prompts)| Contribution::Weighted { weights, prompts })
-                .collect(),
+        let mixed = match &oracle {
+            Some(oracle) => oracle.mixed(),
+            None => Mixed::Weights(vec![1.0; blocks * BATCH * count]),
         };
-        contributions.resize_with(SHAPE.depth, || Contribution::None);
+        let contributions = contributions([blocks, prepended], &mixed, prompts);
         let rows: Vec<u32> = (0..BATCH as u32).collect();
         let inputs = Inputs {
             parameters: &self.backbone,
@@ -192,25 +208,36 @@ impl Run {
             loss.sample_loss(t, x0, x_t, noise, output, Some(d_output), 1.0 / BATCH as f64)
         });
         let denoising = terms.iter().map(|term| term.total()).sum::<f64>() / BATCH as f64;
-        let (gradient, importance) = match self.method {
+        let (gradient, balance) = match self.method {
             Method::Everything => {
                 self.workspace.condition_backward(&inputs, OutsideGradients::default());
                 let gradients = self.workspace.gradients().parameters.as_ref();
-                (gradients.expect("weights learn").values().to_vec(), 0.0)
+                (gradients.expect("weights learn").values().to_vec(), [0.0; 2])
             }
             Method::Prompts { .. } => {
-                let (mut gradient, mut d_weights) = (Vec::new(), Vec::new());
+                let (mut gradient, mut d_mixed) = (Vec::new(), Vec::new());
                 for part in &self.workspace.gradients().contributions {
-                    if let ContributionGradient::Prompts { weights, prompts } = part {
-                        gradient.extend(prompts);
-                        d_weights.extend(weights);
+                    match part {
+                        ContributionGradient::None => {}
+                        ContributionGradient::Prompts { weights, prompts } => {
+                            gradient.extend(prompts);
+                            d_mixed.extend(weights);
+                        }
+                        ContributionGradient::Vectors(vectors) => d_mixed.extend(vectors),
                     }
                 }
-                let (of_gate, importance) = oracle.map_or((Vec::new(), 0.0), |oracle| oracle.backward(&d_weights));
-                gradient.extend(of_gate);
-                (gradient, importance)
+                // where vectors stand in their place, prompts have none
+                gradient.resize(prompts.len(), 0.0);
+                let of_gate = oracle.map(|oracle| oracle.backward(&d_mixed));
+                let balance = of_gate.as_ref().map_or([0.0; 2], |of_gate| [of_gate.importance, of_gate.load]);
+                if let Some(Gradients { values, prompts, .. }) = of_gate {
+                    gradient.iter_mut().zip(prompts).for_each(|(sum, more)| *sum += more);
+                    gradient.extend(values);
+                }
+                (gradient, balance)
             }
         };
+        let prompts = prompts.len();
         let [rate, of_gate] = RATES.learning_rates;
         let group = |range, learning_rate| Group { range, learning_rate, weight_decay: RATES.weight_decay };
         let groups = match self.method {
@@ -223,7 +250,7 @@ impl Run {
         };
         self.adamw.step(&mut self.values, &gradient, &groups);
         kernels::average(&mut self.average, &self.values, RATES.decay);
-        [denoising, importance]
+        [denoising, balance[0], balance[1]]
     }
 }
 
@@ -270,17 +297,13 @@ pub fn steps<M: Machine>(
         step.write(number, &places(number), &RATES)?;
         step.run()?;
         if number < COMPARED {
-            let [denoising, importance] = cpu.step(number, &places(number));
+            let want = cpu.step(number, &places(number));
             let ours = step.losses(number, 1)?[0];
-            bench.find(
-                &format!("{name}: loss of step {number}"),
-                &[(ours.mse + ours.vb) as f32],
-                &[denoising as f32],
-                bound,
-            );
-            if importance != 0.0 || ours.importance != 0.0 {
-                let (ours, want) = ([ours.importance as f32], [importance as f32]);
-                bench.find(&format!("{name}: importance of step {number}"), &ours, &want, bound);
+            let ours = [ours.mse + ours.vb, ours.importance, ours.load];
+            for ((loss, ours), want) in ["loss", "importance", "load"].iter().zip(ours).zip(want) {
+                if want != 0.0 || ours != 0.0 {
+                    bench.find(&format!("{name}: {loss} of step {number}"), &[ours as f32], &[want as f32], bound);
+                }
             }
         }
     }

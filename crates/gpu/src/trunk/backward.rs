@@ -73,7 +73,8 @@ impl<M: Machine> Trunk<'_, M> {
     ) -> Result<(), Error> {
         let (s, scratch) = (&self.shape, &self.scratch);
         let (shift, scale) = (self.column(level, place), self.column(level, place + 1));
-        let (tokens, width, stride) = (s.tokens() as i32, s.hidden as i32, s.modulations() as i32);
+        let (last, width, stride) = (level == s.depth, s.hidden as i32, s.modulations() as i32);
+        let tokens = if last { s.tokens() as i32 } else { self.tokens as i32 };
         let arguments = NormBackward {
             x: x.start(),
             statistics: statistics.start(),
@@ -87,10 +88,12 @@ impl<M: Machine> Trunk<'_, M> {
             tokens,
             width,
             stride,
+            before: self.tokens as i32,
+            replaced: if place == 0 { self.patch.replaced(level) } else { 0 },
             gate: gate.unwrap_or(0),
             shift,
             scale,
-            fresh: i32::from(level == s.depth),
+            fresh: i32::from(last),
         };
         // SAFETY: every array was made for this shape and batch.
         unsafe {
@@ -124,13 +127,13 @@ impl<M: Machine> Trunk<'_, M> {
     ) -> Result<(), Error> {
         let Some(full) = &self.full else { return Ok(()) };
         let (s, dy) = (&self.shape, self.scratch.branch.start());
-        let (d, rows) = (s.hidden, self.plan.batch * s.tokens());
+        let (d, rows) = (s.hidden, self.plan.batch * self.tokens);
         let gradient = GateGradient {
             dx: self.scratch.dx.start(),
             branch: branch.start(),
             bias: self.weights.at(bias),
             d_modulations: full.d_modulations.start(),
-            tokens: s.tokens() as i32,
+            tokens: self.tokens as i32,
             width: d as i32,
             stride: s.modulations() as i32,
             gate,
@@ -146,7 +149,7 @@ impl<M: Machine> Trunk<'_, M> {
     /// From after a block to the middle of its stream.
     fn mlp_backward(&self, level: usize) -> Result<(), Error> {
         let (l, s, w, at) = (self.l, &self.shape, &self.weights, &self.places.blocks[level]);
-        let (d, mlp, rows) = (s.hidden, s.mlp(), self.plan.batch * s.tokens());
+        let (d, mlp, rows) = (s.hidden, s.mlp(), self.plan.batch * self.tokens);
         let (kept, scratch) = (&self.kept[level], &self.scratch);
         let (branch, wide) = (scratch.branch.start(), scratch.wide.start());
         // SAFETY: every array was made for this shape and batch.
@@ -178,7 +181,7 @@ impl<M: Machine> Trunk<'_, M> {
     /// From the middle of a block's stream to its input.
     fn attention_backward(&self, level: usize) -> Result<(), Error> {
         let (l, s, w, at) = (self.l, &self.shape, &self.weights, &self.places.blocks[level]);
-        let (d, rows) = (s.hidden, self.plan.batch * s.tokens());
+        let (d, rows) = (s.hidden, self.plan.batch * self.tokens);
         let (kept, scratch) = (&self.kept[level], &self.scratch);
         let Kept { qkv, softmax, attention, proj, .. } = kept;
         let gate = self.column(level, 2);
@@ -193,7 +196,7 @@ impl<M: Machine> Trunk<'_, M> {
                 softmax: softmax.start(),
                 d_out: d_attention,
                 d_qkv,
-                tokens: s.tokens() as i32,
+                tokens: self.tokens as i32,
                 heads: s.heads as i32,
             };
             l.attention(&arguments, self.plan.batch, s.head_width(), true)?;

@@ -19,6 +19,7 @@ impl<M: Machine> Trunk<'_, M> {
     /// The same behind the embeddings: what a patch adds may be made of them in between.
     pub(crate) fn through(&self) -> Result<(), Error> {
         let (l, s, at, w) = (self.l, &self.shape, &self.places, &self.weights);
+        // the rows of patches; in the blocks, those of prompts in front come to them
         let (d, rows) = (s.hidden, self.plan.batch * s.tokens());
         let scratch = &self.scratch;
         let (patches, normed) = (scratch.patches.start(), scratch.normed.start());
@@ -28,7 +29,7 @@ impl<M: Machine> Trunk<'_, M> {
             let weight = Matrix::transposed(w.at(at.embed));
             l.multiply(scratch.branch.start(), [rows, d, s.patch_in()], Matrix::plain(patches), weight, NONE)?;
         }
-        self.enter(0, w.at(at.position), scratch.branch.start(), w.at(at.embed_bias), -1)?;
+        self.enter(0, [w.at(at.position), scratch.branch.start(), w.at(at.embed_bias)], s.tokens(), -1)?;
         for level in 0..s.depth {
             self.block(level)?;
         }
@@ -70,10 +71,11 @@ impl<M: Machine> Trunk<'_, M> {
         ((6 * level + place) * self.shape.hidden) as i32
     }
 
-    /// Closes a residual and normalises for what follows.
+    /// Closes a residual over `tokens[0]` tokens of each sample, and normalises the `tokens[1]` that follow.
     fn residual(
         &self,
         [base, branch, bias]: [Address; 3],
+        tokens: [usize; 2],
         entry: Entry,
         [x, statistics]: [Address; 2],
         [gate, shift, scale]: [i32; 3],
@@ -90,9 +92,10 @@ impl<M: Machine> Trunk<'_, M> {
             statistics,
             normed: self.scratch.normed.start(),
             batch: self.plan.batch as i32,
-            tokens: s.tokens() as i32,
+            tokens: tokens[1] as i32,
             width: s.hidden as i32,
             stride: s.modulations() as i32,
+            before: tokens[0] as i32,
             gate,
             shift,
             scale,
@@ -101,18 +104,19 @@ impl<M: Machine> Trunk<'_, M> {
         unsafe { self.l.residual_norm(&arguments) }
     }
 
-    /// The stream before block `level`, with what a patch adds; after the last block, the final layer's.
-    fn enter(&self, level: usize, base: Address, branch: Address, bias: Address, gate: i32) -> Result<(), Error> {
+    /// The stream before block `level`, with what a patch adds; after the last block, the final layer's, without prompts in front.
+    fn enter(&self, level: usize, from: [Address; 3], before: usize, gate: i32) -> Result<(), Error> {
         let slot = self.stream(level);
         let into = [self.x[slot].start(), self.x_statistics[slot].start()];
         let columns = [gate, self.column(level, 0), self.column(level, 1)];
-        self.residual([base, branch, bias], self.patch.entry(level), into, columns)
+        let tokens = if level == self.shape.depth { self.shape.tokens() } else { self.tokens };
+        self.residual(from, [before, tokens], self.patch.entry(level), into, columns)
     }
 
     /// One block, from normalised rows to those of the next.
     fn block(&self, level: usize) -> Result<(), Error> {
         let (l, s, w, at) = (self.l, &self.shape, &self.weights, &self.places.blocks[level]);
-        let (d, mlp, rows) = (s.hidden, s.mlp(), self.plan.batch * s.tokens());
+        let (d, mlp, rows) = (s.hidden, s.mlp(), self.plan.batch * self.tokens);
         let (kept, scratch) = (&self.kept[self.slot(level)], &self.scratch);
         let normed = Matrix::plain(scratch.normed.start());
         let everything = self.plan.learn == Learn::Everything;
@@ -126,7 +130,7 @@ impl<M: Machine> Trunk<'_, M> {
                 qkv: kept.qkv.start(),
                 out: kept.attention.start(),
                 softmax: kept.softmax.start(),
-                tokens: s.tokens() as i32,
+                tokens: self.tokens as i32,
                 heads: s.heads as i32,
                 ..Attention::default()
             };
@@ -137,7 +141,7 @@ impl<M: Machine> Trunk<'_, M> {
         let middle = [kept.middle.start(), kept.middle_statistics.start()];
         let columns = [self.column(level, 2), self.column(level, 3), self.column(level, 4)];
         let base = self.x[self.stream(level)].start();
-        self.residual([base, proj, w.at(at.proj_bias)], Entry::default(), middle, columns)?;
+        self.residual([base, proj, w.at(at.proj_bias)], [self.tokens; 2], Entry::default(), middle, columns)?;
         // SAFETY: as above.
         unsafe {
             l.multiply(kept.hidden.start(), [rows, mlp, d], normed, Matrix::transposed(w.at(at.fc1)), NONE)?;
@@ -152,6 +156,6 @@ impl<M: Machine> Trunk<'_, M> {
             let (x, weight) = (Matrix::plain(scratch.wide.start()), Matrix::transposed(w.at(at.fc2)));
             l.multiply(fc2, [rows, d, mlp], x, weight, NONE)?;
         }
-        self.enter(level + 1, kept.middle.start(), fc2, w.at(at.fc2_bias), self.column(level, 5))
+        self.enter(level + 1, [kept.middle.start(), fc2, w.at(at.fc2_bias)], self.tokens, self.column(level, 5))
     }
 }

@@ -12,11 +12,12 @@ mod places;
 use kernels::{Learn, Parameters, Plan, Shape};
 
 use crate::array::{Array, Numbers};
+use crate::descent::Group;
 use crate::launch::{HEAD_WIDTHS, Launcher, MAX_TOKENS, MAX_WIDTH, column_parts};
 use crate::machine::{Address, Error, Machine, Precision};
 use condition::Condition;
 use patch::Size;
-pub use patch::{Added, Patch};
+pub use patch::{Added, Given, Patch};
 use places::Places;
 
 /// No bias.
@@ -39,13 +40,13 @@ struct Kept<M: Machine> {
 struct Scratch<M: Machine> {
     /// Input or output patches.
     patches: Array<M>,
-    /// `[B T, D]` normalised rows, or their gradient.
+    /// `[B S, D]` normalised rows, or their gradient.
     normed: Array<M>,
-    /// `[B T, D]` a branch's output, or its gradient.
+    /// `[B S, D]` a branch's output, or its gradient.
     branch: Array<M>,
-    /// `[B T, D]` normalised rows once more; empty unless all weights learn.
+    /// `[B S, D]` normalised rows once more; empty unless all weights learn.
     again: Array<M>,
-    /// `[B T, 4 D]` GELU's output, or gradients of that width.
+    /// `[B S, 4 D]` GELU's output, or gradients of that width.
     wide: Array<M>,
     /// The same once more; empty unless all weights learn.
     wide_again: Array<M>,
@@ -68,13 +69,15 @@ pub struct Trunk<'m, M: Machine> {
     l: Launcher<'m, M>,
     plan: Plan,
     shape: Shape,
+    /// Of a sequence `S` in the blocks: the image's, and the prompts in front of them.
+    tokens: usize,
     places: Places,
     weights: Array<M>,
     condition: Condition<M>,
     /// Each sample's row of the condition.
     rows: Numbers<M>,
     patch: Patch<M>,
-    /// `[B T, D]` before each block and after the last; one where nothing learns.
+    /// `[B S, D]` before each block and after the last; one where nothing learns.
     x: Vec<Array<M>>,
     x_statistics: Vec<Array<M>>,
     kept: Vec<Kept<M>>,
@@ -100,14 +103,19 @@ fn check(plan: &Plan, rows: usize) -> Result<(), Error> {
     if s.hidden > MAX_WIDTH || !s.hidden.is_multiple_of(8) {
         return refuse(format!("tokens {} wide", s.hidden), "the width must be a multiple of 8, at most 1280");
     }
-    if s.tokens() > MAX_TOKENS {
-        return refuse(format!("{} tokens", s.tokens()), "a head of at most 320 tokens fits shared memory");
+    let tokens = s.tokens() + plan.prepended;
+    if tokens > MAX_TOKENS {
+        let what = format!("{tokens} tokens, of which {} are prompts in front", plan.prepended);
+        return refuse(what, "a head of at most 320 tokens fits shared memory");
     }
-    if plan.prepended > 0 || plan.image_gradient {
-        return refuse("prompts in front, or gradients of images".into(), "they are not written yet: use the CPU");
+    if plan.image_gradient {
+        return refuse("gradients of images".into(), "they are not written yet: use the CPU");
     }
     match plan.learn {
         Learn::Nothing | Learn::Contributions { from: 0 } => Ok(()),
+        Learn::Everything if plan.prepended > 0 => {
+            refuse("prompts in front on a trunk that learns".into(), "it is not written yet: use the CPU")
+        }
         Learn::Everything if rows == plan.batch => Ok(()),
         Learn::Everything => refuse("weights that learn from shared rows".into(), "each sample has a row of its own"),
         Learn::Attention | Learn::Contributions { .. } => {
@@ -117,19 +125,22 @@ fn check(plan: &Plan, rows: usize) -> Result<(), Error> {
 }
 
 impl<'m, M: Machine> Trunk<'m, M> {
-    /// Room for batches of `plan`, whose samples share `rows` rows of the condition.
+    /// Room for batches of `plan`, whose samples share `rows` rows of the condition. Where the plan has prompts in front, they are what is
+    /// `added`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the kernels do not do what is asked for, [`Error::Memory`] where it does not fit.
     ///
     /// # Panics
-    /// If the shape is unsound or the batch empty.
+    /// If the shape is unsound or the batch empty, or there is nothing to stand in front.
     pub fn new(machine: &'m M, precision: Precision, plan: Plan, rows: usize, added: Added) -> Result<Self, Error> {
         let shape = plan.shape.check().expect("a sound shape");
         assert!(plan.batch > 0 && rows > 0, "a batch has at least one sample");
+        assert!(plan.prepended == 0 || added.blocks() > 0, "prompts in front come before the first block");
         check(&plan, rows)?;
         let (places, length) = Places::new(shape).expect("a sound shape");
-        let (batch, d, tokens) = (plan.batch, shape.hidden, shape.tokens());
+        let (batch, d, prepended) = (plan.batch, shape.hidden, plan.prepended);
+        let tokens = shape.tokens() + prepended;
         let (everything, back) = (plan.learn == Learn::Everything, plan.learn != Learn::Nothing);
         let array = |wanted: bool, count: usize| Array::new(machine, precision, if wanted { count } else { 0 });
         let wide = |wanted: bool, count: usize| Array::new(machine, Precision::F32, if wanted { count } else { 0 });
@@ -160,11 +171,12 @@ impl<'m, M: Machine> Trunk<'m, M> {
             l: Launcher { machine, precision },
             plan,
             shape,
+            tokens,
             places,
             weights: array(true, length)?,
             condition: Condition::new(machine, precision, &shape, rows)?,
             rows: Numbers::from(machine, &(0..batch).map(|b| (b % rows) as u32).collect::<Vec<_>>())?,
-            patch: Patch::new(machine, added, Size { batch, rows, tokens, width: d })?,
+            patch: Patch::new(machine, added, Size { batch, rows, tokens, prepended, width: d })?,
             x: (0..streams).map(|_| stream(d)).collect::<Result<_, _>>()?,
             x_statistics: (0..streams).map(|_| wide(true, 2 * batch * tokens)).collect::<Result<_, _>>()?,
             kept: (0..slots).map(|_| kept()).collect::<Result<_, _>>()?,
@@ -311,11 +323,12 @@ impl<'m, M: Machine> Trunk<'m, M> {
         (self.images.start(), self.output.start(), self.d_output.start())
     }
 
-    /// What learns and its gradient: all weights, or the patch's values.
-    pub(crate) fn trained(&self) -> (Address, Address) {
-        match &self.full {
-            Some(full) => (self.weights.start(), full.gradient.start()),
-            None => (self.patch.values.start(), self.patch.d_values.start()),
-        }
+    /// All weights with their gradient.
+    ///
+    /// # Panics
+    /// If they do not learn.
+    pub(crate) fn trained(&self) -> Group {
+        let full = self.full.as_ref().expect("weights that learn");
+        Group { values: self.weights.start(), gradient: full.gradient.start(), count: self.weights.len() }
     }
 }
