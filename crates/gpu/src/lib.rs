@@ -17,7 +17,7 @@
 //!
 //! # What is not written
 //! Prompts in front of the tokens, gates of attention, the smooth load loss, a gate on a trunk that learns, gradients of images and of LoRA's
-//! products, guidance and PNDM in sampling, the VAE, Inception.
+//! products, the VAE, Inception.
 
 mod absent;
 mod arguments;
@@ -53,7 +53,7 @@ pub use machine::{Error, Machine, Precision};
 pub use optimizer::Rates;
 pub use peak::peak;
 pub use pool::Pool;
-pub use sampling::{Call, Sampled, Sampling};
+pub use sampling::{Call, Guidance, Labels, Sampled, Sampling};
 pub use selftest::self_test;
 pub use step::{Method, Setting, State, Step};
 pub use trunk::{Added, Patch, Trunk};

@@ -175,10 +175,15 @@ fn training_is_the_processor_s_and_goes_on_from_a_checkpoint() {
 
 #[test]
 fn samples_are_the_processor_s() {
-    for (kind, released, classes) in [(SamplerKind::Ddpm, false, None), (SamplerKind::Ddim, true, Some(3))] {
-        let (dit, method) = (dit(classes), dmp(released));
-        let settings =
-            SamplerConfig { kind, steps: 5, clip_x0: true, guidance: 1.0, guidance_channels: GuidanceChannels::All };
+    for (kind, released, classes, guidance) in [
+        (SamplerKind::Ddpm, false, None, 1.0),
+        (SamplerKind::Ddim, true, Some(3), 1.0),
+        (SamplerKind::Ddpm, true, Some(3), 1.5),
+        (SamplerKind::Pndm, false, None, 1.0),
+    ] {
+        let (dit, method) = (DitConfig { channels: 4, ..dit(classes) }, dmp(released));
+        let guidance_channels = GuidanceChannels::FirstThree;
+        let settings = SamplerConfig { kind, steps: 5, clip_x0: true, guidance, guidance_channels };
         let diffusion = Diffusion { schedule: Schedule::Cosine, timesteps: 100 };
         let sampler: Sampler = process::sampler(&diffusion, &settings, dit.learn_sigma).unwrap();
         let own = patches::trainable(&method, &dit).into_iter().map(|tensor| (tensor.name, tensor.shape));
