@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
-use manifest::autoencoder::LatentSpace;
 use manifest::denoiser::Denoiser;
 use manifest::extractor::{FeatureNetwork, WeightsFrom};
 use manifest::plan::{Input, PlannedStage};
@@ -15,7 +14,7 @@ use models::inception::{self, Inception};
 use models::weights;
 use rayon::prelude::*;
 
-use crate::autoencoder::Autoencoder;
+use crate::decoder::Decoder;
 use crate::extractor::{BATCH, PART, network, pixels};
 use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
@@ -156,7 +155,7 @@ fn coloured(x: &Tensor) -> Result<Tensor> {
 pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineError> {
     let device = job.tensor_device()?;
     let judge = Judge::open(job, &stage.extractor, &device)?;
-    let pictures = Pictures::open(job, stage)?;
+    let mut pictures = Pictures::open(job, stage)?;
     let (widths, size) = (judge.widths(), pictures.at_once());
     let bytes = size_of::<f32>() * widths.iter().sum::<usize>();
     let parts = Parts { job, name: "features", unit: "images", count: pictures.len(), size, bytes };
@@ -176,23 +175,25 @@ pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineEr
 }
 
 /// The images that a stage looks at.
-enum Pictures<'a> {
+enum Pictures {
     /// A dataset's.
     Real(Reader),
     /// Samples that are images.
     Drawn(Samples),
     /// Samples in latents.
-    Latent(Samples, Box<Autoencoder>, &'a LatentSpace),
+    Latent(Samples, Box<Decoder>),
 }
 
-impl<'a> Pictures<'a> {
-    fn open(job: &Job, stage: &'a stage::Features) -> Result<Self, EngineError> {
+impl Pictures {
+    fn open(job: &Job, stage: &stage::Features) -> Result<Self, EngineError> {
         let samples = || -> Result<Samples, EngineError> { Ok(Samples::open(job.input("samples")?)?) };
         Ok(match (&stage.data, &stage.latents) {
             (Some(source), _) => Self::Real(Reader::open(job, source)?),
             (None, None) => Self::Drawn(samples()?),
             (None, Some(space)) => {
-                Self::Latent(samples()?, Box::new(Autoencoder::open(job, &space.autoencoder)?), space)
+                let samples = samples()?;
+                let decoder = Decoder::open(job, space, samples.side(), &stage.numerics)?;
+                Self::Latent(samples, Box::new(decoder))
             }
         })
     }
@@ -214,7 +215,7 @@ impl<'a> Pictures<'a> {
 
     /// Hands images from `first` on to `look`, with the number of the first.
     fn each_from(
-        &self,
+        &mut self,
         first: usize,
         mut look: impl FnMut(usize, Images) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
@@ -224,9 +225,9 @@ impl<'a> Pictures<'a> {
             // All in one go, so that photographs are decoded ahead of who looks.
             Self::Real(reader) => reader.each(first..count, most, look),
             Self::Drawn(samples) => ranges.try_for_each(|range| look(range.start, samples.images(range)?)),
-            Self::Latent(samples, autoencoder, space) => ranges.try_for_each(|range| {
+            Self::Latent(samples, decoder) => ranges.try_for_each(|range| {
                 let latents = samples.latents(range.clone())?;
-                look(range.start, autoencoder.decode(&latents, samples.side(), space)?)
+                look(range.start, decoder.decode(&latents)?)
             }),
         }
     }

@@ -12,6 +12,7 @@ mod batch;
 pub mod bench;
 mod captions;
 mod checkpoint;
+mod decoder;
 mod denoising;
 mod distance;
 mod embeddings;

@@ -2,6 +2,7 @@
 
 use crate::ledger::Ledger;
 use crate::machine::{Error, Precision};
+use crate::maps::{GATHERED, MapNetwork, Program};
 use crate::pool::Pool;
 use crate::sampling::{Sampled, Sampling};
 use crate::step::{Setting, Step};
@@ -28,6 +29,21 @@ pub fn sampling_bytes(precision: Precision, sampled: Sampled) -> Result<usize, E
     let ledger = Ledger::default();
     Sampling::new(&ledger, precision, sampled)?;
     Ok(ledger.bytes() + RESERVE)
+}
+
+/// Whether a network of maps fits `free` bytes, for batches of `batch` images.
+///
+/// # Errors
+/// [`Error::Memory`] where it does not.
+pub fn check_maps(free: usize, precision: Precision, program: &Program, batch: usize) -> Result<(), Error> {
+    let ledger = Ledger::default();
+    MapNetwork::new(&ledger, precision, program, batch, GATHERED)?;
+    let wanted = ledger.bytes() + RESERVE;
+    if wanted <= free {
+        return Ok(());
+    }
+    let advice = "free the GPU of other programs, or take a larger one".into();
+    Err(Error::Memory { wanted, free, advice })
 }
 
 /// Whether steps of `setting` fit `free` bytes.

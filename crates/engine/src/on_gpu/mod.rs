@@ -1,11 +1,13 @@
-//! The fast engine on a GPU: what crate `gpu` does of a manifest's methods, for the stages that train and sample.
+//! The fast engine on a GPU: what crate `gpu` does of a manifest's methods and networks, for the stages that train, sample and decode.
 //!
 //! All of it is written for a machine; without feature `cuda` there is none, and [`open`] says so.
 
 mod course;
+mod decoder;
 #[cfg(all(test, feature = "emulate"))]
 mod emulated;
 mod method;
+mod recorder;
 mod samples;
 
 use anyhow::anyhow;
@@ -15,6 +17,7 @@ use manifest::scale::Dtype;
 use crate::job::{Device, EngineError};
 
 pub use course::MachineTraining;
+pub use decoder::{BATCH as DECODED, MachineDecoder};
 pub use samples::{MachineSampler, SamplerSetting};
 
 /// The GPU's type.

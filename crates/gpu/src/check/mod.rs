@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod gate;
+mod maps;
 mod reductions;
 mod rows;
 mod sampling;
@@ -10,6 +11,7 @@ mod steps;
 mod training;
 mod trunk;
 
+pub use maps::maps;
 pub use sampling::samples;
 pub use steps::{CASES, steps};
 
