@@ -34,6 +34,7 @@ mod process;
 mod samples;
 mod sampling;
 mod sequences;
+mod sight;
 pub mod size;
 mod trainables;
 mod training;

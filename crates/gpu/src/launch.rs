@@ -266,7 +266,8 @@ impl<M: Machine> Launcher<'_, M> {
         let precision = self.precision;
         // SAFETY: the caller's promise.
         unsafe {
-            self.machine.multiply(&Product { precision, left, right, bias, out, wide: false, rows, columns, inner })
+            let product = Product { precision, left, right, bias, out, wide: false, relu: false, rows, columns, inner };
+            self.machine.multiply(&product)
         }
     }
 
@@ -289,6 +290,7 @@ impl<M: Machine> Launcher<'_, M> {
             bias: Address::NULL,
             out,
             wide: true,
+            relu: false,
             rows: outputs,
             columns: inputs,
             inner: rows,

@@ -3,7 +3,7 @@
 use super::{Bench, Finding};
 use crate::launch::Launcher;
 use crate::machine::{Error, Machine, Precision};
-use crate::maps::{Map, MapNetwork, Program, Size, Window};
+use crate::maps::{Map, MapNetwork, Pooling, Program, Size, Window};
 
 const BATCH: usize = 2;
 /// So little that most convolutions gather their windows in several parts.
@@ -32,9 +32,26 @@ pub fn maps<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Finding
         let what = format!("convolution {:?}, stride {}, doubled {doubled}", window.kernel, window.stride);
         check(&mut bench, &what, Size { height: 11, width: 13, channels }, |net, x| {
             let x = if doubled { net.doubled(x)? } else { x };
-            net.convolve(x, window, out)
+            net.convolve(x, window, out, false)
         })?;
     }
+    for kind in [Pooling::Mean, Pooling::Max] {
+        for window in [THREE, Window { kernel: [3, 3], stride: 2, before: [0, 0], after: [0, 0] }] {
+            let what = format!("pooling {kind:?}, stride {}", window.stride);
+            check(&mut bench, &what, Size { height: 11, width: 13, channels: 5 }, |net, x| net.pool(x, window, kind))?;
+        }
+    }
+    for to in [[17, 20], [7, 9]] {
+        check(&mut bench, &format!("resized to {to:?}"), Size { height: 11, width: 13, channels: 3 }, |net, x| {
+            net.resize(x, to)
+        })?;
+    }
+    check(&mut bench, "branches beside each other", Size { height: 11, width: 13, channels: 3 }, |net, x| {
+        let parts = [net.convolve(x, THREE, 16, true)?, net.convolve(x, Window::POINT, 8, true)?];
+        let both = net.beside(parts)?;
+        let both = net.convolve(both, Window::POINT, 8, true)?;
+        net.convolve(both, THREE, 8, false)
+    })?;
     let wide = Size { height: 11, width: 13, channels: 16 };
     for silu in [false, true] {
         check(&mut bench, &format!("normalisation, silu {silu}"), wide, |net, x| net.normalise(x, 8, silu))?;
@@ -46,14 +63,14 @@ pub fn maps<M: Machine>(machine: &M, precision: Precision) -> Result<Vec<Finding
     })?;
     check(&mut bench, "residual block over a doubled map", wide, |net, x| {
         let x = net.doubled(x)?;
-        let x = net.convolve(x, THREE, 8)?;
+        let x = net.convolve(x, THREE, 8, false)?;
         let y = net.normalise(x, 4, true)?;
-        let y = net.convolve(y, THREE, 16)?;
+        let y = net.convolve(y, THREE, 16, false)?;
         let y = net.normalise(y, 4, true)?;
-        let y = net.convolve(y, THREE, 16)?;
-        let straight = net.convolve(x, Window::POINT, 16)?;
+        let y = net.convolve(y, THREE, 16, false)?;
+        let straight = net.convolve(x, Window::POINT, 16, false)?;
         let sum = net.sum(straight, y)?;
-        net.convolve(sum, THREE, 3)
+        net.convolve(sum, THREE, 3, false)
     })?;
     Ok(bench.findings)
 }
@@ -82,8 +99,13 @@ fn check<M: Machine>(
     }
     let (program, input) = Program::new(size);
     let mut net = Net { bench, program, values: vec![images.iter().map(|v| f64::from(*v)).collect()] };
-    write(&mut net, input)?;
-    let want: Vec<f32> = net.values.pop().unwrap_or_default().into_iter().map(|v| v as f32).collect();
+    let output = write(&mut net, input)?;
+    let last = net.values.pop().unwrap_or_default();
+    let places = net.program.size(output).places();
+    let means = last.chunks_exact(places).map(|channel| (channel.iter().sum::<f64>() / places as f64) as f32);
+    let (means, want): (Vec<f32>, Vec<f32>) = (means.collect(), last.iter().map(|v| *v as f32).collect());
+    net.program.read(output, net.program.size(output).channels)?;
+    net.program.read_means(output)?;
     let (program, Launcher { machine, precision }) = (net.program, bench.launcher);
     let mut network = MapNetwork::new(machine, precision, &program, BATCH, ROOM)?;
     let bound = match precision {
@@ -93,7 +115,8 @@ fn check<M: Machine>(
     // call by call, captured, and replayed
     for time in ["at once", "recorded", "replayed"] {
         let ours = network.run(machine, &images)?;
-        bench.find(&format!("{what}, {time}"), &ours, &want, bound);
+        bench.find(&format!("{what}, {time}"), &ours[0], &want, bound);
+        bench.find(&format!("{what}, means, {time}"), &ours[1], &means, bound);
     }
     Ok(())
 }
@@ -103,12 +126,12 @@ impl<M: Machine> Net<'_, '_, M> {
         self.program.doubled(x)
     }
 
-    fn convolve(&mut self, x: Map, window: Window, out: usize) -> Result<Map, Error> {
+    fn convolve(&mut self, x: Map, window: Window, out: usize, relu: bool) -> Result<Map, Error> {
         let (from, [height, width]) = (self.program.size(x), window.kernel);
         let fan_in = height * width * from.channels;
         let kernel = self.bench.numbers(out * fan_in, (fan_in as f32).sqrt().recip());
         let bias = self.bench.numbers(out, 1.0);
-        let map = self.program.convolution(x, window, &kernel, &bias)?;
+        let map = self.program.convolution(x, window, [&kernel, &bias], relu)?;
         let (size, times, input) = (self.program.size(map), if x.doubled { 2 } else { 1 }, &self.values[x.number]);
         let mut values = Vec::with_capacity(BATCH * out * size.places());
         for_each([BATCH, out, size.height, size.width], |[image, channel, row, column]| {
@@ -122,7 +145,7 @@ impl<M: Machine> Net<'_, '_, M> {
                     sum += f64::from(weight) * input[line * (from.width / times) + x / times];
                 }
             });
-            values.push(sum);
+            values.push(if relu { sum.max(0.0) } else { sum });
         });
         self.values.push(values);
         Ok(map)
@@ -130,7 +153,63 @@ impl<M: Machine> Net<'_, '_, M> {
 
     /// A convolution of one place that keeps the channels.
     fn point(&mut self, x: Map) -> Result<Map, Error> {
-        self.convolve(x, Window::POINT, self.program.size(x).channels)
+        self.convolve(x, Window::POINT, self.program.size(x).channels, false)
+    }
+
+    fn pool(&mut self, x: Map, window: Window, kind: Pooling) -> Result<Map, Error> {
+        let from = self.program.size(x);
+        let map = self.program.pool(x, window, kind)?;
+        let (size, input, [height, width]) = (self.program.size(map), &self.values[x.number], window.kernel);
+        let mut values = Vec::with_capacity(BATCH * size.channels * size.places());
+        for_each([BATCH, size.channels, size.height, size.width], |[image, channel, row, column]| {
+            let mut seen = Vec::new();
+            for_each([height, width, 1, 1], |[dy, dx, ..]| {
+                let y = (row * window.stride + dy).wrapping_sub(window.before[0]);
+                let x = (column * window.stride + dx).wrapping_sub(window.before[1]);
+                let inside = y < from.height && x < from.width;
+                seen.push(
+                    inside.then(|| input[((image * from.channels + channel) * from.height + y) * from.width + x]),
+                );
+            });
+            let inside = seen.iter().flatten();
+            values.push(match kind {
+                Pooling::Mean => inside.clone().sum::<f64>() / inside.count() as f64,
+                Pooling::Max => seen.iter().map(|v| v.unwrap_or_default()).fold(f64::NEG_INFINITY, f64::max),
+            });
+        });
+        self.values.push(values);
+        Ok(map)
+    }
+
+    fn resize(&mut self, x: Map, to: [usize; 2]) -> Result<Map, Error> {
+        let from = self.program.size(x);
+        let map = self.program.resized(x, to)?;
+        let input = &self.values[x.number];
+        let between = |i: usize, from: usize, to: usize| {
+            let place = (from as f64 / to as f64 * (i as f64 + 0.5) - 0.5).max(0.0);
+            (place as usize, (place as usize + 1).min(from - 1), place.fract())
+        };
+        let mut values = Vec::with_capacity(BATCH * from.channels * to[0] * to[1]);
+        for_each([BATCH, from.channels, to[0], to[1]], |[image, channel, row, column]| {
+            let (top, bottom, down) = between(row, from.height, to[0]);
+            let (left, right, across) = between(column, from.width, to[1]);
+            let at = |y: usize, x: usize| input[((image * from.channels + channel) * from.height + y) * from.width + x];
+            let line = |y| at(y, left) * (1.0 - across) + at(y, right) * across;
+            values.push(line(top) * (1.0 - down) + line(bottom) * down);
+        });
+        self.values.push(values);
+        Ok(map)
+    }
+
+    fn beside(&mut self, parts: [Map; 2]) -> Result<Map, Error> {
+        let map = self.program.beside(&parts)?;
+        let [a, b] = parts.map(|part| {
+            let size = self.program.size(part);
+            self.values[part.number].chunks_exact(size.channels * size.places())
+        });
+        let values = a.zip(b).flat_map(|(a, b)| a.iter().chain(b)).copied().collect();
+        self.values.push(values);
+        Ok(map)
     }
 
     fn normalise(&mut self, x: Map, groups: usize, silu: bool) -> Result<Map, Error> {

@@ -17,7 +17,7 @@ pub struct Images {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Windows {
     pub x: Address,
-    pub rows: Address,
+    pub out: Address,
     pub first: i32,
     pub count: i32,
     pub height: i32,
@@ -31,6 +31,48 @@ pub struct Windows {
     pub above: i32,
     pub left: i32,
     pub doubled: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pool {
+    pub windows: Windows,
+    pub mean: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Columns {
+    pub from: Address,
+    pub to: Address,
+    pub rows: usize,
+    pub width: i32,
+    pub all: i32,
+    pub first: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Means {
+    pub map: Address,
+    pub means: Address,
+    pub batch: i32,
+    pub channels: i32,
+    pub padded: i32,
+    pub places: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resize {
+    pub x: Address,
+    pub out: Address,
+    pub batch: i32,
+    pub height: i32,
+    pub width: i32,
+    pub out_height: i32,
+    pub out_width: i32,
+    pub channels: i32,
 }
 
 #[repr(C)]

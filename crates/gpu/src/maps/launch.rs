@@ -1,6 +1,6 @@
 //! The kernels of feature maps with their grids, as `crate::launch`.
 
-use super::{AddMaps, GroupNorm, Images, Softmax, Windows};
+use super::arguments::{AddMaps, Columns, GroupNorm, Images, Means, Pool, Resize, Softmax, Windows};
 use crate::launch::{Launcher, flat, kernels};
 use crate::machine::{Error, Grid, Machine};
 
@@ -20,6 +20,16 @@ kernels! {
     /// What a window sees, a row for each place of the output.
     gather_windows(a: Windows) in both, |s, a| {
         flat(a.count as usize * (a.kernel_height * a.kernel_width * a.channels) as usize / s.pack())
+    };
+    /// What a window sees, as one.
+    pool_windows(a: Pool) in both, |s, a| flat(a.windows.count as usize * a.windows.channels as usize / s.pack());
+    /// Channels of a map among those of a wider one.
+    copy_columns(a: Columns) in both, |s, a| flat(a.rows * a.width as usize / s.pack());
+    /// Means over the places.
+    mean_places(a: Means) in both, |_, a| flat(a.batch as usize * a.channels as usize);
+    /// Images of another size.
+    resize_map(a: Resize) in both, |s, a| {
+        flat((a.batch * a.out_height * a.out_width) as usize * a.channels as usize / s.pack())
     };
     /// The sum of two maps.
     add_maps(a: AddMaps) in both, |s, a| flat(a.count / s.pack());

@@ -1,4 +1,5 @@
-//! Networks of feature maps: convolutions, group normalisations, attention over all places, in any order; an autoencoder's decoder.
+//! Networks of feature maps: convolutions, poolings, group normalisations, attention over all places, in any order; an autoencoder's decoder,
+//! and Inception.
 //!
 //! A [`Program`] says which layers a network has, with their weights; a [`MapNetwork`] is one on a machine. Maps have their channels last,
 //! padded with zeros to a multiple of 8, so that a convolution is a product: of the map as it lies where its window is one place, else of
@@ -10,6 +11,5 @@ mod network;
 mod program;
 mod slots;
 
-pub(crate) use arguments::{AddMaps, GroupNorm, Images, Softmax, Windows};
 pub use network::{GATHERED, MapNetwork};
-pub use program::{Map, Program, Size, Window};
+pub use program::{Map, Pooling, Program, Size, Window};

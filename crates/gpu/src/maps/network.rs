@@ -1,8 +1,9 @@
 //! A program on a machine: room for a batch, and its layers as launches.
 
-use super::program::{Layer, Map, Program, Size, Window};
+use super::arguments::{AddMaps, Columns, GroupNorm, Images, Means, Pool, Resize, Softmax, Windows};
+use super::launch;
+use super::program::{Layer, Map, Output, Pooling, Program, Size, Window};
 use super::slots::Slots;
-use super::{AddMaps, GroupNorm, Images, Softmax, Windows, launch};
 use crate::array::Array;
 use crate::launch::Launcher;
 use crate::machine::{Address, Error, Machine, Matrix, Precision, Product, Repeated};
@@ -30,9 +31,10 @@ pub struct MapNetwork<M: Machine> {
     slots: Slots,
     weights: Array<M>,
     affine: Array<M>,
-    /// `[B, C, height, width]` what comes in, and what goes out.
+    /// `[B, C, height, width]` what comes in.
     images: Array<M>,
-    output: Array<M>,
+    /// What is read at the end.
+    outputs: Vec<(Output, Array<M>)>,
     maps: Vec<Array<M>>,
     scratch: Scratch<M>,
     /// Bytes of gathered windows at once.
@@ -64,7 +66,11 @@ impl<M: Machine> MapNetwork<M> {
                     let rows = rows_at_once(room, row, precision).min(batch * out.places());
                     gathered = gathered.max(rows * row);
                 }
-                Layer::Convolution { .. } | Layer::Sum { .. } => {}
+                Layer::Convolution { .. }
+                | Layer::Pool { .. }
+                | Layer::Beside { .. }
+                | Layer::Resize { .. }
+                | Layer::Sum { .. } => {}
                 Layer::Normalisation { groups, .. } => {
                     moments = moments.max(2 * batch * launch::moment_parts(out.places()) * out.channels);
                     statistics = statistics.max(2 * batch * groups);
@@ -74,8 +80,11 @@ impl<M: Machine> MapNetwork<M> {
         }
         let array = |count: usize| Array::new(machine, precision, count);
         let wide = |count: usize| Array::new(machine, Precision::F32, count);
-        let (input, output) = (program.sizes[0], program.sizes[program.sizes.len() - 1]);
-        let image = |size: Size| batch * size.places() * size.channels;
+        let input = program.sizes[0];
+        let outputs = program.outputs.iter().map(|output| {
+            let places = if output.mean { 1 } else { program.sizes[output.map].places() };
+            Ok((*output, wide(batch * places * output.channels)?))
+        });
         Ok(Self {
             precision,
             batch,
@@ -83,8 +92,8 @@ impl<M: Machine> MapNetwork<M> {
             layers: program.layers.clone(),
             weights: Array::from(machine, precision, &program.weights)?,
             affine: Array::from(machine, Precision::F32, &program.affine)?,
-            images: wide(image(input))?,
-            output: wide(image(output))?,
+            images: wide(batch * input.places() * input.channels)?,
+            outputs: outputs.collect::<Result<_, _>>()?,
             maps: slots.lengths.iter().map(|length| array(batch * length)).collect::<Result<_, _>>()?,
             slots,
             scratch: Scratch {
@@ -104,43 +113,52 @@ impl<M: Machine> MapNetwork<M> {
         self.batch
     }
 
-    /// The network's map of `images` `[B, C, height, width]`, laid out alike. Waits.
+    /// What the program asks for of `images` `[B, C, height, width]`, in its order. Waits.
     ///
     /// # Errors
     /// Those of the machine.
     ///
     /// # Panics
     /// If there are more or fewer images.
-    pub fn run(&mut self, machine: &M, images: &[f32]) -> Result<Vec<f32>, Error> {
+    pub fn run(&mut self, machine: &M, images: &[f32]) -> Result<Vec<Vec<f32>>, Error> {
         self.images.write(machine, images)?;
         let mut repeated = std::mem::replace(&mut self.repeated, Repeated::New);
         let done = repeated.run(machine, &|| self.launch(machine));
         self.repeated = repeated;
         done?;
-        self.output.read(machine)
+        self.outputs.iter().map(|(_, values)| values.read(machine)).collect()
     }
 
     /// Everything that a batch launches.
     fn launch(&self, machine: &M) -> Result<(), Error> {
         let l = Launcher { machine, precision: self.precision };
-        let last = self.sizes.len() - 1;
         // SAFETY: every array was made for this program and batch.
         unsafe {
-            l.images_to_map(&Images { images: self.images.start(), ..self.ends(0) })?;
-            for number in 1..=last {
+            l.images_to_map(&self.images_of(0, self.sizes[0].channels, self.images.start()))?;
+            for number in 1..self.sizes.len() {
                 self.layer(l, number)?;
             }
-            l.map_to_images(&Images { images: self.output.start(), ..self.ends(last) })
+            for (Output { map, channels, mean }, values) in &self.outputs {
+                let images = self.images_of(*map, *channels, values.start());
+                if !mean {
+                    l.map_to_images(&images)?;
+                    continue;
+                }
+                let Images { images: means, map, batch, channels, padded, places } = images;
+                l.mean_places(&Means { map, means, batch, channels, padded, places })?;
+            }
         }
+        Ok(())
     }
 
-    fn ends(&self, map: usize) -> Images {
+    /// A map as so many channels of images.
+    fn images_of(&self, map: usize, channels: usize, images: Address) -> Images {
         let size = self.sizes[map];
         Images {
-            images: Address::NULL,
+            images,
             map: self.at(map),
             batch: self.batch as i32,
-            channels: size.channels as i32,
+            channels: channels as i32,
             padded: size.padded() as i32,
             places: size.places() as i32,
         }
@@ -155,7 +173,46 @@ impl<M: Machine> MapNetwork<M> {
     fn layer(&self, l: Launcher<M>, number: usize) -> Result<(), Error> {
         let (out, size) = (self.at(number), self.sizes[number]);
         match self.layers[number - 1] {
-            Layer::Convolution { x, window, at } => self.convolution(l, x, window, at, number),
+            Layer::Convolution { x, window, at, relu } => self.convolution(l, x, window, (at, relu), number),
+            Layer::Pool { x, window, kind } => {
+                let windows = Windows { out, ..self.windows(x, window, size) };
+                let mean = i32::from(kind == Pooling::Mean);
+                // SAFETY: both are maps of these sizes.
+                unsafe { l.pool_windows(&Pool { windows, mean }) }
+            }
+            Layer::Beside { ref parts } => {
+                let mut first = 0;
+                for part in parts {
+                    let width = self.sizes[part.number].padded();
+                    let columns = Columns {
+                        from: self.at(part.number),
+                        to: out,
+                        rows: self.batch * size.places(),
+                        width: width as i32,
+                        all: size.padded() as i32,
+                        first: first as i32,
+                    };
+                    first += width;
+                    // SAFETY: both are maps of these sizes.
+                    unsafe { l.copy_columns(&columns)? };
+                }
+                Ok(())
+            }
+            Layer::Resize { x } => {
+                let from = self.sizes[x.number];
+                let resize = Resize {
+                    x: self.at(x.number),
+                    out,
+                    batch: self.batch as i32,
+                    height: from.height as i32,
+                    width: from.width as i32,
+                    out_height: size.height as i32,
+                    out_width: size.width as i32,
+                    channels: size.padded() as i32,
+                };
+                // SAFETY: both are maps of these sizes.
+                unsafe { l.resize_map(&resize) }
+            }
             Layer::Normalisation { x, groups, epsilon, silu, at } => {
                 let norm = GroupNorm {
                     x: self.at(x.number),
@@ -187,41 +244,65 @@ impl<M: Machine> MapNetwork<M> {
         }
     }
 
-    fn convolution(&self, l: Launcher<M>, x: Map, window: Window, at: usize, number: usize) -> Result<(), Error> {
+    /// What a window sees of a map at all places of an output of `size`.
+    fn windows(&self, x: Map, window: Window, size: Size) -> Windows {
+        let (from, times) = (self.sizes[x.number], if x.doubled { 2 } else { 1 });
+        Windows {
+            x: self.at(x.number),
+            out: Address::NULL,
+            first: 0,
+            count: (self.batch * size.places()) as i32,
+            height: (times * from.height) as i32,
+            width: (times * from.width) as i32,
+            channels: from.padded() as i32,
+            out_height: size.height as i32,
+            out_width: size.width as i32,
+            kernel_height: window.kernel[0] as i32,
+            kernel_width: window.kernel[1] as i32,
+            stride: window.stride as i32,
+            above: window.before[0] as i32,
+            left: window.before[1] as i32,
+            doubled: i32::from(x.doubled),
+        }
+    }
+
+    fn convolution(
+        &self,
+        l: Launcher<M>,
+        x: Map,
+        window: Window,
+        (at, relu): (usize, bool),
+        number: usize,
+    ) -> Result<(), Error> {
         let (size, from, bytes) = (self.sizes[number], self.sizes[x.number], self.precision.bytes());
         let (rows, columns, row) = (self.batch * size.places(), size.padded(), window.places() * from.padded());
-        let (weight, bias) = (Matrix::transposed(self.weights.at(at)), self.weights.at(at + columns * row));
+        let product = |left: Address, out: Address, rows: usize| Product {
+            precision: self.precision,
+            left: Matrix::plain(left),
+            right: Matrix::transposed(self.weights.at(at)),
+            bias: self.weights.at(at + columns * row),
+            out,
+            wide: false,
+            relu,
+            rows,
+            columns,
+            inner: row,
+        };
         if is_point(x, window) {
-            let left = Matrix::plain(self.at(x.number));
             // SAFETY: both are maps of this size, the weights those of the layer.
-            return unsafe { l.multiply(self.at(number), [rows, columns, row], left, weight, bias) };
+            return unsafe { l.machine.multiply(&product(self.at(x.number), self.at(number), rows)) };
         }
-        let (times, gathered) = (if x.doubled { 2 } else { 1 }, self.scratch.gathered.start());
+        let gathered = self.scratch.gathered.start();
         let at_once = rows_at_once(self.room, row, self.precision);
         for first in (0..rows).step_by(at_once) {
             let count = at_once.min(rows - first);
-            let windows = Windows {
-                x: self.at(x.number),
-                rows: gathered,
-                first: first as i32,
-                count: count as i32,
-                height: (times * from.height) as i32,
-                width: (times * from.width) as i32,
-                channels: from.padded() as i32,
-                out_height: size.height as i32,
-                out_width: size.width as i32,
-                kernel_height: window.kernel[0] as i32,
-                kernel_width: window.kernel[1] as i32,
-                stride: window.stride as i32,
-                above: window.before[0] as i32,
-                left: window.before[1] as i32,
-                doubled: i32::from(x.doubled),
-            };
+            let all = self.windows(x, window, size);
+            let windows = Windows { out: gathered, first: first as i32, count: count as i32, ..all };
             let out = self.at(number).offset(first * columns * bytes);
             // SAFETY: the scratch has room for as many rows; the rest as above.
             unsafe {
                 l.gather_windows(&windows)?;
-                l.multiply(out, [count, columns, row], Matrix::plain(gathered), weight, bias)?;
+                l.machine.multiply(&product(gathered, out, count))?;
             }
         }
         Ok(())
@@ -243,6 +324,7 @@ impl<M: Machine> MapNetwork<M> {
                 bias: Address::NULL,
                 out: scores,
                 wide: true,
+                relu: false,
                 rows: places,
                 columns: places,
                 inner: width,

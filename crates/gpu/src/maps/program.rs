@@ -73,11 +73,27 @@ pub struct Map {
     pub(crate) doubled: bool,
 }
 
+/// What is taken of a window's places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean of those inside the map.
+    Mean,
+    /// The largest; a border counts as zero.
+    Max,
+}
+
 /// A layer; the map that it makes is the one behind those before it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Layer {
-    /// `out [places, O] = windows of x [places, K C] weight [O, K C]^T + bias [O]`, weight and bias behind each other from `at` on.
-    Convolution { x: Map, window: Window, at: usize },
+    /// `out [places, O] = windows of x [places, K C] weight [O, K C]^T + bias [O]`, weight and bias behind each other from `at` on, and no
+    /// less than 0 if `relu`.
+    Convolution { x: Map, window: Window, at: usize, relu: bool },
+    /// A window's places as one.
+    Pool { x: Map, window: Window, kind: Pooling },
+    /// The channels of some maps side by side.
+    Beside { parts: Vec<Map> },
+    /// Bilinear to another size.
+    Resize { x: Map },
     /// Weight and bias of a group normalisation behind each other from `at` on.
     Normalisation { x: Map, groups: usize, epsilon: f32, silu: bool, at: usize },
     /// `softmax(q k^T / sqrt(C)) v` over all places.
@@ -89,22 +105,36 @@ pub(super) enum Layer {
 impl Layer {
     /// The maps that it reads.
     pub(super) fn reads(&self) -> Vec<usize> {
-        let maps = match *self {
-            Self::Convolution { x, .. } | Self::Normalisation { x, .. } => vec![x],
-            Self::Attention { q, k, v } => vec![q, k, v],
-            Self::Sum { a, b } => vec![a, b],
+        let maps = match self {
+            Self::Convolution { x, .. } | Self::Pool { x, .. } | Self::Resize { x } | Self::Normalisation { x, .. } => {
+                vec![*x]
+            }
+            Self::Beside { parts } => parts.clone(),
+            Self::Attention { q, k, v } => vec![*q, *k, *v],
+            Self::Sum { a, b } => vec![*a, *b],
         };
         maps.iter().map(|map| map.number).collect()
     }
 }
 
-/// A network from one map to one map, the last that it makes.
+/// What is read of a map when all is done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    pub(super) map: usize,
+    /// Its first channels.
+    pub(super) channels: usize,
+    /// Whether the mean over all places.
+    pub(super) mean: bool,
+}
+
+/// A network from one map to some of those that it makes.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// Of each map, the input's first.
     pub(super) sizes: Vec<Size>,
     /// One for each map but the input.
     pub(super) layers: Vec<Layer>,
+    pub(super) outputs: Vec<Output>,
     /// Of the convolutions, as the products read them.
     pub(super) weights: Vec<f32>,
     /// Of the normalisations.
@@ -114,8 +144,32 @@ pub struct Program {
 impl Program {
     /// A program that does nothing yet, and its input.
     pub fn new(input: Size) -> (Self, Map) {
-        let program = Self { sizes: vec![input], layers: Vec::new(), weights: Vec::new(), affine: Vec::new() };
+        let sizes = vec![input];
+        let program = Self { sizes, layers: vec![], outputs: vec![], weights: vec![], affine: vec![] };
         (program, Map { number: 0, doubled: false })
+    }
+
+    /// Asks for the first `channels` channels of a map, `[B, channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where it is doubled.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    pub fn read(&mut self, map: Map, channels: usize) -> Result<(), Error> {
+        assert!(channels <= self.plain(map)?.channels, "as many channels as the map has");
+        self.outputs.push(Output { map: map.number, channels, mean: false });
+        Ok(())
+    }
+
+    /// Asks for the means of a map over its places, `[B, C]`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_means(&mut self, map: Map) -> Result<(), Error> {
+        let channels = self.plain(map)?.channels;
+        self.outputs.push(Output { map: map.number, channels, mean: true });
+        Ok(())
     }
 
     /// Size of a map.
@@ -131,29 +185,65 @@ impl Program {
         Map { number: self.sizes.len() - 1, doubled: false }
     }
 
-    /// A convolution: `kernel` `[out, window places, channels of x]`, `bias` `[out]`.
+    /// A convolution: `kernel` `[out, window places, channels of x]`, `bias` `[out]`; `relu` of it or not.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the window does not fit into the map.
     ///
     /// # Panics
     /// If the kernel is of another size.
-    pub fn convolution(&mut self, x: Map, window: Window, kernel: &[f32], bias: &[f32]) -> Result<Map, Error> {
+    pub fn convolution(
+        &mut self,
+        x: Map,
+        window: Window,
+        [kernel, bias]: [&[f32]; 2],
+        relu: bool,
+    ) -> Result<Map, Error> {
         let from = self.size(x);
         let (places, out) = (window.places(), bias.len());
         assert_eq!(kernel.len(), out * places * from.channels, "a kernel for the map's channels and the window");
-        let Some([height, width]) = window.output([from.height, from.width]) else {
-            let what = format!("a window of {:?} on a map of {} x {}", window.kernel, from.height, from.width);
-            return Err(Error::Unsupported { what, reason: "the window does not fit into it" });
-        };
-        let (at, size, padded) = (self.weights.len(), Size { height, width, channels: out }, from.padded());
+        let (at, padded) = (self.weights.len(), from.padded());
+        let size = Size { channels: out, ..through(window, from)? };
         self.weights.resize(at + size.padded() * (places * padded + 1), 0.0);
         let (rows, biases) = self.weights[at..].split_at_mut(size.padded() * places * padded);
         for (to, from) in rows.chunks_exact_mut(padded).zip(kernel.chunks_exact(from.channels)) {
             to[..from.len()].copy_from_slice(from);
         }
         biases[..out].copy_from_slice(bias);
-        Ok(self.push(Layer::Convolution { x, window, at }, size))
+        Ok(self.push(Layer::Convolution { x, window, at, relu }, size))
+    }
+
+    /// A pooling.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the window does not fit into the map, or the map is doubled.
+    pub fn pool(&mut self, x: Map, window: Window, kind: Pooling) -> Result<Map, Error> {
+        let size = through(window, self.plain(x)?)?;
+        Ok(self.push(Layer::Pool { x, window, kind }, size))
+    }
+
+    /// The channels of some maps side by side.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where channels are no multiple of 8, or a map is doubled.
+    ///
+    /// # Panics
+    /// If there are none, or they are of different places.
+    pub fn beside(&mut self, parts: &[Map]) -> Result<Map, Error> {
+        let sizes = parts.iter().map(|map| self.whole(*map)).collect::<Result<Vec<_>, _>>()?;
+        let alike = |size: &Size| (size.height, size.width) == (sizes[0].height, sizes[0].width);
+        assert!(sizes.iter().all(alike), "maps of the same places");
+        let size = Size { channels: sizes.iter().map(|size| size.channels).sum(), ..sizes[0] };
+        Ok(self.push(Layer::Beside { parts: parts.to_vec() }, size))
+    }
+
+    /// Bilinear to another height and width, corners not aligned, no filter against aliasing; the map itself if it has them.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the map is doubled.
+    pub fn resized(&mut self, x: Map, [height, width]: [usize; 2]) -> Result<Map, Error> {
+        let size = Size { height, width, ..self.plain(x)? };
+        Ok(if size == self.size(x) { x } else { self.push(Layer::Resize { x }, size) })
     }
 
     /// A group normalisation with `weight` and `bias` `[channels of x]`, and `silu` behind it or not.
@@ -221,13 +311,42 @@ impl Program {
         if map.doubled { Err(refused()) } else { Ok(self.size(map)) }
     }
 
-    /// The size of a map whose channels are not padded.
+    /// The size of a map whose channels fill whole packs.
     fn whole(&self, map: Map) -> Result<Size, Error> {
         let size = self.plain(map)?;
         if size.channels == size.padded() {
             return Ok(size);
         }
-        let what = format!("normalisation or attention of {} channels", size.channels);
+        let what = format!("a layer of {} channels", size.channels);
         Err(Error::Unsupported { what, reason: "the channels must be a multiple of 8" })
+    }
+}
+
+/// What comes out of a map behind a window, of as many channels.
+fn through(window: Window, from: Size) -> Result<Size, Error> {
+    let Some([height, width]) = window.output([from.height, from.width]) else {
+        let what = format!("a window of {:?} on a map of {} x {}", window.kernel, from.height, from.width);
+        return Err(Error::Unsupported { what, reason: "the window does not fit into it" });
+    };
+    Ok(Size { height, width, ..from })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no kernel does is said when it is written, not when it is run.
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let (mut program, x) = Program::new(Size { height: 4, width: 5, channels: 3 });
+        let five = Window { kernel: [5, 5], ..Window::POINT };
+        let error = program.pool(x, five, Pooling::Max).unwrap_err().to_string();
+        assert!(error.contains("a window of [5, 5] on a map of 4 x 5"), "{error}");
+        let error = program.normalisation(x, (1, 1e-6), [&[1.0; 3], &[0.0; 3]], true).unwrap_err().to_string();
+        assert!(error.contains("3 channels") && error.contains("a multiple of 8"), "{error}");
+        let doubled = program.doubled(x).unwrap();
+        assert_eq!(program.size(doubled), Size { height: 8, width: 10, channels: 3 });
+        let error = program.sum([doubled, doubled]).unwrap_err().to_string();
+        assert!(error.contains("doubled"), "{error}");
     }
 }

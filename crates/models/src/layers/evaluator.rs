@@ -1,8 +1,8 @@
 //! What a network of feature maps is run by: the order of its layers is written once, whoever computes them.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
-use super::{Attention, Convolution, FeatureMap, GroupNorm};
+use super::{Attention, Convolution, FeatureMap, GroupNorm, Pooling};
 
 /// Does what layers say, at once or later.
 pub trait Evaluator {
@@ -14,6 +14,24 @@ pub trait Evaluator {
     /// # Errors
     /// The map does not fit the layer.
     fn convolve(&mut self, layer: &Convolution, x: &Self::Map) -> Result<Self::Map>;
+
+    /// `max(0, y)` of a convolution's `y`.
+    ///
+    /// # Errors
+    /// The map does not fit the layer.
+    fn convolve_relu(&mut self, layer: &Convolution, x: &Self::Map) -> Result<Self::Map>;
+
+    /// A pooling.
+    ///
+    /// # Errors
+    /// The map does not fit the layer.
+    fn pool(&mut self, layer: &Pooling, x: &Self::Map) -> Result<Self::Map>;
+
+    /// The channels of some maps side by side.
+    ///
+    /// # Errors
+    /// They are of different places.
+    fn beside(&mut self, maps: &[Self::Map]) -> Result<Self::Map>;
 
     /// A normalisation of groups.
     ///
@@ -55,6 +73,20 @@ impl Evaluator for Directly {
 
     fn convolve(&mut self, layer: &Convolution, x: &FeatureMap) -> Result<FeatureMap> {
         layer.forward(x)
+    }
+
+    fn convolve_relu(&mut self, layer: &Convolution, x: &FeatureMap) -> Result<FeatureMap> {
+        let y = layer.forward(x)?;
+        Ok(y.with(y.values.relu()?))
+    }
+
+    fn pool(&mut self, layer: &Pooling, x: &FeatureMap) -> Result<FeatureMap> {
+        layer.forward(x)
+    }
+
+    fn beside(&mut self, maps: &[FeatureMap]) -> Result<FeatureMap> {
+        let values: Vec<&Tensor> = maps.iter().map(|map| &map.values).collect();
+        Ok(maps[0].with(Tensor::cat(&values, 2)?))
     }
 
     fn normalise(&mut self, layer: &GroupNorm, x: &FeatureMap) -> Result<FeatureMap> {
