@@ -25,7 +25,7 @@ pub(crate) struct Decoder {
 /// What decodes.
 enum By {
     /// Candle: one image at a time, so that no result depends on which others are beside it; several threads, an image each.
-    Candle(Vae, Device),
+    Candle(Box<Vae>, Device),
     /// A GPU, in batches.
     Machine(Box<MachineDecoder<Gpu>>),
 }
@@ -46,7 +46,7 @@ impl Decoder {
             }
             _ => {
                 let device = job.tensor_device()?;
-                By::Candle(autoencoder::read(job, network, &device)?, device)
+                By::Candle(Box::new(autoencoder::read(job, network, &device)?), device)
             }
         };
         Ok(Self { shape, side, factor, by })

@@ -31,12 +31,11 @@ impl Sight {
     pub(crate) fn open(job: &Job, stage: &stage::Features, side: usize) -> Result<Self, EngineError> {
         if let (Engine::Fast, job::Device::Cuda(number), FeatureNetwork::Inception(_)) =
             (stage.numerics.engine, job.device, &stage.extractor)
+            && let Judge::Inception(network) = Judge::open(job, &stage.extractor, &Device::Cpu)?
         {
-            if let Judge::Inception(network) = Judge::open(job, &stage.extractor, &Device::Cpu)? {
-                let (gpu, size) = (on_gpu::open(number)?, Size { height: side, width: side, channels: 3 });
-                let inception = MachineInception::new(gpu, &network, size, SIDE, LOOKED_AT)?;
-                return Ok(Self::Machine(Box::new(inception)));
-            }
+            let (gpu, size) = (on_gpu::open(number)?, Size { height: side, width: side, channels: 3 });
+            let inception = MachineInception::new(gpu, &network, size, SIDE, LOOKED_AT)?;
+            return Ok(Self::Machine(Box::new(inception)));
         }
         let device = job.tensor_device()?;
         Ok(Self::Candle(Judge::open(job, &stage.extractor, &device)?, device))
