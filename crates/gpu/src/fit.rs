@@ -37,7 +37,7 @@ pub fn sampling_bytes(precision: Precision, sampled: Sampled) -> Result<usize, E
 /// [`Error::Memory`] where it does not.
 pub fn check_maps(free: usize, precision: Precision, program: &Program, batch: usize) -> Result<(), Error> {
     let ledger = Ledger::default();
-    MapNetwork::new(&ledger, precision, program, batch, GATHERED)?;
+    MapNetwork::<Ledger, &Ledger>::new(&ledger, precision, program, batch, GATHERED)?;
     let wanted = ledger.bytes() + RESERVE;
     if wanted <= free {
         return Ok(());

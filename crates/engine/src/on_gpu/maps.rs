@@ -5,11 +5,9 @@ use gpu::{GATHERED, Machine, MapNetwork, Precision, Program};
 
 use super::said;
 
-/// A machine, and a network on it.
+/// A network on a machine, which it holds.
 pub struct MachineMaps<M: Machine> {
-    // before the machine that its memory is of
-    network: MapNetwork<M>,
-    machine: M,
+    network: MapNetwork<M, M>,
     /// Numbers of an image.
     elements: usize,
 }
@@ -21,8 +19,8 @@ impl<M: Machine> MachineMaps<M> {
     /// It does not fit the machine's memory: said before anything is allocated.
     pub fn new(machine: M, precision: Precision, program: &Program, batch: usize, elements: usize) -> Result<Self> {
         gpu::check_maps(machine.free()?, precision, program, batch)?;
-        let network = MapNetwork::new(&machine, precision, program, batch, GATHERED).map_err(said)?;
-        Ok(Self { network, machine, elements })
+        let network = MapNetwork::new(machine, precision, program, batch, GATHERED).map_err(said)?;
+        Ok(Self { network, elements })
     }
 
     /// What the program asks for, of images `[n, C, height, width]`.
@@ -37,7 +35,7 @@ impl<M: Machine> MachineMaps<M> {
             // A batch that is shorter is filled with images that nobody sees.
             let mut whole = images.to_vec();
             whole.resize(batch * self.elements, 0.0);
-            let outputs = self.network.run(&self.machine, &whole)?;
+            let outputs = self.network.run(&whole)?;
             all.resize(outputs.len(), Vec::new());
             for (all, output) in all.iter_mut().zip(outputs) {
                 all.extend_from_slice(&output[..count * (output.len() / batch)]);

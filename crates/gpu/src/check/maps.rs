@@ -107,14 +107,14 @@ fn check<M: Machine>(
     net.program.read(output, net.program.size(output).channels)?;
     net.program.read_means(output)?;
     let (program, Launcher { machine, precision }) = (net.program, bench.launcher);
-    let mut network = MapNetwork::new(machine, precision, &program, BATCH, ROOM)?;
+    let mut network = MapNetwork::<M, &M>::new(machine, precision, &program, BATCH, ROOM)?;
     let bound = match precision {
         Precision::F32 => 1e-5,
         Precision::Bf16 => 2e-2,
     };
     // call by call, captured, and replayed
     for time in ["at once", "recorded", "replayed"] {
-        let ours = network.run(machine, &images)?;
+        let ours = network.run(&images)?;
         bench.find(&format!("{what}, {time}"), &ours[0], &want, bound);
         bench.find(&format!("{what}, means, {time}"), &ours[1], &means, bound);
     }

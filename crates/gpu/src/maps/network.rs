@@ -1,5 +1,7 @@
 //! A program on a machine: room for a batch, and its layers as launches.
 
+use std::borrow::Borrow;
+
 use super::arguments::{AddMaps, Columns, GroupNorm, Images, Means, Pool, Resize, Softmax, Windows};
 use super::launch;
 use super::program::{Layer, Map, Output, Pooling, Program, Size, Window};
@@ -22,8 +24,8 @@ struct Scratch<M: Machine> {
     probabilities: Array<M>,
 }
 
-/// A network of feature maps on a machine.
-pub struct MapNetwork<M: Machine> {
+/// A network of feature maps on a machine, which it holds or borrows.
+pub struct MapNetwork<M: Machine, H: Borrow<M>> {
     precision: Precision,
     batch: usize,
     sizes: Vec<Size>,
@@ -40,6 +42,8 @@ pub struct MapNetwork<M: Machine> {
     /// Bytes of gathered windows at once.
     room: usize,
     repeated: Repeated<M>,
+    // behind the memory that is its own
+    machine: H,
 }
 
 /// Rows of so many numbers that are gathered at once.
@@ -47,7 +51,7 @@ fn rows_at_once(room: usize, row: usize, precision: Precision) -> usize {
     (room / (row * precision.bytes()) / ROWS * ROWS).max(ROWS)
 }
 
-impl<M: Machine> MapNetwork<M> {
+impl<M: Machine, H: Borrow<M>> MapNetwork<M, H> {
     /// Room for batches of `batch` images, of whose windows `room` bytes are gathered at once (usually [`GATHERED`]), with the weights.
     ///
     /// # Errors
@@ -55,8 +59,9 @@ impl<M: Machine> MapNetwork<M> {
     ///
     /// # Panics
     /// If the batch is empty.
-    pub fn new(machine: &M, precision: Precision, program: &Program, batch: usize, room: usize) -> Result<Self, Error> {
+    pub fn new(holder: H, precision: Precision, program: &Program, batch: usize, room: usize) -> Result<Self, Error> {
         assert!(batch > 0, "a batch has at least one image");
+        let machine = holder.borrow();
         let slots = Slots::new(program);
         let [mut gathered, mut moments, mut statistics, mut scores] = [0; 4];
         for (layer, out) in program.layers.iter().zip(&program.sizes[1..]) {
@@ -105,6 +110,7 @@ impl<M: Machine> MapNetwork<M> {
             },
             room,
             repeated: Repeated::New,
+            machine: holder,
         })
     }
 
@@ -120,18 +126,19 @@ impl<M: Machine> MapNetwork<M> {
     ///
     /// # Panics
     /// If there are more or fewer images.
-    pub fn run(&mut self, machine: &M, images: &[f32]) -> Result<Vec<Vec<f32>>, Error> {
+    pub fn run(&mut self, images: &[f32]) -> Result<Vec<Vec<f32>>, Error> {
+        let machine = self.machine.borrow();
         self.images.write(machine, images)?;
         let mut repeated = std::mem::replace(&mut self.repeated, Repeated::New);
-        let done = repeated.run(machine, &|| self.launch(machine));
+        let done = repeated.run(machine, &|| self.launch());
         self.repeated = repeated;
         done?;
-        self.outputs.iter().map(|(_, values)| values.read(machine)).collect()
+        self.outputs.iter().map(|(_, values)| values.read(self.machine.borrow())).collect()
     }
 
     /// Everything that a batch launches.
-    fn launch(&self, machine: &M) -> Result<(), Error> {
-        let l = Launcher { machine, precision: self.precision };
+    fn launch(&self) -> Result<(), Error> {
+        let l = Launcher { machine: self.machine.borrow(), precision: self.precision };
         // SAFETY: every array was made for this program and batch.
         unsafe {
             l.images_to_map(&self.images_of(0, self.sizes[0].channels, self.images.start()))?;
