@@ -21,7 +21,7 @@ mod sampler;
 pub use error::Error;
 pub use kind::{Kind, Variance};
 pub use loss::{MseWeight, SampleLoss, TrainingLoss};
-pub use pndm::History;
+pub use pndm::{History, Multistep};
 pub use process::{Process, Schedule, Step};
 pub use respace::Spacing;
 pub use reverse::Coefficients;

@@ -12,6 +12,25 @@ const WEIGHTS: [&[f32]; 4] = [
     &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
 ];
 
+/// What a call of PNDM makes of the predictions. Also for those who do its arithmetic elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multistep {
+    /// Weights of the predictions, the latest (this call's) first: the noise of the step is their weighted sum.
+    pub weights: &'static [f32],
+    /// Whether the first step is taken again: from the initial noise, and this call's prediction is not remembered.
+    pub restarts: bool,
+}
+
+impl Multistep {
+    /// Of call `call`.
+    pub(crate) fn of(call: usize) -> Self {
+        match call {
+            1 => Self { weights: &[0.5, 0.5], restarts: true },
+            _ => Self { weights: WEIGHTS[call.clamp(1, WEIGHTS.len()) - 1], restarts: false },
+        }
+    }
+}
+
 /// What a sampler remembers of one sample between the calls of a run; empty before it. Only PNDM remembers anything.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -25,20 +44,21 @@ impl History {
     /// Takes in the predicted noise of call `call` and returns the noise of its step; in the second call `x` becomes the
     /// initial noise again. Panics if the calls before it were not those of this run.
     pub(crate) fn combine(&mut self, call: usize, x: &mut [f32], eps: &[f32]) -> Vec<f32> {
-        if call == 1 {
-            x.copy_from_slice(&self.start);
-            return eps.iter().zip(&self.predictions[0]).map(|(now, before)| 0.5 * (now + before)).collect();
-        }
+        let Multistep { weights, restarts } = Multistep::of(call);
         if call == 0 {
             self.predictions.clear();
             self.start = x.to_vec();
         }
         self.predictions.insert(0, eps.to_vec());
         self.predictions.truncate(WEIGHTS.len());
-        assert_eq!(self.predictions.len(), call.clamp(1, WEIGHTS.len()), "a history of this run, at call {call}");
+        assert_eq!(self.predictions.len(), weights.len(), "a history of this run, at call {call}");
         let mut noise = vec![0.0; eps.len()];
-        for (prediction, weight) in self.predictions.iter().zip(WEIGHTS[self.predictions.len() - 1]) {
+        for (prediction, weight) in self.predictions.iter().zip(weights) {
             noise.iter_mut().zip(prediction).for_each(|(noise, value)| *noise += weight * value);
+        }
+        if restarts {
+            x.copy_from_slice(&self.start);
+            self.predictions.remove(0);
         }
         noise
     }

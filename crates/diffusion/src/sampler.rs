@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::Process;
 use crate::kind::{Kind, Variance};
-use crate::pndm::{self, History};
+use crate::pndm::{self, History, Multistep};
 use crate::reverse::{Coefficients, Reverse};
 
 /// Predicts the noise in a batch of samples.
@@ -105,9 +105,20 @@ impl Sampler {
         Ok(())
     }
 
-    /// What [`Sampler::advance`] computes after call `call` of DDPM or DDIM; of PNDM, which remembers earlier calls, there is none.
-    pub fn coefficients(&self, call: usize) -> Option<Coefficients> {
-        (self.kind != Kind::Pndm).then(|| self.reverse(self.places[call]).coefficients)
+    /// What [`Sampler::advance`] computes after call `call`; of PNDM, behind [`Sampler::multistep`].
+    pub fn coefficients(&self, call: usize) -> Coefficients {
+        self.reverse(self.place_of_step(call)).coefficients
+    }
+
+    /// What PNDM makes of the predictions in call `call`; the other samplers take the latest as it is.
+    pub fn multistep(&self, call: usize) -> Option<Multistep> {
+        (self.kind == Kind::Pndm).then(|| Multistep::of(call))
+    }
+
+    /// From where in the process the step after call `call` goes: PNDM's second call repeats the first step.
+    fn place_of_step(&self, call: usize) -> usize {
+        let restarts = self.multistep(call).is_some_and(|multistep| multistep.restarts);
+        self.places[if restarts { 0 } else { call }]
     }
 
     fn reverse(&self, t: usize) -> Reverse {
@@ -118,13 +129,11 @@ impl Sampler {
     /// sample `sample` of `seed`. `history` is that of the calls before, empty at first. Part of [`Sampler::sample`].
     pub fn advance(&self, call: usize, x: &mut [f32], output: &[f32], history: &mut History, sample: u64, seed: u64) {
         assert_eq!(output.len(), self.outputs(x.len()), "outputs of the denoiser");
+        let reverse = self.reverse(self.place_of_step(call));
         if self.kind == Kind::Pndm {
-            // The second call repeats the first step.
-            let reverse = self.reverse(self.places[if call == 1 { 0 } else { call }]);
             let noise = history.combine(call, x, &output[..x.len()]);
             return reverse.step(x, &noise, &[]);
         }
-        let reverse = self.reverse(self.places[call]);
         let mut noise = vec![0.0; if reverse.coefficients.noisy { x.len() } else { 0 }];
         Draws::new(seed, Stream::SampleNoise, call as u64).fill_normal(sample * x.len() as u64, &mut noise);
         reverse.step(x, output, &noise);

@@ -1,4 +1,4 @@
-//! The autoencoder of a job: images to moments, latents to images. One image at a time, so that no result depends on which
+//! The autoencoder of a job: images to moments (the way back: `decoder.rs`). One image at a time, so that no result depends on which
 //! others are beside it, and the widest layers of few are in memory; several threads, an image each.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
-use manifest::autoencoder::{AutoencoderNetwork, LatentSpace, VaeConfig};
+use manifest::autoencoder::{AutoencoderNetwork, VaeConfig};
 use manifest::extractor::WeightsFrom;
 use models::formula::FORMULA_SEED;
 use models::vae::{self, Vae};
@@ -29,12 +29,7 @@ impl Autoencoder {
     /// The input is missing, damaged, or another network's.
     pub(crate) fn open(job: &Job, network: &AutoencoderNetwork) -> Result<Self, EngineError> {
         let (shape, device) = (network.shape.clone(), job.tensor_device()?);
-        let weights = match network.weights {
-            WeightsFrom::File => open_file(job.input("autoencoder")?, &shape)?.read().map_err(anyhow::Error::from)?,
-            WeightsFrom::Formula => vae::formula_weights(&shape, FORMULA_SEED).map_err(anyhow::Error::from)?,
-        };
-        let vae = weights::constants(&weights, DType::F32, &device).and_then(|tensors| Vae::new(&shape, &tensors));
-        Ok(Self { vae: vae.map_err(anyhow::Error::from)?, shape, device })
+        Ok(Self { vae: read(job, network, &device)?, shape, device })
     }
 
     /// Its shape.
@@ -66,22 +61,20 @@ impl Autoencoder {
         }
         Ok(moments)
     }
+}
 
-    /// The images of latents of `space`, `[n, C, side, side]`.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub(crate) fn decode(&self, latents: &[f32], side: usize, space: &LatentSpace) -> Result<Images> {
-        let (channels, factor) = (self.shape.latent_channels, 1.0 / space.scale_factor);
-        let decode = |latent: &[f32]| -> Result<Vec<u8>> {
-            let latent = Tensor::from_slice(latent, (1, channels, side, side), &self.device)?.affine(factor, 0.0)?;
-            let image: Vec<f32> = self.vae.decode(&latent)?.flatten_all()?.to_vec1()?;
-            Ok(Images::from_normalised(self.shape.image_channels, side * self.shape.downsampling(), &image).pixels)
-        };
-        let parts = latents.par_chunks_exact(channels * side * side).map(decode).collect::<Result<Vec<_>>>();
-        let pixels = parts.context("cannot decode the samples")?.concat();
-        Ok(Images::new(self.shape.image_channels, side * self.shape.downsampling(), pixels))
-    }
+/// The network with its weights: the job's input `autoencoder`, unless they are a formula.
+///
+/// # Errors
+/// The input is missing, damaged, or another network's.
+pub(crate) fn read(job: &Job, network: &AutoencoderNetwork, device: &Device) -> Result<Vae, EngineError> {
+    let shape = &network.shape;
+    let weights = match network.weights {
+        WeightsFrom::File => open_file(job.input("autoencoder")?, shape)?.read().map_err(anyhow::Error::from)?,
+        WeightsFrom::Formula => vae::formula_weights(shape, FORMULA_SEED).map_err(anyhow::Error::from)?,
+    };
+    let vae = weights::constants(&weights, DType::F32, device).and_then(|tensors| Vae::new(shape, &tensors));
+    Ok(vae.map_err(anyhow::Error::from)?)
 }
 
 /// A file that holds an autoencoder's weights under any of their published names, alone or among other networks. No number

@@ -7,6 +7,7 @@ use manifest::stage;
 
 use crate::artifact;
 use crate::autoencoder::Autoencoder;
+use crate::decoder::Decoder;
 use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job, Progress};
 use crate::latents::{LATENTS, Shape, has_shard, shard_name, write_index, write_shard};
@@ -64,23 +65,23 @@ pub fn encode(job: &Job, stage: &stage::Encode) -> Result<Finished, EngineError>
 /// Decodes the first samples.
 ///
 /// # Errors
-/// The samples or the autoencoder's file are missing or damaged.
+/// The samples or the autoencoder's file are missing or damaged; as [`Decoder::open`].
 pub fn decode(job: &Job, stage: &stage::Decode) -> Result<Finished, EngineError> {
     let samples = Samples::open(job.input("samples")?)?;
-    let autoencoder = Autoencoder::open(job, &stage.latents.autoencoder)?;
+    let mut decoder = Decoder::open(job, &stage.latents, samples.side(), &stage.numerics)?;
     let count = stage.count.min(samples.len());
-    let (mut pixels, at_once) = (Vec::new(), rayon::current_num_threads());
+    let (mut pixels, at_once) = (Vec::new(), decoder.at_once());
     for first in (0..count).step_by(at_once) {
         if job.stopping() {
             return Err(EngineError::Interrupted);
         }
         let range = first..(first + at_once).min(count);
         let (done, total) = (range.end as u64, count as u64);
-        pixels.extend(autoencoder.decode(&samples.latents(range)?, samples.side(), &stage.latents)?.pixels);
+        pixels.extend(decoder.decode(&samples.latents(range)?)?.pixels);
         (job.progress)(Progress { done, total, unit: "images", note: String::new() });
     }
-    let shape = autoencoder.shape();
-    let images = Images::new(shape.image_channels, samples.side() * shape.downsampling(), pixels);
+    let (channels, side) = decoder.image();
+    let images = Images::new(channels, side, pixels);
     artifact::write_images(&job.directory.join(artifact::SAMPLES), &images)?;
     Ok(Finished::completed(artifact::SAMPLES))
 }

@@ -2,27 +2,26 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use data::Images;
-use manifest::autoencoder::LatentSpace;
 use manifest::extractor::{FeatureNetwork, WeightsFrom};
 use manifest::stage;
 use models::extractor::Extractor;
 use models::inception::{self, Inception};
 use models::weights;
-use rayon::prelude::*;
 
 use crate::artifact;
-use crate::autoencoder::Autoencoder;
-use crate::extractor::{BATCH, PART, network, pixels};
+use crate::decoder::Decoder;
+use crate::extractor::{BATCH, network, pixels};
 use crate::images::Reader;
 use crate::job::{EngineError, Finished, Job};
 use crate::parts::Parts;
 use crate::samples::Samples;
+use crate::sight::Sight;
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
-type Seen = (Vec<f32>, Vec<f32>);
+pub(crate) type Seen = (Vec<f32>, Vec<f32>);
 
 /// A network with its weights.
 pub(crate) enum Judge {
@@ -56,14 +55,18 @@ impl Judge {
     }
 
     /// Numbers of an image's pooled features, and of its spatial ones.
-    fn widths(&self) -> [usize; 2] {
+    pub(crate) fn widths(&self) -> [usize; 2] {
         match self {
             Self::Cnn(network) => [network.width(), 0],
             Self::Inception(_) => [inception::POOLED, inception::SPATIAL],
         }
     }
 
-    fn see(&self, images: &Images, indices: &[usize], device: &Device) -> Result<Seen> {
+    /// Features of the images `indices`.
+    ///
+    /// # Errors
+    /// The images are of another size than the network's.
+    pub(crate) fn see(&self, images: &Images, indices: &[usize], device: &Device) -> Result<Seen> {
         match self {
             Self::Cnn(network) => {
                 let features = network.features(&pixels(images, indices, device)?)?;
@@ -109,7 +112,7 @@ pub(crate) fn open_inception(path: &Path) -> Result<weights::WeightFile> {
 }
 
 /// One channel as three alike.
-fn coloured(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn coloured(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dim(1)? == 1 { x.repeat((1, 3, 1, 1))? } else { x.clone() })
 }
 
@@ -120,20 +123,17 @@ fn coloured(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// An input is missing or of another size than the network's; [`EngineError::Interrupted`] with all finished parts kept.
 pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineError> {
-    let device = job.tensor_device()?;
-    let judge = Judge::open(job, &stage.extractor, &device)?;
-    let pictures = Pictures::open(job, stage)?;
-    let (widths, size) = (judge.widths(), pictures.at_once());
+    let mut pictures = Pictures::open(job, stage)?;
+    let mut sight = Sight::open(job, stage, pictures.side())?;
+    let (widths, size) = (sight.widths(), pictures.at_once(sight.at_once()));
     let bytes = size_of::<f32>() * widths.iter().sum::<usize>();
     let parts = Parts { job, name: "features", unit: "images", count: pictures.len(), size, bytes };
-    pictures.each_from(parts.done(), |first, images| {
+    pictures.each_from(parts.done(), size, |first, images| {
         if job.stopping() {
             return Err(EngineError::Interrupted);
         }
-        let all: Vec<usize> = (0..images.len()).collect();
-        let seen = all.par_chunks(PART).map(|part| judge.see(&images, part, &device));
-        let seen = seen.collect::<Result<Vec<_>>>().context("cannot look at the images")?;
-        let values = seen.iter().flat_map(|(pooled, _)| pooled).chain(seen.iter().flat_map(|(_, spatial)| spatial));
+        let (pooled, spatial) = sight.see(&images)?;
+        let values = pooled.iter().chain(&spatial);
         Ok(parts.keep(first, &values.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?)
     })?;
     artifact::write_features(&job.directory.join(artifact::FEATURES), &parts, widths)?;
@@ -142,57 +142,70 @@ pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineEr
 }
 
 /// The images that a stage looks at.
-enum Pictures<'a> {
-    /// A dataset's.
-    Real(Reader),
+enum Pictures {
+    /// A dataset's, and their side.
+    Real(Reader, usize),
     /// Samples that are images.
     Drawn(Samples),
     /// Samples in latents.
-    Latent(Samples, Box<Autoencoder>, &'a LatentSpace),
+    Latent(Samples, Box<Decoder>),
 }
 
-impl<'a> Pictures<'a> {
-    fn open(job: &Job, stage: &'a stage::Features) -> Result<Self, EngineError> {
+impl Pictures {
+    fn open(job: &Job, stage: &stage::Features) -> Result<Self, EngineError> {
         let samples = || -> Result<Samples, EngineError> { Ok(Samples::open(job.input("samples")?)?) };
         Ok(match (&stage.data, &stage.latents) {
-            (Some(source), _) => Self::Real(Reader::open(job, source)?),
+            (Some(source), _) => Self::Real(Reader::open(job, source)?, source.image_size()),
             (None, None) => Self::Drawn(samples()?),
             (None, Some(space)) => {
-                Self::Latent(samples()?, Box::new(Autoencoder::open(job, &space.autoencoder)?), space)
+                let samples = samples()?;
+                let decoder = Decoder::open(job, space, samples.side(), &stage.numerics)?;
+                Self::Latent(samples, Box::new(decoder))
             }
         })
     }
 
     fn len(&self) -> usize {
         match self {
-            Self::Real(reader) => reader.len(),
+            Self::Real(reader, _) => reader.len(),
             Self::Drawn(samples) | Self::Latent(samples, ..) => samples.len(),
         }
     }
 
-    /// How many of them are handed over at once: fewer where they are decoded, which takes fifty times as long as a look.
-    fn at_once(&self) -> usize {
+    /// Their side.
+    fn side(&self) -> usize {
         match self {
-            Self::Real(_) | Self::Drawn(_) => BATCH,
-            Self::Latent(..) => PART,
+            Self::Real(_, side) => *side,
+            Self::Drawn(samples) => samples.side(),
+            Self::Latent(_, decoder) => decoder.image().1,
         }
     }
 
-    /// Hands images from `first` on to `look`, with the number of the first.
+    /// How many of them are handed over at once to somebody who sees `seen`: no more where they are decoded, which takes fifty times as
+    /// long as a look.
+    fn at_once(&self, seen: usize) -> usize {
+        match self {
+            Self::Real(..) | Self::Drawn(_) => BATCH,
+            Self::Latent(..) => seen,
+        }
+    }
+
+    /// Hands images from `first` on to `look`, `most` at once, with the number of the first.
     fn each_from(
-        &self,
+        &mut self,
         first: usize,
+        most: usize,
         mut look: impl FnMut(usize, Images) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let (count, most) = (self.len(), self.at_once());
+        let count = self.len();
         let mut ranges = (first..count).step_by(most).map(|first| first..(first + most).min(count));
         match self {
             // All in one go, so that photographs are decoded ahead of who looks.
-            Self::Real(reader) => reader.each(first..count, most, look),
+            Self::Real(reader, _) => reader.each(first..count, most, look),
             Self::Drawn(samples) => ranges.try_for_each(|range| look(range.start, samples.images(range)?)),
-            Self::Latent(samples, autoencoder, space) => ranges.try_for_each(|range| {
+            Self::Latent(samples, decoder) => ranges.try_for_each(|range| {
                 let latents = samples.latents(range.clone())?;
-                look(range.start, autoencoder.decode(&latents, samples.side(), space)?)
+                look(range.start, decoder.decode(&latents)?)
             }),
         }
     }

@@ -13,7 +13,7 @@ use random::{Draws, Stream};
 use safetensors::Dtype;
 
 use crate::job::{Device, EngineError, Finished, Job};
-use crate::network::{Network, SampleInputs};
+use crate::network::{self, Network, SampleInputs};
 use crate::on_gpu::{MachineSampler, SamplerSetting};
 use crate::parts::Parts;
 use crate::{artifact, on_gpu, process, samples};
@@ -68,7 +68,7 @@ pub(crate) fn machine_sampler<'m, M: gpu::Machine>(
         method: &stage.method,
         weights: (&weights::from_tensors(&applied.trunk)?, trained),
         sampler,
-        guidance: stage.sampler.guidance,
+        guidance: network::guidance(&stage.sampler),
         batch: BATCH.min(stage.count),
         seed: stage.seed,
         dtype: stage.numerics.dtype,

@@ -7,13 +7,16 @@
 #include "gate_blocks.cuh"
 #include "gate_load.cuh"
 #include "gelu.cuh"
+#include "groupnorm.cuh"
 #include "loss.cuh"
+#include "maps.cuh"
 #include "noise.cuh"
 #include "patches.cuh"
 #include "plain.cuh"
 #include "reductions.cuh"
 #include "residual.cuh"
 #include "reverse.cuh"
+#include "softmax.cuh"
 
 EXPORT_BOTH(residual_norm, THREADS, ResidualNorm, residual_norm)
 EXPORT_BOTH(norm_backward, THREADS, NormBackward, norm_backward)
@@ -55,6 +58,18 @@ EXPORT(note_f32, THREADS, Note, note)
 EXPORT(advance_f32, THREADS, Advance, advance)
 EXPORT(reverse_f32, THREADS, Reverse, reverse)
 EXPORT(spread_f32, THREADS, Spread, spread)
+EXPORT_BOTH(images_to_map, THREADS, Images, images_to_map)
+EXPORT_BOTH(map_to_images, THREADS, Images, map_to_images)
+EXPORT_BOTH(gather_windows, THREADS, Windows, gather_windows)
+EXPORT_BOTH(pool_windows, THREADS, Pool, pool_windows)
+EXPORT_BOTH(copy_columns, THREADS, Columns, copy_columns)
+EXPORT_BOTH(mean_places, THREADS, Means, mean_places)
+EXPORT_BOTH(resize_map, THREADS, Resize, resize_map)
+EXPORT_BOTH(add_maps, THREADS, AddMaps, add_maps)
+EXPORT_BOTH(channel_moments, THREADS, GroupNorm, channel_moments)
+EXPORT_BOTH(group_statistics, THREADS, GroupNorm, group_statistics)
+EXPORT_BOTH(group_normalise, THREADS, GroupNorm, group_normalise)
+EXPORT_BOTH(softmax_rows, THREADS, Softmax, softmax_rows)
 
 #define EXPORT_ATTENTION(W)                                                                           \
     EXPORT(attention_forward_w##W##_f32, ATTENTION_THREADS, Attention<float>, plain_forward<W>)       \

@@ -1,4 +1,4 @@
-// One reverse step of DDPM or DDIM: `diffusion/src/reverse.rs` on a GPU, the same bits for the same output.
+// One reverse step of DDPM, DDIM or PNDM, behind guidance: `diffusion/src/reverse.rs` and `pndm.rs` on a GPU, the same bits for the same output.
 #pragma once
 #include "exact.cuh"
 
@@ -9,6 +9,8 @@ struct ReverseStep {
     float middle, half_range;    // DDPM: ln std = middle + half_range v
     float signal, spread, sigma; // DDIM: x_{t-1} = signal x0 + spread eps + sigma noise
     uint32_t ddim, noisy;
+    float weights[4];         // PNDM: of the predictions, the latest first
+    uint32_t terms, restarts; // PNDM: how many there are, 0 with the others; whether the first step is taken again
 };
 
 // `e^x` as `diffusion/src/exp.rs` has it, to the bit.
@@ -26,15 +28,51 @@ struct Reverse {
     const float* output;      // [B, 2 n] noise, then variance values; [B, n] where the variance is not learned
     const float* noise;       // [B, n]
     float* x;                 // [B, n]
+    float* history;           // [4, B, n] PNDM: the last three predictions, the latest first, and where the run began; else null
     int batch, n, learned;
+    int guided;  // values of an image that are guided, from its first on; 0: none. Else `output` and `x` have B more rows: the same without labels
+    float scale; // of the guidance
 };
+
+// What is predicted for a value: in those that are guided, `without + scale (with - without)`.
+DEVICE Exact predicted(const Reverse& a, size_t sample, int place) {
+    size_t values = size_t(a.learned ? 2 : 1) * a.n, from = sample * values + place;
+    Exact with = a.output[from];
+    if (place >= a.guided) return with;
+    Exact without = a.output[from + a.batch * values];
+    return without + Exact(a.scale) * (with - without);
+}
+
+// PNDM's combination of this call's prediction with those before it, which are remembered; `x` begins anew where the step does.
+DEVICE Exact multistep(const Reverse& a, const ReverseStep& s, size_t at, Exact eps, Exact* x) {
+    size_t apart = size_t(a.batch) * a.n;
+    float *past = a.history + at, *start = past + 3 * apart, predictions[4] = {eps.v};
+    Exact sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (i >= int(s.terms)) break;
+        if (i > 0) predictions[i] = past[(i - 1) * apart];
+        sum = sum + Exact(s.weights[i]) * Exact(predictions[i]);
+    }
+    if (s.restarts) {
+        *x = *start;
+        return sum;
+    }
+    if (s.terms == 1) *start = x->v;
+#pragma unroll
+    for (int i = 0; i < 3; i++)
+        if (i < int(s.terms)) past[i * apart] = predictions[i];
+    return sum;
+}
 
 DEVICE void reverse(const Reverse& a) {
     size_t at = thread_number();
     if (at >= size_t(a.batch) * a.n) return;
     ReverseStep s = a.steps[*a.call];
-    size_t from = at / a.n * (a.learned ? 2 : 1) * a.n + at % a.n;
-    Exact x = a.x[at], eps = a.output[from];
+    size_t sample = at / a.n;
+    int place = int(at % a.n);
+    Exact x = a.x[at], eps = predicted(a, sample, place);
+    if (s.terms) eps = multistep(a, s, at, eps, &x);
     Exact x0 = fminf(fmaxf((Exact(s.recip) * x - Exact(s.recipm1) * eps).v, -s.limit), s.limit), next = 0.0f;
     if (s.ddim) {
         Exact implied = (Exact(s.recip) * x - x0) / Exact(s.recipm1);
@@ -42,10 +80,11 @@ DEVICE void reverse(const Reverse& a) {
         if (s.noisy) next = next + Exact(s.sigma) * Exact(a.noise[at]);
     } else {
         next = Exact(s.mean_x0) * x0 + Exact(s.mean_xt) * x;
-        Exact v = a.learned ? a.output[from + a.n] : 0.0f;
+        Exact v = a.learned ? a.output[(2 * sample + 1) * a.n + place] : 0.0f;
         if (s.noisy) next = next + exact_exp((Exact(s.middle) + Exact(s.half_range) * v).v) * Exact(a.noise[at]);
     }
     a.x[at] = next.v;
+    if (a.guided) a.x[at + size_t(a.batch) * a.n] = next.v;
 }
 
 struct Spread {

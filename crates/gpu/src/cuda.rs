@@ -52,6 +52,7 @@ pub struct Cuda {
 struct Key {
     precision: bool,
     wide: bool,
+    relu: bool,
     transposed: [bool; 2],
     bias: Address,
     sizes: [usize; 3],
@@ -181,9 +182,15 @@ impl Cuda {
         let (first, second) = (operation(right), operation(left));
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, (&raw const first).cast(), 4)?;
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, (&raw const second).cast(), 4)?;
+        use lt_sys::cublasLtEpilogue_t as Epilogue;
+        let epilogue = match (key.bias != Address::NULL, key.relu) {
+            (false, false) => Epilogue::CUBLASLT_EPILOGUE_DEFAULT,
+            (true, false) => Epilogue::CUBLASLT_EPILOGUE_BIAS,
+            (false, true) => Epilogue::CUBLASLT_EPILOGUE_RELU,
+            (true, true) => Epilogue::CUBLASLT_EPILOGUE_RELU_BIAS,
+        };
+        set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, (&raw const epilogue).cast(), size_of_val(&epilogue))?;
         if key.bias != Address::NULL {
-            let epilogue = lt_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
-            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, (&raw const epilogue).cast(), size_of_val(&epilogue))?;
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, (&raw const key.bias.0).cast(), 8)?;
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, (&raw const data).cast(), size_of_val(&data))?;
         }
@@ -308,6 +315,7 @@ impl Machine for Cuda {
         let key = Key {
             precision: product.precision == Precision::Bf16,
             wide: product.wide,
+            relu: product.relu,
             transposed: [left.transposed, right.transposed],
             bias: product.bias,
             sizes: [product.rows, product.columns, product.inner],

@@ -153,6 +153,7 @@ impl Machine for Emulator {
             }
             for (j, (sum, bias)) in row.iter().zip(&bias).enumerate() {
                 let (place, value) = (i * p.columns + j, sum + bias);
+                let value = if p.relu && value < 0.0 { 0.0 } else { value };
                 // SAFETY: the caller's promise.
                 unsafe {
                     match (p.precision, p.wide) {

@@ -2,6 +2,7 @@
 
 use crate::ledger::Ledger;
 use crate::machine::{Error, Precision};
+use crate::maps::{GATHERED, MapNetwork, Program};
 use crate::pool::Pool;
 use crate::sampling::{Sampled, Sampling};
 use crate::setting::Setting;
@@ -29,6 +30,21 @@ pub fn sampling_bytes(precision: Precision, sampled: Sampled) -> Result<usize, E
     let ledger = Ledger::default();
     Sampling::new(&ledger, precision, sampled)?;
     Ok(ledger.bytes() + RESERVE)
+}
+
+/// Whether a network of maps fits `free` bytes, for batches of `batch` images.
+///
+/// # Errors
+/// [`Error::Memory`] where it does not.
+pub fn check_maps(free: usize, precision: Precision, program: &Program, batch: usize) -> Result<(), Error> {
+    let ledger = Ledger::default();
+    MapNetwork::<Ledger, &Ledger>::new(&ledger, precision, program, batch, GATHERED)?;
+    let wanted = ledger.bytes() + RESERVE;
+    if wanted <= free {
+        return Ok(());
+    }
+    let advice = "free the GPU of other programs, or take a larger one".into();
+    Err(Error::Memory { wanted, free, advice })
 }
 
 /// Whether steps of `setting` fit `free` bytes.
@@ -65,6 +81,7 @@ mod tests {
 
     use super::*;
     use crate::gate::{Architecture, Balance, Gating, Importance, Selection};
+    use crate::maps::{Size, Window};
     use crate::setting::{Method, Prompts};
 
     /// XL/2 at 256 tokens and batch 128 in bf16: the bar is 40 GB.
@@ -102,5 +119,19 @@ mod tests {
         assert!(error.contains("give `micro_batch: 64` beside the batch of 128"), "{error}");
         let error = check(1 << 20).unwrap_err().to_string();
         assert!(error.contains("no part of the batch fits"), "{error}");
+    }
+
+    /// A map of 256 x 256 places and what is made of it, 16 of each: 64 channels of 2 bytes are 134 MB.
+    #[test]
+    fn networks_of_maps_are_counted() {
+        let (mut program, x) = Program::new(Size { height: 256, width: 256, channels: 64 });
+        let y = program.convolution(x, Window::POINT, [&[0.0; 64 * 64], &[0.0; 64]], false).unwrap();
+        program.read(y, 3).unwrap();
+        let check = |free| check_maps(free, Precision::Bf16, &program, 16);
+        // both maps, the images that come in as `f32`, and three channels that go out
+        let least = 16 * 256 * 256 * (2 * 64 * 2 + 64 * 4 + 3 * 4) + RESERVE;
+        assert!(check(least + (8 << 20)).is_ok());
+        let error = check(least - 1).unwrap_err().to_string();
+        assert!(error.contains("GB of GPU memory are wanted") && error.contains("free the GPU"), "{error}");
     }
 }

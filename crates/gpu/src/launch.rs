@@ -44,7 +44,7 @@ fn blocks(count: usize, each: usize) -> u32 {
 }
 
 /// A kernel that each number of `count` has its thread in.
-fn flat(count: usize) -> Grid {
+pub(crate) fn flat(count: usize) -> Grid {
     Grid { blocks: [blocks(count, THREADS as usize), 1], threads: THREADS, shared: 0 }
 }
 
@@ -71,7 +71,7 @@ pub fn attention_shared(precision: Precision, tokens: usize, width: usize, backw
 
 impl<M: Machine> Launcher<'_, M> {
     /// Values in 16 bytes.
-    fn pack(&self) -> usize {
+    pub(crate) fn pack(&self) -> usize {
         16 / self.precision.bytes()
     }
 
@@ -81,17 +81,17 @@ impl<M: Machine> Launcher<'_, M> {
     }
 
     /// A kernel with one warp per row.
-    fn warps(&self, rows: usize) -> Grid {
+    pub(crate) fn warps(&self, rows: usize) -> Grid {
         Grid { blocks: [blocks(rows, (THREADS / WARP) as usize), 1], threads: THREADS, shared: 0 }
     }
 
-    unsafe fn run<A: Copy>(&self, kernel: &str, grid: Grid, arguments: &A) -> Result<(), Error> {
+    pub(crate) unsafe fn run<A: Copy>(&self, kernel: &str, grid: Grid, arguments: &A) -> Result<(), Error> {
         let name = format!("{kernel}_{}", self.precision.suffix());
         // SAFETY: the caller's promise.
         unsafe { self.wide(&name, grid, arguments) }
     }
 
-    unsafe fn wide<A: Copy>(&self, name: &str, grid: Grid, arguments: &A) -> Result<(), Error> {
+    pub(crate) unsafe fn wide<A: Copy>(&self, name: &str, grid: Grid, arguments: &A) -> Result<(), Error> {
         // SAFETY: the caller's promise.
         unsafe { self.machine.launch(name, grid, std::ptr::from_ref(arguments).cast::<c_void>(), size_of::<A>()) }
     }
@@ -115,6 +115,7 @@ macro_rules! kernels {
     (@run both, $self:ident, $name:expr, $grid:expr, $a:ident) => { $self.run($name, $grid, $a) };
     (@run single, $self:ident, $name:expr, $grid:expr, $a:ident) => { $self.wide(&format!("{}_f32", $name), $grid, $a) };
 }
+pub(crate) use kernels;
 
 kernels! {
     /// `x = base + gate (branch + bias) + entry`, then LayerNorm and modulation.
@@ -272,7 +273,8 @@ impl<M: Machine> Launcher<'_, M> {
         let precision = self.precision;
         // SAFETY: the caller's promise.
         unsafe {
-            self.machine.multiply(&Product { precision, left, right, bias, out, wide: false, rows, columns, inner })
+            let product = Product { precision, left, right, bias, out, wide: false, relu: false, rows, columns, inner };
+            self.machine.multiply(&product)
         }
     }
 
@@ -295,6 +297,7 @@ impl<M: Machine> Launcher<'_, M> {
             bias: Address::NULL,
             out,
             wide: true,
+            relu: false,
             rows: outputs,
             columns: inputs,
             inner: rows,

@@ -111,7 +111,7 @@ impl Matrix {
     }
 }
 
-/// `out [rows, columns] = left [rows, inner] right [inner, columns] + bias [columns]`, summed in `f32`.
+/// `out [rows, columns] = left [rows, inner] right [inner, columns] + bias [columns]`, or `max(0, ..)` of it, summed in `f32`.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     /// Type of both sides, of the bias, and, unless `wide`, of the output.
@@ -126,6 +126,8 @@ pub struct Product {
     pub out: Address,
     /// Whether the output is `f32` whatever the precision: gradients of weights.
     pub wide: bool,
+    /// Whether what is negative, behind the bias, becomes 0.
+    pub relu: bool,
     /// Rows of the output.
     pub rows: usize,
     /// Columns of the output.

@@ -7,8 +7,8 @@ use crate::machine::{Error, Machine, Precision};
 const COMPARED: u32 = 3;
 const REPEATED: u32 = 100;
 
-/// Every kernel, whole passes, steps of training (the first launched call by call, the second captured, the third replayed) and samples
-/// against the CPU engine; then a hundred steps twice, which are held against each other.
+/// Every kernel, whole passes, steps of training (the first launched call by call, the second captured, the third replayed), samples and
+/// layers of feature maps against the CPU engine; then a hundred steps twice, which are held against each other.
 ///
 /// # Errors
 /// The machine cannot run something at all.
@@ -18,6 +18,7 @@ pub fn self_test<M: Machine>(machine: &M) -> Result<Vec<Finding>, Error> {
         findings.extend(check::kernels(machine, precision)?);
         findings.extend(check::passes(machine, precision)?);
         findings.extend(check::samples(machine, precision)?);
+        findings.extend(check::maps(machine, precision)?);
         for case in check::CASES {
             findings.extend(check::steps(machine, precision, case, COMPARED)?);
             let run = || check::steps(machine, precision, case, REPEATED);

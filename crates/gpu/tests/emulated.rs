@@ -62,6 +62,16 @@ fn samples() {
     }
 }
 
+#[test]
+fn maps_in_f32() {
+    near_the_cpu_in_every_order(check::maps, Precision::F32);
+}
+
+#[test]
+fn maps_in_bf16() {
+    near_the_cpu_in_every_order(check::maps, Precision::Bf16);
+}
+
 /// All hold, and have the bits of those that came in another order.
 fn near_or_equal(first: &[Finding], other: &[Finding]) {
     for finding in first {

@@ -139,7 +139,7 @@ impl Network {
 }
 
 /// The sampler's guidance, where it has one.
-fn guidance(sampler: &Sampler) -> Option<Guidance> {
+pub(crate) fn guidance(sampler: &Sampler) -> Option<Guidance> {
     let guided = sampler.guidance != 1.0;
     guided.then_some(Guidance { scale: sampler.guidance, channels: sampler.guidance_channels })
 }

@@ -1,8 +1,11 @@
 //! Stages on the emulated GPU beside the same on the processor.
 
+use candle_core::{DType, Tensor};
 use data::Images;
 use diffusion::Sampler;
+use gpu::Size;
 use gpu::emulator::Emulator;
+use manifest::autoencoder::VaeConfig;
 use manifest::denoiser::Denoiser;
 use manifest::dit::DitConfig;
 use manifest::gate::{
@@ -17,7 +20,9 @@ use manifest::scale::{
     SamplerKind, Schedule,
 };
 use manifest::stage;
-use models::weights::Weights;
+use models::inception::{self, Inception};
+use models::vae::Vae;
+use models::weights::{Weights, constants};
 use random::{Draws, Stream};
 
 use crate::bench::random_weights as weights;
@@ -25,6 +30,7 @@ use crate::checkpoint::Checkpoint;
 use crate::denoising::Task;
 use crate::losses::Losses;
 use crate::network::Network;
+use crate::on_gpu::{DECODED, MachineDecoder, MachineInception};
 use crate::process;
 use crate::sampling::{initial_noise, machine_sampler};
 use crate::training::{Course, Objective, descend};
@@ -209,16 +215,19 @@ fn gates_of_attention_are_the_processor_s() {
 #[test]
 fn samples_are_the_processor_s() {
     let (literal, over_prompts) = (Architecture::AttentionLiteral, Architecture::AttentionOverPrompts);
-    for (kind, method, classes) in [
-        (SamplerKind::Ddpm, dmp(false), None),
-        (SamplerKind::Ddim, dmp(true), Some(3)),
-        (SamplerKind::Ddpm, in_front(dmp(true)), Some(3)),
-        (SamplerKind::Ddpm, attention(dmp(false), literal, BlockAwareness::Distinct), None),
-        (SamplerKind::Ddpm, attention(dmp(true), over_prompts, BlockAwareness::Uniform), Some(3)),
+    for (kind, method, classes, guidance) in [
+        (SamplerKind::Ddpm, dmp(false), None, 1.0),
+        (SamplerKind::Ddim, dmp(true), Some(3), 1.0),
+        (SamplerKind::Ddpm, in_front(dmp(true)), Some(3), 1.0),
+        (SamplerKind::Ddpm, attention(dmp(false), literal, BlockAwareness::Distinct), None, 1.0),
+        (SamplerKind::Ddpm, attention(dmp(true), over_prompts, BlockAwareness::Uniform), Some(3), 1.0),
+        (SamplerKind::Ddpm, dmp(true), Some(3), 1.5),
+        (SamplerKind::Pndm, dmp(true), Some(3), 7.5),
     ] {
-        let dit = dit(classes);
-        let settings =
-            SamplerConfig { kind, steps: 5, clip_x0: true, guidance: 1.0, guidance_channels: GuidanceChannels::All };
+        // PNDM knows no variance: its network learns none here
+        let dit = DitConfig { channels: 4, learn_sigma: kind != SamplerKind::Pndm, ..dit(classes) };
+        let guidance_channels = GuidanceChannels::FirstThree;
+        let settings = SamplerConfig { kind, steps: 5, clip_x0: true, guidance, guidance_channels };
         let diffusion = Diffusion { schedule: Schedule::Cosine, timesteps: 100 };
         let sampler: Sampler = process::sampler(&diffusion, &settings, dit.learn_sigma).unwrap();
         let own = patches::trainable(&method, &dit).into_iter().map(|tensor| (tensor.name, tensor.shape));
@@ -249,6 +258,46 @@ fn samples_are_the_processor_s() {
             let apart = ours.iter().zip(&want).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
             assert!(ours.len() == want.len() && apart < 1e-4, "{kind:?}: {apart}");
         }
+    }
+}
+
+/// Stable Diffusion's autoencoder with a sixteenth of its width.
+#[test]
+fn decoded_images_are_the_processor_s() {
+    let shape = VaeConfig { image_channels: 3, latent_channels: 4, widths: vec![8, 16, 32], depth: 1, groups: 4 };
+    let formula = models::vae::formula_weights(&shape, models::formula::FORMULA_SEED).unwrap();
+    let vae = Vae::new(&shape, &constants(&formula, DType::F32, &candle_core::Device::Cpu).unwrap()).unwrap();
+    let (side, count) = (4, DECODED + 2);
+    let mut latents = vec![0.0; count * 4 * side * side];
+    Draws::new(2, Stream::Factors, 0).fill_normal(0, &mut latents);
+    let tensor = Tensor::from_slice(&latents, (count, 4, side, side), &candle_core::Device::Cpu).unwrap();
+    let want: Vec<f32> = vae.decode(&tensor).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    // bf16 keeps 8 bits: each of some thirty layers in a row rounds by up to 0.2%, and roundings add up like noise
+    for (dtype, bound) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
+        let mut decoder = MachineDecoder::new(Emulator::new(0), &vae, &shape, side, dtype).unwrap();
+        let ours = decoder.decode(&latents).unwrap();
+        let apart = gpu::check::distance(&ours, &want);
+        assert!(apart < bound, "{dtype:?}: {apart}");
+    }
+}
+
+/// Of images so small that Inception still sees them, as they are.
+#[test]
+fn inception_s_features_are_the_processor_s() {
+    let formula = inception::formula_weights(models::formula::FORMULA_SEED).unwrap();
+    let network = Inception::new(&constants(&formula, DType::F32, &candle_core::Device::Cpu).unwrap()).unwrap();
+    let (side, count) = (75, 3);
+    let mut images = vec![0.0; count * 3 * side * side];
+    Draws::new(4, Stream::Factors, 0).fill_normal(0, &mut images);
+    let tensor = Tensor::from_slice(&images, (count, 3, side, side), &candle_core::Device::Cpu).unwrap();
+    let want = network.features(&tensor).unwrap();
+    let size = Size { height: side, width: side, channels: 3 };
+    let mut ours = MachineInception::new(Emulator::new(0), &network, size, side, 2).unwrap();
+    let (pooled, spatial) = ours.see(&images).unwrap();
+    for (what, ours, want) in [("pooled", pooled, want.pool2048), ("spatial", spatial, want.spatial)] {
+        let want: Vec<f32> = want.flatten_all().unwrap().to_vec1().unwrap();
+        let apart = gpu::check::distance(&ours, &want);
+        assert!(apart < 1e-5, "{what}: {apart}");
     }
 }
 

@@ -1,11 +1,16 @@
-//! The fast engine on a GPU: what crate `gpu` does of a manifest's methods, for the stages that train and sample.
+//! The fast engine on a GPU: what crate `gpu` does of a manifest's methods and networks, for the stages that train, sample, decode
+//! and take features.
 //!
 //! All of it is written for a machine; without feature `cuda` there is none, and [`open`] says so.
 
 mod course;
+mod decoder;
 #[cfg(all(test, feature = "emulate"))]
 mod emulated;
+mod inception;
+mod maps;
 mod method;
+mod recorder;
 mod samples;
 
 use anyhow::anyhow;
@@ -15,6 +20,8 @@ use manifest::scale::Dtype;
 use crate::job::{Device, EngineError};
 
 pub use course::MachineTraining;
+pub use decoder::{BATCH as DECODED, MachineDecoder};
+pub use inception::{BATCH as LOOKED_AT, MachineInception};
 pub use samples::{MachineSampler, SamplerSetting};
 
 /// The GPU's type.

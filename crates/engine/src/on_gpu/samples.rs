@@ -1,11 +1,12 @@
 //! Samples on a machine: a batch goes through all calls of the sampler before the host sees it.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 use diffusion::Sampler;
-use gpu::{Call, Machine, Sampled, Sampling};
+use gpu::{Call, Labels, Machine, Sampled, Sampling};
 use manifest::dit::DitConfig;
 use manifest::method::Method;
 use manifest::scale::Dtype;
+use models::dit::Guidance;
 use models::weights::Weights;
 
 use super::method;
@@ -24,8 +25,8 @@ pub struct SamplerSetting<'a> {
     pub weights: (&'a Weights, &'a Weights),
     /// The sampler.
     pub sampler: &'a Sampler,
-    /// Scale of the guidance.
-    pub guidance: f64,
+    /// What samples with labels are guided by.
+    pub guidance: Option<Guidance>,
     /// Samples at once.
     pub batch: usize,
     /// Seed of their noise.
@@ -46,21 +47,24 @@ impl<'m, M: Machine> MachineSampler<'m, M> {
     /// The kernels do not do what is asked for, or it does not fit the machine's memory: said before anything is allocated.
     pub fn new(machine: &'m M, setting: &SamplerSetting) -> Result<Self> {
         let SamplerSetting { dit, method, weights: (trunk, trained), sampler, guidance, batch, seed, dtype } = *setting;
-        let labelled = dit.classes.is_some();
-        ensure!(
-            !labelled || guidance == 1.0,
-            "the fast engine does not guide samples on a GPU: run it with `--engine reference`"
-        );
-        let call = |call: usize| -> Result<Call> {
-            let Some(reverse) = sampler.coefficients(call) else {
-                bail!("the fast engine does not sample by PNDM on a GPU: run it with `--engine reference`")
-            };
-            Ok(Call { timestep: sampler.timestep(call) as u32, reverse })
+        let labels = match (dit.classes, guidance) {
+            (None, _) => Labels::None,
+            (Some(_), None) => Labels::Own,
+            (Some(null), Some(guidance)) => Labels::Guided(gpu::Guidance {
+                scale: guidance.scale as f32,
+                channels: guidance.guided(dit.channels),
+                null: null as u32,
+            }),
         };
-        let calls = (0..sampler.calls()).map(call).collect::<Result<Vec<_>>>()?;
+        let call = |call: usize| Call {
+            timestep: sampler.timestep(call) as u32,
+            reverse: sampler.coefficients(call),
+            multistep: sampler.multistep(call),
+        };
+        let calls: Vec<Call> = (0..sampler.calls()).map(call).collect();
         let prompts = method::prompts(method, dit)?;
         let (shape, precision) = (fast::shape(dit), precision(dtype));
-        let sampled = Sampled { shape, prompts, batch, calls: &calls, labelled, seed };
+        let sampled = Sampled { shape, prompts, batch, calls: &calls, labels, seed };
         let (wanted, free) = (gpu::sampling_bytes(precision, sampled).map_err(said)?, machine.free()?);
         if wanted > free {
             let advice = "free the GPU of other programs, or take a larger one".to_owned();

@@ -219,6 +219,9 @@ pub struct ReverseStep {
     pub sigma: f32,
     pub ddim: u32,
     pub noisy: u32,
+    pub weights: [f32; 4],
+    pub terms: u32,
+    pub restarts: u32,
 }
 
 #[repr(C)]
@@ -229,9 +232,12 @@ pub struct Reverse {
     pub output: Address,
     pub noise: Address,
     pub x: Address,
+    pub history: Address,
     pub batch: i32,
     pub n: i32,
     pub learned: i32,
+    pub guided: i32,
+    pub scale: f32,
 }
 
 #[repr(C)]

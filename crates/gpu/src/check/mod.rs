@@ -4,6 +4,7 @@ mod attention;
 mod elementwise;
 mod front;
 mod gate;
+mod maps;
 mod mixture;
 mod oracle;
 mod reductions;
@@ -13,6 +14,7 @@ mod steps;
 mod training;
 mod trunk;
 
+pub use maps::maps;
 pub use sampling::samples;
 pub use steps::{CASES, steps};
 

@@ -16,6 +16,14 @@ pub struct Guidance {
 }
 
 impl Guidance {
+    /// How many of `noise_channels` channels are guided, from the first on.
+    pub fn guided(&self, noise_channels: usize) -> usize {
+        match self.channels {
+            GuidanceChannels::FirstThree => noise_channels.min(3),
+            GuidanceChannels::All => noise_channels,
+        }
+    }
+
     /// `without + s (with - without)` in the guided channels, `with` in the others.
     ///
     /// # Shapes
@@ -24,10 +32,7 @@ impl Guidance {
     /// # Errors
     /// Those of candle.
     pub fn combine(&self, with: &Tensor, without: &Tensor, noise_channels: usize) -> Result<Tensor> {
-        let guided = match self.channels {
-            GuidanceChannels::FirstThree => noise_channels.min(3),
-            GuidanceChannels::All => noise_channels,
-        };
+        let guided = self.guided(noise_channels);
         let noise = without.narrow(1, 0, guided)?;
         let noise = (&noise + ((with.narrow(1, 0, guided)? - &noise)? * self.scale)?)?;
         let rest = with.dim(1)? - guided;

@@ -1,10 +1,10 @@
 //! The mixed blocks: parallel branches whose channels are put side by side.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use candle_nn::VarBuilder;
 
 use super::unit::Unit;
-use crate::layers::{FeatureMap, Pooling, PoolingKind, Window};
+use crate::layers::{Evaluator, Pooling, PoolingKind, Window};
 
 /// A layer of a branch.
 #[derive(Debug)]
@@ -25,21 +25,23 @@ impl Mixed {
     }
 
     /// Every branch sees `x`.
-    pub(super) fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
-        let mut outputs: Vec<FeatureMap> = Vec::with_capacity(self.0.len());
+    pub(super) fn forward<E: Evaluator>(&self, e: &mut E, x: &E::Map) -> Result<E::Map> {
+        let mut outputs: Vec<E::Map> = Vec::with_capacity(self.0.len());
         for branch in &self.0 {
             let mut y = x.clone();
             for layer in branch {
                 y = match layer {
-                    Layer::Unit(unit) => unit.forward(&y)?,
-                    Layer::Pooling(pooling) => pooling.forward(&y)?,
-                    Layer::Fork(a, b) => a.forward(&y)?.beside(&b.forward(&y)?)?,
+                    Layer::Unit(unit) => unit.forward(e, &y)?,
+                    Layer::Pooling(pooling) => e.pool(pooling, &y)?,
+                    Layer::Fork(a, b) => {
+                        let both = [a.forward(e, &y)?, b.forward(e, &y)?];
+                        e.beside(&both)?
+                    }
                 };
             }
             outputs.push(y);
         }
-        let values: Vec<&Tensor> = outputs.iter().map(|y| &y.values).collect();
-        Ok(outputs[0].with(Tensor::cat(&values, 2)?))
+        e.beside(&outputs)
     }
 
     /// Five by five, and three by three twice (`Mixed_5b` to `5d`); `pool` channels come from the pooling branch.

@@ -13,7 +13,7 @@ use candle_core::{D, Module, Result, Tensor};
 use candle_nn::{Linear, VarBuilder, linear};
 
 use crate::builder::{builder, tensors_of};
-use crate::layers::{FeatureMap, Pooling, PoolingKind, Window};
+use crate::layers::{Directly, Evaluator, FeatureMap, Pooling, PoolingKind, Window};
 use crate::weights::Tensors;
 use mixed::Mixed;
 use unit::Unit;
@@ -22,7 +22,7 @@ pub use formula::formula_weights;
 pub use pixels::{SIDE, normalised, resized};
 
 /// Channels of `mixed_6/conv` that the spatial features keep.
-const SPATIAL_CHANNELS: usize = 7;
+pub const SPATIAL_CHANNELS: usize = 7;
 
 /// Numbers of an image's pooled features, [`Features::pool2048`].
 pub const POOLED: usize = 2048;
@@ -61,6 +61,21 @@ pub struct Features {
     /// The first 7 channels of `Mixed_6d.branch1x1` at every place, `[B, places * 7]`: what the sFID compares
     /// (2023 numbers for an image of 299 x 299).
     pub spatial: Tensor,
+}
+
+/// The maps that features are taken of.
+#[derive(Clone, Debug)]
+pub struct Seen<M> {
+    /// Behind the first pooling, 64 channels.
+    pub pooled: M,
+    /// Behind the second pooling, 192 channels.
+    pub pooled_again: M,
+    /// Behind `Mixed_6d`: the first [`SPATIAL_CHANNELS`] of its channels at every place are the spatial features.
+    pub spatial: M,
+    /// Behind `Mixed_6e`, 768 channels.
+    pub mixed_6: M,
+    /// Behind `Mixed_7c`, [`POOLED`] channels, whose means over the places are the pooled features.
+    pub mixed_7: M,
 }
 
 impl Inception {
@@ -112,18 +127,43 @@ impl Inception {
     /// # Errors
     /// The images have not three channels or are too small.
     pub fn features(&self, x: &Tensor) -> Result<Features> {
-        let x = self.stem.iter().try_fold(FeatureMap::from_image(x)?, |x, unit| unit.forward(&x))?;
-        let x = self.pooling.forward(&x)?;
-        let pool64 = x.values.mean(1)?;
-        let x = self.widening.iter().try_fold(x, |x, unit| unit.forward(&x))?;
-        let x = self.pooling.forward(&x)?;
-        let pool192 = x.values.mean(1)?;
-        let x = self.to_spatial.iter().try_fold(x, |x, block| block.forward(&x))?;
-        let spatial = x.values.narrow(D::Minus1, 0, SPATIAL_CHANNELS)?.flatten_from(1)?;
-        let x = self.to_768.forward(&x)?;
-        let pool768 = x.values.mean(1)?;
-        let x = self.to_2048.iter().try_fold(x, |x, block| block.forward(&x))?;
-        Ok(Features { pool64, pool192, pool768, pool2048: x.values.mean(1)?, spatial })
+        let seen = self.seen(&mut Directly, &FeatureMap::from_image(x)?)?;
+        let mean = |map: FeatureMap| map.values.mean(1);
+        Ok(Features {
+            pool64: mean(seen.pooled)?,
+            pool192: mean(seen.pooled_again)?,
+            pool768: mean(seen.mixed_6)?,
+            pool2048: mean(seen.mixed_7)?,
+            spatial: seen.spatial.values.narrow(D::Minus1, 0, SPATIAL_CHANNELS)?.flatten_from(1)?,
+        })
+    }
+
+    /// What an evaluator makes of a map of images.
+    ///
+    /// # Errors
+    /// Those of the evaluator.
+    pub fn seen<E: Evaluator>(&self, e: &mut E, images: &E::Map) -> Result<Seen<E::Map>> {
+        let mut x = images.clone();
+        for unit in &self.stem {
+            x = unit.forward(e, &x)?;
+        }
+        let pooled = e.pool(&self.pooling, &x)?;
+        x = pooled.clone();
+        for unit in &self.widening {
+            x = unit.forward(e, &x)?;
+        }
+        let pooled_again = e.pool(&self.pooling, &x)?;
+        x = pooled_again.clone();
+        for block in &self.to_spatial {
+            x = block.forward(e, &x)?;
+        }
+        let spatial = x;
+        let mixed_6 = self.to_768.forward(e, &spatial)?;
+        x = mixed_6.clone();
+        for block in &self.to_2048 {
+            x = block.forward(e, &x)?;
+        }
+        Ok(Seen { pooled, pooled_again, spatial, mixed_6, mixed_7: x })
     }
 
     /// `W f + b`, the logits of the 1008 outputs.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result};
 use candle_nn::VarBuilder;
 
-use crate::layers::{Convolution, FeatureMap, Window};
+use crate::layers::{Convolution, Evaluator, Window};
 
 /// Keeps the normalisation finite; that of the published network.
 const EPS: f64 = 1e-3;
@@ -27,9 +27,7 @@ impl Unit {
         Ok(Self(Convolution::from_tensors(&scaled.to_dtype(kernel.dtype())?, bias, window)?))
     }
 
-    pub(super) fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
-        let mut y = self.0.forward(x)?;
-        y.values = y.values.relu()?;
-        Ok(y)
+    pub(super) fn forward<E: Evaluator>(&self, e: &mut E, x: &E::Map) -> Result<E::Map> {
+        e.convolve_relu(&self.0, x)
     }
 }

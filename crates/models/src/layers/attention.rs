@@ -67,6 +67,16 @@ impl Attention {
         })
     }
 
+    /// Its projections: query, key, value, out.
+    pub fn projections(&self) -> [&Linear; 4] {
+        [&self.query, &self.key, &self.value, &self.out]
+    }
+
+    /// Its heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// # Shapes
     /// `x` `[B, tokens, D]`, `context` `[B, keys, its width]`, `mask` `[tokens, keys]`; the result is like `x`.
     ///

@@ -36,6 +36,16 @@ impl Convolution {
         Ok(Self { kernel: Linear::new(weight, Some(bias)), gather: Gather::new(window) })
     }
 
+    /// What it sees of a map.
+    pub fn window(&self) -> Window {
+        self.gather.window()
+    }
+
+    /// Its weight `[out, window places * inputs]` and its bias `[out]`.
+    pub fn kernel(&self) -> &Linear {
+        &self.kernel
+    }
+
     /// # Shapes
     /// `[B, places, inputs]` to `[B, output places, out]`.
     ///

@@ -5,6 +5,7 @@
 
 mod attention;
 mod convolution;
+mod evaluator;
 mod linear;
 mod map;
 mod norm;
@@ -14,6 +15,7 @@ mod window;
 
 pub use attention::{Attention, AttentionShape, attend};
 pub use convolution::Convolution;
+pub use evaluator::{Directly, Evaluator};
 pub use linear::Linear;
 pub use map::FeatureMap;
 pub use norm::{GroupNorm, LayerNorm, normalise};

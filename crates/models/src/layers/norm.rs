@@ -61,6 +61,16 @@ impl GroupNorm {
         Ok(Self { affine: LayerNorm::new(channels, eps, vb)?, groups })
     }
 
+    /// Weight and bias `[C]`.
+    pub fn affine(&self) -> [&Tensor; 2] {
+        [&self.affine.weight, &self.affine.bias]
+    }
+
+    /// How many groups there are, and the epsilon.
+    pub fn groups(&self) -> (usize, f64) {
+        (self.groups, self.affine.eps)
+    }
+
     /// # Shapes
     /// `[B, places, C]` to the same.
     ///

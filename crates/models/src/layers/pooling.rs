@@ -26,6 +26,11 @@ impl Pooling {
         Self { gather: Gather::new(window), kind }
     }
 
+    /// What is taken, and of which places.
+    pub fn window(&self) -> (PoolingKind, Window) {
+        (self.kind, self.gather.window())
+    }
+
     /// # Shapes
     /// `[B, places, C]` to `[B, output places, C]`.
     ///

@@ -3,7 +3,7 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{Convolution, FeatureMap, GroupNorm, Linear, Window};
+use super::{Convolution, Directly, Evaluator, FeatureMap, GroupNorm, Linear, Window};
 
 /// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + linear(silu(t)))))`, the shortcut a 1x1 convolution where the
 /// number of channels changes (Rombach et al. 2022; the order of BigGAN's blocks).
@@ -54,20 +54,34 @@ impl Residual {
     /// # Errors
     /// Shapes that do not fit, or a timestep is missing.
     pub fn forward(&self, x: &FeatureMap, t: Option<&Tensor>) -> Result<FeatureMap> {
-        let mut y = self.norms[0].forward(x)?;
-        y.values = y.values.silu()?;
-        y = self.convolutions[0].forward(&y)?;
-        if let Some(time) = &self.time {
-            let Some(t) = t else { candle_core::bail!("a residual block needs a timestep") };
-            y.values = y.values.broadcast_add(&time.forward(&t.silu()?)?.unsqueeze(1)?)?;
-        }
-        y = self.norms[1].forward(&y)?;
-        y.values = y.values.silu()?;
-        y = self.convolutions[1].forward(&y)?;
+        self.evaluated(&mut Directly, x, |y| match (&self.time, t) {
+            (None, _) => Ok(y),
+            (Some(time), Some(t)) => {
+                let values = y.values.broadcast_add(&time.forward(&t.silu()?)?.unsqueeze(1)?)?;
+                Ok(y.with(values))
+            }
+            (Some(_), None) => candle_core::bail!("a residual block needs a timestep"),
+        })
+    }
+
+    /// The same by an evaluator; `between` the two halves comes what a timestep adds.
+    ///
+    /// # Errors
+    /// Those of the evaluator, and of `between`.
+    pub fn evaluated<E: Evaluator>(
+        &self,
+        evaluator: &mut E,
+        x: &E::Map,
+        between: impl FnOnce(E::Map) -> Result<E::Map>,
+    ) -> Result<E::Map> {
+        let y = evaluator.normalise_silu(&self.norms[0], x)?;
+        let y = between(evaluator.convolve(&self.convolutions[0], &y)?)?;
+        let y = evaluator.normalise_silu(&self.norms[1], &y)?;
+        let y = evaluator.convolve(&self.convolutions[1], &y)?;
         let straight = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x)?,
+            Some(shortcut) => evaluator.convolve(shortcut, x)?,
             None => x.clone(),
         };
-        Ok(straight.with((&straight.values + y.values)?))
+        evaluator.add(&straight, &y)
     }
 }

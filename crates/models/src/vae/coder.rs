@@ -4,7 +4,7 @@ use candle_core::Result;
 use candle_nn::VarBuilder;
 
 use super::VaeConfig;
-use crate::layers::{Attention, AttentionShape, Convolution, FeatureMap, GroupNorm, Residual, ResidualShape, Window};
+use crate::layers::{Attention, AttentionShape, Convolution, Evaluator, GroupNorm, Residual, ResidualShape, Window};
 
 /// Epsilon of all normalisations.
 const EPS: f64 = 1e-6;
@@ -39,8 +39,8 @@ impl Stage {
         })
     }
 
-    fn blocks(&self, x: FeatureMap) -> Result<FeatureMap> {
-        self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))
+    fn blocks<E: Evaluator>(&self, e: &mut E, x: E::Map) -> Result<E::Map> {
+        self.blocks.iter().try_fold(x, |x, block| block.evaluated(e, &x, Ok))
     }
 }
 
@@ -69,11 +69,12 @@ impl Middle {
         })
     }
 
-    fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
-        let x = self.blocks[0].forward(x, None)?;
-        let normal = self.norm.forward(&x)?.values;
-        let attended = self.attention.forward(&normal, &normal, None)?;
-        self.blocks[1].forward(&x.with((&x.values + attended)?), None)
+    fn forward<E: Evaluator>(&self, e: &mut E, x: &E::Map) -> Result<E::Map> {
+        let x = self.blocks[0].evaluated(e, x, Ok)?;
+        let normal = e.normalise(&self.norm, &x)?;
+        let attended = e.attend(&self.attention, &normal)?;
+        let x = e.add(&x, &attended)?;
+        self.blocks[1].evaluated(e, &x, Ok)
     }
 }
 
@@ -90,10 +91,9 @@ impl Last {
         Ok(Self { norm, convolution: Convolution::new(inputs, out, THREE, &vb.pp("conv_out"))? })
     }
 
-    fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
-        let mut x = self.norm.forward(x)?;
-        x.values = x.values.silu()?;
-        self.convolution.forward(&x)
+    fn forward<E: Evaluator>(&self, e: &mut E, x: &E::Map) -> Result<E::Map> {
+        let x = e.normalise_silu(&self.norm, x)?;
+        e.convolve(&self.convolution, &x)
     }
 }
 
@@ -125,15 +125,16 @@ impl Encoder {
         })
     }
 
-    pub(super) fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
-        let mut x = self.first.forward(x)?;
+    pub(super) fn forward<E: Evaluator>(&self, e: &mut E, x: &E::Map) -> Result<E::Map> {
+        let mut x = e.convolve(&self.first, x)?;
         for stage in &self.stages {
-            x = stage.blocks(x)?;
+            x = stage.blocks(e, x)?;
             if let Some(halving) = &stage.resample {
-                x = halving.forward(&x)?;
+                x = e.convolve(halving, &x)?;
             }
         }
-        self.last.forward(&self.middle.forward(&x)?)
+        let x = self.middle.forward(e, &x)?;
+        self.last.forward(e, &x)
     }
 }
 
@@ -165,20 +166,22 @@ impl Decoder {
         })
     }
 
-    pub(super) fn forward(&self, latent: &FeatureMap) -> Result<FeatureMap> {
-        let mut x = self.middle(latent)?;
+    pub(super) fn forward<E: Evaluator>(&self, e: &mut E, latent: &E::Map) -> Result<E::Map> {
+        let mut x = self.middle(e, latent)?;
         for stage in &self.stages {
-            x = stage.blocks(x)?;
+            x = stage.blocks(e, x)?;
             if let Some(doubling) = &stage.resample {
-                x = doubling.forward(&x.doubled()?)?;
+                x = e.double(&x)?;
+                x = e.convolve(doubling, &x)?;
             }
         }
-        self.last.forward(&x)
+        self.last.forward(e, &x)
     }
 
     /// Up to and with the middle block.
-    pub(super) fn middle(&self, latent: &FeatureMap) -> Result<FeatureMap> {
-        self.middle.forward(&self.first.forward(latent)?)
+    pub(super) fn middle<E: Evaluator>(&self, e: &mut E, latent: &E::Map) -> Result<E::Map> {
+        let x = e.convolve(&self.first, latent)?;
+        self.middle.forward(e, &x)
     }
 }
 

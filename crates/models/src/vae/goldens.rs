@@ -5,7 +5,7 @@ use goldens::{Golden, assert_close};
 use serde_json::Value;
 
 use super::{LATENT_SCALE, Vae, VaeConfig, named_shapes};
-use crate::layers::FeatureMap;
+use crate::layers::{Directly, FeatureMap};
 use crate::weights::{self, Weights, constants, names::Family};
 
 /// Tolerance of the goldens' README.
@@ -50,7 +50,7 @@ fn latents_and_images() {
     let vae = Vae::new(&config, &constants(&state, DType::F32, &Device::Cpu).unwrap()).unwrap();
     let (image, latent) = (input(&golden, "in.image"), input(&golden, "in.latent"));
 
-    let coded = vae.encoder.forward(&FeatureMap::from_image(&image).unwrap()).unwrap();
+    let coded = vae.encoder.forward(&mut Directly, &FeatureMap::from_image(&image).unwrap()).unwrap();
     check(&golden, "out.encoder", &coded.to_image().unwrap());
     check(&golden, "out.moments", &vae.quant.forward(&coded).unwrap().to_image().unwrap());
     let moments = vae.encode(&image).unwrap();
@@ -61,7 +61,7 @@ fn latents_and_images() {
     check(&golden, "out.mode_scaled", &(&moments.mean * LATENT_SCALE).unwrap());
 
     let map = vae.post_quant.forward(&FeatureMap::from_image(&latent).unwrap()).unwrap();
-    check(&golden, "out.decode_mid", &vae.decoder.middle(&map).unwrap().to_image().unwrap());
+    check(&golden, "out.decode_mid", &vae.decoder.middle(&mut Directly, &map).unwrap().to_image().unwrap());
     check(&golden, "out.decoded", &vae.decode(&latent).unwrap());
     check(&golden, "out.roundtrip", &vae.decode(&moments.mean).unwrap());
 }

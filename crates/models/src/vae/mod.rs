@@ -11,7 +11,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::builder::{builder, tensors_of};
-use crate::layers::{Convolution, FeatureMap, Window};
+use crate::layers::{Convolution, Directly, Evaluator, FeatureMap, Window};
 use crate::weights::Tensors;
 use coder::{Decoder, Encoder};
 
@@ -61,7 +61,7 @@ impl Vae {
     /// # Errors
     /// Shapes that do not fit.
     pub fn encode(&self, x: &Tensor) -> Result<Moments> {
-        let coded = self.encoder.forward(&FeatureMap::from_image(x)?)?;
+        let coded = self.encoder.forward(&mut Directly, &FeatureMap::from_image(x)?)?;
         Moments::new(&self.quant.forward(&coded)?.to_image()?)
     }
 
@@ -74,8 +74,16 @@ impl Vae {
     /// # Errors
     /// Shapes that do not fit.
     pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
-        let latent = self.post_quant.forward(&FeatureMap::from_image(latent)?)?;
-        self.decoder.forward(&latent)?.to_image()
+        self.decoded(&mut Directly, &FeatureMap::from_image(latent)?)?.to_image()
+    }
+
+    /// [`Self::decode`] by an evaluator.
+    ///
+    /// # Errors
+    /// Those of the evaluator.
+    pub fn decoded<E: Evaluator>(&self, evaluator: &mut E, latent: &E::Map) -> Result<E::Map> {
+        let latent = evaluator.convolve(&self.post_quant, latent)?;
+        self.decoder.forward(evaluator, &latent)
     }
 }
 
