@@ -72,8 +72,7 @@ fn case<M: Machine>(bench: &mut Bench<M>, kind: Kind, told: Labels, spec: Prompt
             multistep: sampler.multistep(call),
         })
         .collect();
-    let sampled =
-        Sampled { shape: SHAPE, prompts: Some(spec), batch: BATCH, calls: &calls, labels: told, seed: SEED };
+    let sampled = Sampled { shape: SHAPE, prompts: Some(spec), batch: BATCH, calls: &calls, labels: told, seed: SEED };
     let mut ours = Sampling::new(machine, precision, sampled)?;
     ours.set_weights(&parameters, &[&prompts[..], &gate].concat())?;
     let bound = match precision {
