@@ -9,7 +9,7 @@ use super::mixture::{Mixed, contributions};
 use super::oracle::Oracle;
 use super::trunk::{PREPENDED, SHAPE};
 use super::{Bench, Finding};
-use crate::gate::{Extent, Gating};
+use crate::gate::{Extent, Gating, Selection};
 use crate::launch::Launcher;
 use crate::machine::{Error, Machine, Precision};
 use crate::sampling::{Call, Guidance, Labels, Sampled, Sampling};
@@ -32,7 +32,8 @@ const CASES: [(Kind, Labels, usize, Option<Gating>); 10] = [
     (Kind::Ddim { eta: 0.0 }, Labels::None, 0, None),
     (Kind::Ddpm, Labels::None, PREPENDED, Some(GATES[0].0)),
     (Kind::Ddpm, Labels::None, 0, Some(GATES[6].0)),
-    (Kind::Ddpm, Labels::Own, 0, Some(GATES[7].0)),
+    // soft: in bf16 the highest prompts change places where two are near
+    (Kind::Ddpm, Labels::Own, 0, Some(Gating { selection: Selection::Soft, ..GATES[7].0 })),
     (Kind::Ddpm, Labels::Own, PREPENDED, Some(GATES[9].0)),
     (Kind::Ddpm, Labels::Guided(GUIDANCE), 0, Some(GATES[0].0)),
     (Kind::Ddpm, Labels::Guided(GUIDANCE), PREPENDED, Some(GATES[1].0)),
