@@ -39,7 +39,7 @@ fn a_damaged_file_is_refused_before_use() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let message = weights::read_checked(&path, &hash).unwrap_err().to_string();
-    for part in [path.to_str().unwrap(), &hash, &weights::sha256(&bytes), "restore"] {
+    for part in [path.to_str().unwrap(), &hash, &weights::sha256(&bytes), "fetch it again"] {
         assert!(message.contains(part), "{message} lacks {part}");
     }
     for cut in [0, 4, 20, bytes.len() - 1] {
