@@ -5,21 +5,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use data::Images;
-use manifest::autoencoder::LatentSpace;
 use manifest::extractor::{FeatureNetwork, WeightsFrom};
-use manifest::stage;
+use manifest::stage::{self, FeatureKind};
 use models::extractor::Extractor;
 use models::inception::{self, Inception};
 use models::weights;
 use rayon::prelude::*;
 
 use crate::artifact;
-use crate::autoencoder::Autoencoder;
-use crate::extractor::{BATCH, PART, network, pixels};
-use crate::images::Reader;
+use crate::extractor::{PART, network, pixels};
 use crate::job::{EngineError, Finished, Job};
 use crate::parts::Parts;
-use crate::samples::Samples;
+use crate::pictures::Pictures;
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
 type Seen = (Vec<f32>, Vec<f32>);
@@ -108,6 +105,16 @@ pub(crate) fn open_inception(path: &Path) -> Result<weights::WeightFile> {
     Ok(file)
 }
 
+/// Numbers of an image's features in `network`; none of a kind that it does not have.
+pub(crate) fn width(network: &FeatureNetwork, of: FeatureKind) -> usize {
+    match (network, of) {
+        (FeatureNetwork::Inception(_), FeatureKind::Pooled) => inception::POOLED,
+        (FeatureNetwork::Inception(_), FeatureKind::Spatial) => inception::SPATIAL,
+        (FeatureNetwork::Cnn(cnn), FeatureKind::Pooled) => cnn.widths.last().copied().unwrap_or(0),
+        (FeatureNetwork::Cnn(_), FeatureKind::Spatial) => 0,
+    }
+}
+
 /// One channel as three alike.
 fn coloured(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dim(1)? == 1 { x.repeat((1, 3, 1, 1))? } else { x.clone() })
@@ -141,59 +148,3 @@ pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineEr
     Ok(Finished::completed(artifact::FEATURES))
 }
 
-/// The images that a stage looks at.
-enum Pictures<'a> {
-    /// A dataset's.
-    Real(Reader),
-    /// Samples that are images.
-    Drawn(Samples),
-    /// Samples in latents.
-    Latent(Samples, Box<Autoencoder>, &'a LatentSpace),
-}
-
-impl<'a> Pictures<'a> {
-    fn open(job: &Job, stage: &'a stage::Features) -> Result<Self, EngineError> {
-        let samples = || -> Result<Samples, EngineError> { Ok(Samples::open(job.input("samples")?)?) };
-        Ok(match (&stage.data, &stage.latents) {
-            (Some(source), _) => Self::Real(Reader::open(job, source)?),
-            (None, None) => Self::Drawn(samples()?),
-            (None, Some(space)) => {
-                Self::Latent(samples()?, Box::new(Autoencoder::open(job, &space.autoencoder)?), space)
-            }
-        })
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Real(reader) => reader.len(),
-            Self::Drawn(samples) | Self::Latent(samples, ..) => samples.len(),
-        }
-    }
-
-    /// How many of them are handed over at once: fewer where they are decoded, which takes fifty times as long as a look.
-    fn at_once(&self) -> usize {
-        match self {
-            Self::Real(_) | Self::Drawn(_) => BATCH,
-            Self::Latent(..) => PART,
-        }
-    }
-
-    /// Hands images from `first` on to `look`, with the number of the first.
-    fn each_from(
-        &self,
-        first: usize,
-        mut look: impl FnMut(usize, Images) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
-        let (count, most) = (self.len(), self.at_once());
-        let mut ranges = (first..count).step_by(most).map(|first| first..(first + most).min(count));
-        match self {
-            // All in one go, so that photographs are decoded ahead of who looks.
-            Self::Real(reader) => reader.each(first..count, most, look),
-            Self::Drawn(samples) => ranges.try_for_each(|range| look(range.start, samples.images(range)?)),
-            Self::Latent(samples, autoencoder, space) => ranges.try_for_each(|range| {
-                let latents = samples.latents(range.clone())?;
-                look(range.start, autoencoder.decode(&latents, samples.side(), space)?)
-            }),
-        }
-    }
-}

@@ -37,7 +37,7 @@ pub enum Stage {
     /// Features of samples (input `samples`) or of a dataset. Inputs: `extractor`, and `autoencoder` where samples are
     /// latents. Artifact: `features.safetensors`.
     Features(Features),
-    /// Mean, covariance and its square root. Inputs: `features`. Artifact: `statistics.safetensors`.
+    /// Mean, covariance and its square root. Input: `features`, or `published`, an .npz. Artifact: `statistics.safetensors`.
     Statistics(Statistics),
     /// The distance between `features` and `reference` (statistics). Its numbers are in the record's metrics.
     Metrics(Metrics),
@@ -265,6 +265,9 @@ pub struct Statistics {
     /// Of which features.
     #[serde(default, skip_serializing_if = "FeatureKind::is_pooled")]
     pub of: FeatureKind,
+    /// The network whose features others have summarised; `None` where it is done here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<FeatureNetwork>,
 }
 
 /// The distance between features and reference statistics.
