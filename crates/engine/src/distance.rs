@@ -9,8 +9,8 @@ use metrics::{Gaussian, Reference, subsets};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use crate::{archive, artifact};
 use crate::job::{EngineError, Finished, Job};
+use crate::{archive, artifact};
 
 /// Summarises features by mean and covariance, or reads those that others have published, and factors the covariance once for all
 /// distances to it. `count` is the number of images, 0 where an archive does not say.

@@ -1,16 +1,18 @@
-//! What a run made, as files that others' tools read: ADM's evaluator and pytorch-fid.
+//! What a run made, as others' tools read it: ADM's evaluator, pytorch-fid, the authors' code.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use data::Images;
+use manifest::denoiser::Denoiser;
 use manifest::extractor::FeatureNetwork;
-use manifest::stage::{FeatureKind, Features};
+use manifest::stage::{FeatureKind, Features, Sample};
 use metrics::Gaussian;
 use metrics::npz::{Storage, Writer};
-use models::weights;
+use models::weights::{self, Weights};
+pub use patches::Released;
 
 use crate::archive::{IMAGES, arrays};
 use crate::artifact;
@@ -51,6 +53,17 @@ pub fn statistics(features: &Path, network: &FeatureNetwork, to: &Path) -> Resul
         Ok(())
     })?;
     Ok(pooled.dimensions())
+}
+
+/// The network that a stage samples from, backbone and patch, as the authors' class has it. `backbone` is `None` where the method
+/// starts from scratch.
+///
+/// # Errors
+/// A file cannot be read; their class has no such network.
+pub fn patch(stage: &Sample, backbone: Option<&Path>, trained: &Path) -> Result<Released> {
+    let Denoiser::Dit(dit) = &stage.denoiser else { bail!("the authors' class is a diffusion transformer, no UNet") };
+    let backbone = backbone.map(weights::read).transpose()?.unwrap_or_else(Weights::new);
+    Ok(patches::released(&stage.method, dit, &backbone, &weights::read(trained)?)?)
 }
 
 /// Writes an archive that is there whole or not at all.

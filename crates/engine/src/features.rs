@@ -147,4 +147,3 @@ pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineEr
     parts.remove()?;
     Ok(Finished::completed(artifact::FEATURES))
 }
-

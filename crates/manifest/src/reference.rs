@@ -65,7 +65,8 @@ impl JsonSchema for ReferenceFrom {
     /// The kinds of datasets, and one more.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let (mut schema, more) = (Dataset::json_schema(generator), Published::json_schema(generator));
-        let kinds = |schema: &Schema| schema.get("oneOf").and_then(|kinds| kinds.as_array().cloned()).unwrap_or_default();
+        let kinds =
+            |schema: &Schema| schema.get("oneOf").and_then(|kinds| kinds.as_array().cloned()).unwrap_or_default();
         let all = [kinds(&schema), kinds(&more)].concat();
         schema.insert("oneOf".to_owned(), all.into());
         let about = "What distances are taken to: a dataset of any kind, or statistics that others publish.";

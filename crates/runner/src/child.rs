@@ -306,8 +306,11 @@ mod tests {
             (name.to_owned(), Input::File { sha256, path: at(name) })
         });
         let order = Order {
-            planned: PlannedStage::new(Stage::Statistics(Statistics { of: FeatureKind::Pooled, published: None }), planned.into())
-                .unwrap(),
+            planned: PlannedStage::new(
+                Stage::Statistics(Statistics { of: FeatureKind::Pooled, published: None }),
+                planned.into(),
+            )
+            .unwrap(),
             stage_inputs: BTreeMap::new(),
             results: at("results"),
             checkout: store::Checkout::of(temporary.path(), &[]),
@@ -316,7 +319,10 @@ mod tests {
             again: false,
         };
         let store = Store::open(&order.results).unwrap();
-        let found = || inputs(&order.planned, |_| None, &store).map_err(|(class, error)| (class == FailureClass::MissingInput, error));
+        let found = || {
+            inputs(&order.planned, |_| None, &store)
+                .map_err(|(class, error)| (class == FailureClass::MissingInput, error))
+        };
         assert_eq!(found().unwrap().len(), 2);
         for (name, changed) in [("file", "file"), ("folder", "folder/b.png")] {
             let before = std::fs::read(at(changed)).ok();

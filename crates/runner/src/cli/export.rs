@@ -14,6 +14,9 @@ pub(crate) enum ExportCommand {
     /// names them: `mu_s`, `sigma_s`.
     #[command(after_help = "Example:\n  runner export statistics table4:b/hard statistics.npz")]
     Statistics(Export),
+    /// Its backbone and patch as the authors' PyTorch code loads them: .pt (or .safetensors), and the expression that builds their class.
+    #[command(after_help = "Example:\n  runner export patch table4:b/soft dmp.pt")]
+    Patch(Export),
 }
 
 /// Of what, and where to.

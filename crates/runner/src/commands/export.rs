@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use engine::{Job, export};
+use anyhow::anyhow;
+use engine::Job;
+use engine::export::{self, Released};
 use manifest::digest::Key;
 use manifest::plan::{CellRun, Plan, PlannedStage};
 use manifest::stage::{Features, Stage};
+use models::weights::Format;
 
 use super::show::artifact_and_cell;
+use super::weights::{format_of, write};
 use crate::child;
 use crate::cli::{Export, ExportCommand};
 use crate::exit::{Exit, Failure};
@@ -20,20 +24,34 @@ use crate::session::Session;
 /// # Errors
 /// When there is no such cell, it has not run, or the file is there already or cannot be written.
 pub(crate) fn run(session: &Session, command: &ExportCommand) -> Result<Exit, Failure> {
-    let (ExportCommand::Samples(asked) | ExportCommand::Statistics(asked)) = command;
+    let (ExportCommand::Samples(asked) | ExportCommand::Statistics(asked) | ExportCommand::Patch(asked)) = command;
     let Export { cell, to } = asked;
+    let format = match command {
+        ExportCommand::Samples(_) | ExportCommand::Statistics(_) => None,
+        ExportCommand::Patch(_) => Some(format_of(to)?),
+    };
     free(to)?;
     let cell = Ran::find(session, cell)?;
     let (planned, stage) = cell.features();
-    let (count, what) = match command {
-        ExportCommand::Samples(_) => (export::samples(&cell.job(planned)?, stage, to)?, "samples"),
+    let (about, what) = match command {
+        ExportCommand::Samples(_) => {
+            let count = export::samples(&cell.job(planned)?, stage, to)?;
+            (serde_json::json!({"samples": count}), format!("{count} samples"))
+        }
         ExportCommand::Statistics(_) => {
-            let features = cell.artifact(cell.run.features)?;
-            (export::statistics(&features, &stage.extractor, to)?, "features, their mean and covariance")
+            let count = export::statistics(&cell.artifact(cell.run.features)?, &stage.extractor, to)?;
+            (serde_json::json!({"features": count}), format!("mean and covariance of {count} features"))
+        }
+        ExportCommand::Patch(_) => {
+            let Released { state_dict, class } = cell.released()?;
+            write(to, &state_dict, format.unwrap_or(Format::Safetensors), None)?;
+            let text = format!("{} tensors of `{class}`", state_dict.len());
+            (serde_json::json!({"tensors": state_dict.len(), "class": class}), text)
         }
     };
-    let object = serde_json::json!({"file": to, "cell": cell.id, "seed": cell.run.seed, "count": count});
-    session.output.emit(&object, format!("{}: {count} {what} of {} seed {}", to.display(), cell.id, cell.run.seed))?;
+    let seed = cell.run.seed;
+    let object = serde_json::json!({"file": to, "cell": cell.id, "seed": seed, "holds": about});
+    session.output.emit(&object, format!("{}: {} seed {seed}, {what}", to.display(), cell.id))?;
     Ok(Exit::Done)
 }
 
@@ -79,6 +97,19 @@ impl<'a> Ran<'a> {
         let planned = self.stage(self.run.features);
         let Stage::Features(stage) = &planned.stage else { unreachable!("it is the key of features") };
         (planned, stage)
+    }
+
+    /// Its network as the authors' code has it.
+    fn released(&self) -> Result<Released, Failure> {
+        let planned = self.stage(self.run.sample);
+        let Stage::Sample(stage) = &planned.stage else { unreachable!("it is the key of samples") };
+        if self.run.train.is_none() {
+            return Err(Failure::Usage(format!("{} trains nothing: it has no patch", self.id)));
+        }
+        let inputs = self.inputs(planned)?;
+        let file = |role: &str| inputs.get(role).map(PathBuf::as_path);
+        let trained = file("trained").expect("an input of samples of what was trained");
+        export::patch(stage, file("backbone"), trained).map_err(|error| anyhow!("{}: {error:#}", self.id).into())
     }
 
     /// The file of a finished stage, found to be as recorded.
