@@ -270,6 +270,16 @@ impl Source {
         }
     }
 
+    /// Whether its images are files that are decoded and cropped.
+    pub fn is_photographs(&self) -> bool {
+        match self {
+            Self::ImageFolder { .. } | Self::ClassFolders { .. } | Self::Captions { .. } | Self::WebDataset { .. } => {
+                true
+            }
+            Self::Faces(_) | Self::Idx { .. } | Self::Npz { .. } => false,
+        }
+    }
+
     /// Number of images; `None` where only the files know.
     pub fn count(&self) -> Option<usize> {
         match self {

@@ -80,11 +80,25 @@ impl Stage {
         self.identity().0
     }
 
-    /// What is hashed before its parameters: `train/v1 reference/v1`, the stage's and the engine's version.
+    /// What is hashed before its parameters: `train/v1 reference/v1`, the stage's and the engine's version; where it looks at
+    /// photographs, that of their decoding too.
     pub fn version(&self) -> String {
         let (kind, version, numerics) = self.identity();
         let engine = numerics.map_or(String::new(), |numerics| format!(" {}", numerics.version()));
-        format!("{kind}/v{version}{engine}")
+        let decoding = if self.images().is_some_and(Source::is_photographs) { " photographs/v2" } else { "" };
+        format!("{kind}/v{version}{engine}{decoding}")
+    }
+
+    /// The images that it looks at.
+    fn images(&self) -> Option<&Source> {
+        match self {
+            Self::Pretrain(stage) => Some(&stage.data),
+            Self::TrainExtractor(stage) => Some(&stage.data),
+            Self::Encode(stage) => Some(&stage.data),
+            Self::Train(stage) => Some(&stage.data),
+            Self::Features(stage) => stage.data.as_ref(),
+            _ => None,
+        }
     }
 }
 
