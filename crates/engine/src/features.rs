@@ -110,7 +110,7 @@ pub(crate) fn width(network: &FeatureNetwork, of: FeatureKind) -> usize {
     match (network, of) {
         (FeatureNetwork::Inception(_), FeatureKind::Pooled) => inception::POOLED,
         (FeatureNetwork::Inception(_), FeatureKind::Spatial) => inception::SPATIAL,
-        (FeatureNetwork::Cnn(cnn), FeatureKind::Pooled) => cnn.widths.last().copied().unwrap_or(0),
+        (FeatureNetwork::Cnn(cnn), FeatureKind::Pooled) => models::extractor::feature_count(cnn),
         (FeatureNetwork::Cnn(_), FeatureKind::Spatial) => 0,
     }
 }

@@ -66,11 +66,11 @@ fn samples_are_archived_for_adm_and_are_images_here() {
 fn statistics_are_archived_for_pytorch_fid_and_are_a_reference_here() {
     let repository = repository();
     let said = repository.exits(0, &["export", "statistics", "nano:b/soft", "soft.npz", "--json"]).json();
-    assert_eq!(said["holds"]["features"], 8);
+    assert_eq!(said["holds"]["features"], 16);
     let mut archive = Archive::open(&repository.path("soft.npz")).unwrap();
     assert_eq!(archive.names(), ["mu", "sigma"]);
     let gaussian = Statistics::Pooled.read(&mut archive).unwrap();
-    assert_eq!(gaussian.dimensions(), 8);
+    assert_eq!(gaussian.dimensions(), 16);
 
     // The same distance whether samples are summarised here or were before.
     repository.exits(0, &["export", "samples", "nano:b/soft", "soft-samples.npz"]);
@@ -112,17 +112,17 @@ fn statistics_that_do_not_fit_are_refused_before_anything_runs() {
         writer.finish().unwrap();
     };
     write("other.npz", &[("mu", &[3]), ("sigma", &[3, 3])]);
-    write("square.npz", &[("mu", &[8]), ("sigma", &[8, 7])]);
+    write("square.npz", &[("mu", &[16]), ("sigma", &[16, 15])]);
     write("images.npz", &[("arr_0", &[2, 12, 12, 3])]);
     repository.write("text.npz", "no archive");
     for (file, reason) in [
-        ("other.npz", "`mu` is of 3 features, but the extractor has 8"),
-        ("square.npz", "array `sigma` has shape [8, 7], expected [8, 8]"),
+        ("other.npz", "`mu` is of 3 features, but the extractor has 16"),
+        ("square.npz", "array `sigma` has shape [16, 15], expected [16, 16]"),
         ("images.npz", "there is no array `mu`; there are: arr_0"),
         ("text.npz", "no sound .npz"),
     ] {
         let said = run(file);
-        assert!(said.code == Some(1), "{said:?}");
+        assert!(said.code == Some(3), "{said:?}");
         assert!(said.err.contains(file) && said.err.contains(reason), "{}", said.err);
         assert!(!repository.path("results/pretrain").exists(), "{file}");
     }
