@@ -30,8 +30,7 @@ impl ReferenceFrom {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum Published {
-    /// Mean and covariance of features in an .npz, as pytorch-fid (`mu`, `sigma`) and ADM (`mu_s`, `sigma_s` beside them)
-    /// publish them.
+    /// Mean and covariance of features in an .npz: `mu` and `sigma`, as pytorch-fid and ADM publish them.
     Statistics(Weights),
 }
 
