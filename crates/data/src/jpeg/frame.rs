@@ -60,7 +60,7 @@ pub(super) const ZIGZAG: [usize; 64] = [
 
 impl<'a> Segments<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
-        bytes.starts_with(&[0xff, 0xd8]).then(|| Self {
+        bytes.starts_with(&[0xff, 0xd8]).then_some(Self {
             bytes,
             at: 2,
             frame_marker: 0,

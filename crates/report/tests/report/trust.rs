@@ -10,6 +10,7 @@ use manifest::dit::DitConfig;
 use manifest::method::{Finetune, Method};
 use manifest::plan::{Input, PlannedStage, Table};
 use manifest::recipe::{Latents, Space};
+use manifest::reference::ReferenceFrom;
 use manifest::scale::{Extractor, Inception, Optimisation, PUBLISHED_INCEPTION, Weights};
 use manifest::stage::{Pretrain, Stage};
 
