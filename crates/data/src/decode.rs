@@ -10,10 +10,10 @@ use std::path::Path;
 use image::{ImageFormat, ImageReader, Limits};
 
 use crate::resample::Raster;
-use crate::{Error, Result};
+use crate::{Error, Result, jpeg};
 
 /// Largest width or height that is decoded, in pixels.
-const MAX_SIDE: u32 = 1 << 14;
+pub(crate) const MAX_SIDE: u32 = 1 << 14;
 
 /// Largest allocation of a decoder, and largest image in RGB, in bytes.
 const MAX_BYTES: u64 = 1 << 29;
@@ -44,7 +44,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 /// The file is damaged, cut short or of a format that is not read; larger than 16,384 pixels a side (said by its header,
 /// before anything is allocated); narrower than 1:64.
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Raster<u8>> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
     // The decoder fills what is missing of a JPEG with grey.
     if reader.format() == Some(ImageFormat::Jpeg) && !ends(bytes) {
         return Err(Error::format(path, "the JPEG is truncated: it has no end marker"));
@@ -58,6 +58,21 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Raster<u8>> {
         let reason = format!("is {width} x {height} pixels: more than {} MB", MAX_BYTES >> 20);
         return Err(Error::format(path, reason));
     }
+    let exact = (reader.format() == Some(ImageFormat::Jpeg)).then(|| jpeg::decode(bytes)).flatten();
+    let raster = match exact {
+        Some(raster) => raster,
+        None => by_kind(path, reader)?,
+    };
+    let Raster { width, height, .. } = raster;
+    if width.min(height) == 0 || width.max(height) > MAX_RATIO * width.min(height) {
+        let reason = format!("is {width} x {height} pixels: too narrow to crop a square from");
+        return Err(Error::format(path, reason));
+    }
+    Ok(raster)
+}
+
+/// Decodes what the library knows, within limits.
+fn by_kind(path: &Path, mut reader: ImageReader<Cursor<&[u8]>>) -> Result<Raster<u8>> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -65,10 +80,6 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Raster<u8>> {
     reader.limits(limits);
     let rgb = reader.decode().map_err(|source| Error::Decode { path: path.to_owned(), source })?.into_rgb8();
     let (width, height) = (rgb.width() as usize, rgb.height() as usize);
-    if width.min(height) == 0 || width.max(height) > MAX_RATIO * width.min(height) {
-        let reason = format!("is {width} x {height} pixels: too narrow to crop a square from");
-        return Err(Error::format(path, reason));
-    }
     Ok(Raster { width, height, channels: 3, values: rgb.into_raw() })
 }
 
@@ -93,6 +104,8 @@ fn ends(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use manifest::digest::Digest;
+
     use super::*;
 
     const COLOURS: [[u8; 3]; 4] = [[200, 30, 40], [20, 180, 60], [30, 60, 220], [240, 240, 30]];
@@ -135,6 +148,52 @@ mod tests {
                 found.as_flattened().iter().zip(expected.as_flattened()).all(|(a, b)| a.abs_diff(*b) <= tolerance);
             assert!(close, "{name}: {found:?} for {expected:?}");
         }
+    }
+
+    /// The SHA-256 of what Pillow decodes (`tests/images/make.py` prints them): every sampling and coding, to the bit.
+    #[test]
+    fn jpegs_are_decoded_to_the_bytes_that_pillow_sees() {
+        for (name, expected) in [
+            ("411", "a1933534a8b99797d87b00b6d9225fa790ac20e3bc40e9d0e6ecf53d1f9665b7"),
+            ("420", "51e0d5fdd56eb94cc077605efd3f7b4c4bf654b84153ab67fa0b0aa5863d8abb"),
+            ("420-narrow", "fbe758c110d35131c96138f680efb1340d33f98ad70e6548cdf413747ed786ea"),
+            ("420-progressive", "aabb12cdeb71b7b11f6105d1ee160d696fd11f856eb8aba9f308497e127383b1"),
+            ("422", "14ad7768e312ee29a5c5be74da39700196301d5851b842d5671919709fb221bd"),
+            ("444-progressive", "fb4c709656a83db38d01299575578365fb339ae52fef0e990b62fe5994f8d5a4"),
+            ("grey-progressive", "a29f8e621f36184c57ebb5883c26504eb0f88205f625c62ef63b69100cdc25cb"),
+            ("restarts", "88132375db524c5e77cdb3c414c53e17c22bc4f088e08b55463b338a677e5bce"),
+            ("rgb", "39a38031990fd181fcd672201c1e805bea7708593d9da5aaebffe8e90acec81e"),
+        ] {
+            let bytes = file(&format!("jpeg/{name}.jpg"));
+            let photo = decode(Path::new(name), &bytes).unwrap();
+            assert_eq!(Digest::of(&photo.values).to_string(), expected, "{name}");
+        }
+    }
+
+    /// Whatever is changed of it, a JPEG is decoded or it is not: no panic, and no more memory than its size asks for.
+    #[test]
+    fn no_changed_byte_of_a_jpeg_is_a_panic() {
+        for name in ["411", "420-progressive", "444-progressive", "grey-progressive", "restarts"] {
+            let bytes = file(&format!("jpeg/{name}.jpg"));
+            for place in 0..bytes.len() {
+                for flip in [0x01, 0x10, 0x80, 0xff] {
+                    let mut changed = bytes.clone();
+                    changed[place] ^= flip;
+                    // Sides are two bytes: a larger image takes its time.
+                    if imagesize(&changed).is_none_or(|pixels| pixels < 1 << 16) {
+                        jpeg::decode(&changed);
+                    }
+                }
+            }
+            for cut in 0..bytes.len() {
+                assert!(jpeg::decode(&bytes[..cut]).is_none(), "{name} cut at {cut}");
+            }
+        }
+    }
+
+    fn imagesize(bytes: &[u8]) -> Option<usize> {
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
+        reader.into_dimensions().ok().map(|(width, height)| width as usize * height as usize)
     }
 
     #[test]

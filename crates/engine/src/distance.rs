@@ -9,16 +9,23 @@ use metrics::{Gaussian, Reference, subsets};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use crate::artifact;
 use crate::job::{EngineError, Finished, Job};
+use crate::{archive, artifact};
 
-/// Summarises features by mean and covariance, and factors the covariance once for all distances to it.
+/// Summarises features by mean and covariance, or reads those that others have published, and factors the covariance once for all
+/// distances to it. `count` is the number of images, 0 where an archive does not say.
 ///
 /// # Errors
-/// The features are missing, too few or not finite.
+/// The features are missing, too few or not finite; the archive is damaged, or not of the extractor's features.
 pub fn statistics(job: &Job, stage: &stage::Statistics) -> Result<Finished, EngineError> {
-    let (features, n, width) = artifact::read_features(job.input("features")?, stage.of)?;
-    let gaussian = Gaussian::from_features(&features, width).map_err(anyhow::Error::from)?;
+    let (gaussian, n) = match &stage.published {
+        Some(network) => (archive::read_statistics(job.input("published")?, stage.of, network)?, 0),
+        None => {
+            let (features, n, width) = artifact::read_features(job.input("features")?, stage.of)?;
+            (Gaussian::from_features(&features, width).map_err(anyhow::Error::from)?, n)
+        }
+    };
+    let width = gaussian.dimensions();
     let reference = Reference::new(gaussian).map_err(anyhow::Error::from)?;
     let (gaussian, factor) = (reference.gaussian(), reference.factor());
     let bytes = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -33,7 +40,7 @@ pub fn statistics(job: &Job, stage: &stage::Statistics) -> Result<Finished, Engi
 }
 
 /// The Frechet distance of `features` to `reference`, `stage.name`; over half-size subsets that all cells share,
-/// `stage.name.subset.K`; and the counts `samples`, `reference`.
+/// `stage.name.subset.K`; and the counts `samples` and, where it is known, `reference`.
 ///
 /// # Errors
 /// An input is missing, or the two come from different extractors.
@@ -45,8 +52,10 @@ pub fn metrics(job: &Job, stage: &stage::Metrics) -> Result<Finished, EngineErro
     let mut metrics = BTreeMap::from([
         (stage.name.clone(), distance(Gaussian::from_features(&features, width))?),
         ("samples".to_owned(), n as f64),
-        ("reference".to_owned(), count),
     ]);
+    if count > 0.0 {
+        metrics.insert("reference".to_owned(), count);
+    }
     let halves = subsets::halves(n, stage.subsets, stage.seed);
     let over: Vec<Result<f64>> =
         halves.par_iter().map(|half| distance(Gaussian::from_subset(&features, width, half))).collect();
@@ -56,7 +65,7 @@ pub fn metrics(job: &Job, stage: &stage::Metrics) -> Result<Finished, EngineErro
     Ok(Finished::measured(metrics))
 }
 
-/// A reference and the number of images behind it.
+/// A reference and the number of images behind it, 0 where that is not known.
 pub(crate) fn read_statistics(path: &Path) -> Result<(Reference, f64)> {
     let read = |name| -> Result<Vec<f64>> {
         let (_, bytes) = artifact::read(path, name, Dtype::F64)?;

@@ -78,7 +78,7 @@ fn captions(job: &Job, source: &Source) -> Result<Vec<String>, EngineError> {
         Source::WebDataset { image_size } => {
             data::shards::open(job.input("shards")?, *image_size).map_err(failed)?.captions
         }
-        Source::Idx { .. } | Source::ImageFolder { .. } | Source::ClassFolders { .. } => None,
+        Source::Idx { .. } | Source::ImageFolder { .. } | Source::ClassFolders { .. } | Source::Npz { .. } => None,
     };
     Ok(captions.context("these images have no captions; use `kind: captions`, `web_dataset` or `faces`")?)
 }

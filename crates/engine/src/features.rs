@@ -6,18 +6,16 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use data::Images;
 use manifest::extractor::{FeatureNetwork, WeightsFrom};
-use manifest::stage;
+use manifest::stage::{self, FeatureKind};
 use models::extractor::Extractor;
 use models::inception::{self, Inception};
 use models::weights;
 
 use crate::artifact;
-use crate::decoder::Decoder;
-use crate::extractor::{BATCH, network, pixels};
-use crate::images::Reader;
+use crate::extractor::{network, pixels};
 use crate::job::{EngineError, Finished, Job};
 use crate::parts::Parts;
-use crate::samples::Samples;
+use crate::pictures::Pictures;
 use crate::sight::Sight;
 
 /// Features of some images: pooled ones, and spatial ones where the network has them.
@@ -111,6 +109,16 @@ pub(crate) fn open_inception(path: &Path) -> Result<weights::WeightFile> {
     Ok(file)
 }
 
+/// Numbers of an image's features in `network`; none of a kind that it does not have.
+pub(crate) fn width(network: &FeatureNetwork, of: FeatureKind) -> usize {
+    match (network, of) {
+        (FeatureNetwork::Inception(_), FeatureKind::Pooled) => inception::POOLED,
+        (FeatureNetwork::Inception(_), FeatureKind::Spatial) => inception::SPATIAL,
+        (FeatureNetwork::Cnn(cnn), FeatureKind::Pooled) => models::extractor::feature_count(cnn),
+        (FeatureNetwork::Cnn(_), FeatureKind::Spatial) => 0,
+    }
+}
+
 /// One channel as three alike.
 pub(crate) fn coloured(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dim(1)? == 1 { x.repeat((1, 3, 1, 1))? } else { x.clone() })
@@ -139,74 +147,4 @@ pub fn features(job: &Job, stage: &stage::Features) -> Result<Finished, EngineEr
     artifact::write_features(&job.directory.join(artifact::FEATURES), &parts, widths)?;
     parts.remove()?;
     Ok(Finished::completed(artifact::FEATURES))
-}
-
-/// The images that a stage looks at.
-enum Pictures {
-    /// A dataset's, and their side.
-    Real(Reader, usize),
-    /// Samples that are images.
-    Drawn(Samples),
-    /// Samples in latents.
-    Latent(Samples, Box<Decoder>),
-}
-
-impl Pictures {
-    fn open(job: &Job, stage: &stage::Features) -> Result<Self, EngineError> {
-        let samples = || -> Result<Samples, EngineError> { Ok(Samples::open(job.input("samples")?)?) };
-        Ok(match (&stage.data, &stage.latents) {
-            (Some(source), _) => Self::Real(Reader::open(job, source)?, source.image_size()),
-            (None, None) => Self::Drawn(samples()?),
-            (None, Some(space)) => {
-                let samples = samples()?;
-                let decoder = Decoder::open(job, space, samples.side(), &stage.numerics)?;
-                Self::Latent(samples, Box::new(decoder))
-            }
-        })
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Real(reader, _) => reader.len(),
-            Self::Drawn(samples) | Self::Latent(samples, ..) => samples.len(),
-        }
-    }
-
-    /// Their side.
-    fn side(&self) -> usize {
-        match self {
-            Self::Real(_, side) => *side,
-            Self::Drawn(samples) => samples.side(),
-            Self::Latent(_, decoder) => decoder.image().1,
-        }
-    }
-
-    /// How many of them are handed over at once to somebody who sees `seen`: no more where they are decoded, which takes fifty times as
-    /// long as a look.
-    fn at_once(&self, seen: usize) -> usize {
-        match self {
-            Self::Real(..) | Self::Drawn(_) => BATCH,
-            Self::Latent(..) => seen,
-        }
-    }
-
-    /// Hands images from `first` on to `look`, `most` at once, with the number of the first.
-    fn each_from(
-        &mut self,
-        first: usize,
-        most: usize,
-        mut look: impl FnMut(usize, Images) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
-        let count = self.len();
-        let mut ranges = (first..count).step_by(most).map(|first| first..(first + most).min(count));
-        match self {
-            // All in one go, so that photographs are decoded ahead of who looks.
-            Self::Real(reader, _) => reader.each(first..count, most, look),
-            Self::Drawn(samples) => ranges.try_for_each(|range| look(range.start, samples.images(range)?)),
-            Self::Latent(samples, decoder) => ranges.try_for_each(|range| {
-                let latents = samples.latents(range.clone())?;
-                look(range.start, decoder.decode(&latents)?)
-            }),
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use data::{Images, Photographs};
 use manifest::dataset::{Faces, Source};
 
+use crate::archive::Archive;
 use crate::job::{EngineError, Job};
 
 /// Images that are known, and not necessarily decoded.
@@ -13,6 +14,8 @@ pub enum Reader {
     Memory(Images),
     /// Photographs on disk.
     Disk(Photographs),
+    /// Images in one file of numpy's.
+    Archive(Archive),
 }
 
 impl Reader {
@@ -48,6 +51,9 @@ impl Reader {
             Source::WebDataset { image_size } => {
                 data::shards::open(job.input("shards")?, *image_size).map_err(failed)?
             }
+            Source::Npz { image_size } => {
+                return Ok(Self::Archive(Archive::open(job.input("archive")?, *image_size)?));
+            }
         };
         Ok(Self::Disk(photographs))
     }
@@ -57,6 +63,16 @@ impl Reader {
         match self {
             Self::Memory(images) => images.len(),
             Self::Disk(photographs) => photographs.len(),
+            Self::Archive(archive) => archive.len(),
+        }
+    }
+
+    /// Their side in pixels.
+    pub fn side(&self) -> usize {
+        match self {
+            Self::Memory(images) => images.side,
+            Self::Disk(photographs) => photographs.side(),
+            Self::Archive(archive) => archive.side(),
         }
     }
 
@@ -65,6 +81,7 @@ impl Reader {
         match self {
             Self::Memory(images) => images.labels.as_deref(),
             Self::Disk(photographs) => photographs.labels.as_deref(),
+            Self::Archive(_) => None,
         }
     }
 
@@ -76,6 +93,14 @@ impl Reader {
         match self {
             Self::Memory(images) => Ok(images),
             Self::Disk(photographs) => photographs.load().map_err(failed),
+            Self::Archive(archive) => {
+                let mut all = Images::new(3, archive.side(), Vec::new());
+                archive.each(0..archive.len(), archive.len(), |_, images| -> Result<(), EngineError> {
+                    all = images;
+                    Ok(())
+                })?;
+                Ok(all)
+            }
         }
     }
 
@@ -96,6 +121,7 @@ impl Reader {
                 return parts.try_for_each(|first| consume(first, images.slice(first..(first + most).min(range.end))));
             }
             Self::Disk(photographs) => photographs,
+            Self::Archive(archive) => return archive.each(range, most, consume),
         };
         let (mut first, mut pixels) = (range.start, Vec::new());
         photographs.each(range.clone(), |i, image| {

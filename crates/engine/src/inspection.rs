@@ -1,4 +1,4 @@
-//! A look into the weight files of a planned stage before anything runs.
+//! A look into the files of weights and statistics of a planned stage before anything runs.
 
 use std::path::Path;
 
@@ -10,9 +10,9 @@ use manifest::plan::{Input, PlannedStage};
 use manifest::stage::Stage;
 use models::weights::WeightFile;
 
-use crate::{autoencoder, embeddings, features, unet};
+use crate::{archive, autoencoder, embeddings, features, unet};
 
-/// Looks into the weight files of a planned stage: a damaged file, or another network's, is found here and not an hour later. No
+/// Looks into the files of weights and statistics of a planned stage: a damaged file, or another network's, is found here and not an hour later. No
 /// number is read.
 ///
 /// # Errors
@@ -31,6 +31,12 @@ pub fn inspect(planned: &PlannedStage) -> Result<()> {
         Stage::Train(stage) => return backbone(&stage.denoiser),
         Stage::Sample(stage) => return backbone(&stage.denoiser),
         Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),
+        Stage::Statistics(stage) => {
+            return match (&stage.published, file("published")) {
+                (Some(network), Some(path)) => archive::open_statistics(path, stage.of, network).map(|_| ()),
+                _ => Ok(()),
+            };
+        }
         Stage::Features(stage) => (Some(&stage.extractor), stage.latents.as_ref().map(|space| &space.autoencoder)),
         Stage::InceptionScore(stage) => (Some(&stage.extractor), None),
         Stage::Encode(stage) => (None, Some(&stage.autoencoder)),

@@ -6,6 +6,7 @@
 //! goes on from the last checkpoint and ends in the same bits.
 
 mod activation;
+pub mod archive;
 pub mod artifact;
 mod autoencoder;
 mod batch;
@@ -18,6 +19,7 @@ mod distance;
 mod embeddings;
 mod encoding;
 mod execute;
+pub mod export;
 mod extractor;
 mod features;
 mod images;
@@ -31,6 +33,7 @@ mod measures;
 mod network;
 mod on_gpu;
 mod parts;
+mod pictures;
 mod process;
 mod samples;
 mod sampling;

@@ -13,6 +13,7 @@ use crate::networks::Judge;
 use crate::plan::{CellRun, Input, PlannedStage, Reference};
 use crate::problem::Error;
 use crate::recipe::Base;
+use crate::reference::ReferenceFrom;
 use crate::scale::{Evaluation, Optimisation, Scale};
 use crate::stage::{
     Activation, Coverage, Decode, Extrapolation, FeatureKind, Features, InceptionScore, Metrics, Sample, Similarity,
@@ -63,8 +64,8 @@ pub(crate) struct Chains<'a> {
     /// Of a backbone that is conditioned on text.
     captions: Option<EmbeddedCaptions>,
     reference: Reference,
-    /// Features that precision and recall are taken against.
-    coverage: Key,
+    /// Features that precision and recall are taken against; published statistics have none.
+    coverage: Option<Key>,
     /// Features of the floor's images.
     floor: Option<Key>,
     stages: Stages,
@@ -75,11 +76,19 @@ pub(crate) struct ChainInputs {
     backbone: Network,
     extractor: Network,
     examples: Examples,
-    reference: Images,
+    reference: GatheredReference,
     coverage: Option<Images>,
     floor: Option<Images>,
     autoencoder: Inputs,
     encoder: Option<Encoder>,
+}
+
+/// What distances are taken to, found.
+enum GatheredReference {
+    /// Real images.
+    Images(Images),
+    /// An archive of statistics; nothing where it is missing, which is noted.
+    Statistics(Option<Input>),
 }
 
 /// The stages of embeddings.
@@ -121,7 +130,14 @@ impl ChainInputs {
             backbone,
             extractor,
             examples: Examples::new(images, space, autoencoder.clone(), flips, numerics),
-            reference: gather.images(reference, &scale.node, "evaluation.reference"),
+            reference: match reference {
+                ReferenceFrom::Images(images) => {
+                    GatheredReference::Images(gather.images(images, &scale.node, "evaluation.reference"))
+                }
+                ReferenceFrom::Statistics(file) => GatheredReference::Statistics(
+                    gather.weights(file, &scale.node.place_of("evaluation.reference.file")),
+                ),
+            },
             coverage: coverage.map(|images| gather.images(images, &scale.node, "evaluation.coverage")),
             floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
             autoencoder,
@@ -160,11 +176,18 @@ impl<'a> Chains<'a> {
             inputs.extend(extractor_input.clone().map(|input| ("extractor".to_owned(), input)));
             stages.add(Stage::Features(stage), inputs)
         };
-        let features = real(inputs.reference)?;
-        let coverage = inputs.coverage.map(&mut real).transpose()?.unwrap_or(features);
+        let (features, published) = match inputs.reference {
+            GatheredReference::Images(images) => (Some(real(images)?), None),
+            GatheredReference::Statistics(archive) => (None, archive),
+        };
+        let coverage = inputs.coverage.map(&mut real).transpose()?.or(features);
         let floor = inputs.floor.map(real).transpose()?;
-        let mut statistics =
-            |of| stages.add(Stage::Statistics(Statistics { of }), stage_inputs([("features", features)]));
+        let mut statistics = |of| {
+            let own = features.map(|key| ("features".to_owned(), Input::Stage(key)));
+            let inputs = own.into_iter().chain(published.clone().map(|file| ("published".to_owned(), file))).collect();
+            let published = published.as_ref().map(|_| judge.network.clone());
+            stages.add(Stage::Statistics(Statistics { of, published }), inputs)
+        };
         let (pooled, spatial) = (FeatureKind::Pooled, FeatureKind::Spatial);
         let has_spatial = measures.contains(&Measure::SpatialDistance) && judge.network.has_spatial();
         let (statistics, spatial) = (statistics(pooled)?, has_spatial.then(|| statistics(spatial)).transpose()?);
@@ -391,8 +414,9 @@ impl<'a> Chains<'a> {
                     (stage, stage_inputs([("features", features), ("reference", self.reference.statistics)]))
                 }
                 Measure::PrecisionRecall => {
+                    let Some(coverage) = self.coverage else { continue };
                     let stage = Stage::Coverage(Coverage { neighbours: NEIGHBOURS });
-                    (stage, stage_inputs([("features", features), ("reference", self.coverage)]))
+                    (stage, stage_inputs([("features", features), ("reference", coverage)]))
                 }
                 Measure::InceptionScore if self.judge.network.has_classes() => {
                     let (name, extractor) = (self.judge.score.clone(), self.judge.network.clone());

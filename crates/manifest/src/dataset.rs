@@ -19,6 +19,8 @@ pub enum Dataset {
     Captions(Captions),
     /// Tar shards of images and captions that share a name (WebDataset; LAION).
     WebDataset(WebDataset),
+    /// Images in an .npz, as ADM publishes them: `arr_0`, unsigned bytes `[n, side, side, 3]`.
+    Npz(Npz),
 }
 
 impl Dataset {
@@ -30,6 +32,7 @@ impl Dataset {
             Self::ImageFolder(folder) | Self::ClassFolders(folder) => folder.image_size,
             Self::Captions(captions) => captions.image_size,
             Self::WebDataset(shards) => shards.image_size,
+            Self::Npz(npz) => npz.image_size,
         }
     }
 
@@ -37,9 +40,12 @@ impl Dataset {
     pub fn channels(&self) -> usize {
         match self {
             Self::Idx(_) => 1,
-            Self::Faces(_) | Self::ImageFolder(_) | Self::ClassFolders(_) | Self::Captions(_) | Self::WebDataset(_) => {
-                3
-            }
+            Self::Faces(_)
+            | Self::ImageFolder(_)
+            | Self::ClassFolders(_)
+            | Self::Captions(_)
+            | Self::WebDataset(_)
+            | Self::Npz(_) => 3,
         }
     }
 
@@ -55,7 +61,7 @@ impl Dataset {
             Self::Idx(idx) => Self::Idx(Idx { count, ..idx.clone() }),
             Self::ImageFolder(folder) => Self::ImageFolder(folder.head(count)),
             Self::ClassFolders(folder) => Self::ClassFolders(folder.head(count)),
-            Self::Captions(_) | Self::WebDataset(_) => self.clone(),
+            Self::Captions(_) | Self::WebDataset(_) | Self::Npz(_) => self.clone(),
         }
     }
 
@@ -103,6 +109,9 @@ impl Dataset {
             }
             Self::WebDataset(WebDataset { shards, image_size }) => {
                 (Source::WebDataset { image_size: *image_size }, vec![("shards", shards)])
+            }
+            Self::Npz(Npz { archive, image_size }) => {
+                (Source::Npz { image_size: *image_size }, vec![("archive", archive)])
             }
         }
     }
@@ -187,7 +196,19 @@ pub struct WebDataset {
     pub image_size: usize,
 }
 
-/// A dataset as it enters a key: its files are inputs by content hash (`images`, `labels`, `folder`, `captions`, `shards`).
+/// Images in numpy's format.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Npz {
+    /// The archive; its images are the array `arr_0`.
+    pub archive: String,
+    /// Side in pixels of its images, which are neither resized nor cut.
+    #[schemars(range(min = 1, max = 16384))]
+    pub image_size: usize,
+}
+
+/// A dataset as it enters a key: its files are inputs by content hash (`images`, `labels`, `folder`, `captions`, `shards`,
+/// `archive`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Source {
@@ -228,6 +249,11 @@ pub enum Source {
         /// Side in pixels.
         image_size: usize,
     },
+    /// Input `archive`.
+    Npz {
+        /// Side in pixels.
+        image_size: usize,
+    },
 }
 
 impl Source {
@@ -239,7 +265,18 @@ impl Source {
             | Self::ImageFolder { image_size, .. }
             | Self::ClassFolders { image_size, .. }
             | Self::Captions { image_size }
-            | Self::WebDataset { image_size } => *image_size,
+            | Self::WebDataset { image_size }
+            | Self::Npz { image_size } => *image_size,
+        }
+    }
+
+    /// Whether its images are files that are decoded and cropped.
+    pub fn is_photographs(&self) -> bool {
+        match self {
+            Self::ImageFolder { .. } | Self::ClassFolders { .. } | Self::Captions { .. } | Self::WebDataset { .. } => {
+                true
+            }
+            Self::Faces(_) | Self::Idx { .. } | Self::Npz { .. } => false,
         }
     }
 
@@ -248,7 +285,7 @@ impl Source {
         match self {
             Self::Faces(Faces { count, .. }) | Self::Idx { count, .. } => Some(*count),
             Self::ImageFolder { count, .. } | Self::ClassFolders { count, .. } => *count,
-            Self::Captions { .. } | Self::WebDataset { .. } => None,
+            Self::Captions { .. } | Self::WebDataset { .. } | Self::Npz { .. } => None,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod preset;
 pub mod problem;
 pub mod published;
 pub mod recipe;
+pub mod reference;
 pub mod scale;
 pub mod schema;
 pub mod stage;

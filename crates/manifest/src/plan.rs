@@ -184,8 +184,8 @@ pub struct Contrast {
 /// Features and statistics of the reference images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reference {
-    /// Features of the images.
-    pub features: Key,
+    /// Features of the images; `None` where there are published statistics alone.
+    pub features: Option<Key>,
     /// Their mean and covariance.
     pub statistics: Key,
     /// Those of spatial features, where they are measured.
@@ -195,7 +195,7 @@ pub struct Reference {
 impl Reference {
     /// The stages.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
-        [self.features, self.statistics].into_iter().chain(self.spatial)
+        [self.features, Some(self.statistics), self.spatial].into_iter().flatten()
     }
 }
 
@@ -365,7 +365,7 @@ mod tests {
         let sampled = key(sample, file("weights", "a"));
         assert_eq!(sampled.to_string(), "c9beda176effb882c8732c514c10efd260a60fe0d38aa03d61947b96748e09c9");
         let features = BTreeMap::from([("features".to_owned(), Input::Stage(sampled))]);
-        let statistics = key(Stage::Statistics(Statistics { of: FeatureKind::Pooled }), features);
+        let statistics = key(Stage::Statistics(Statistics { of: FeatureKind::Pooled, published: None }), features);
         assert_eq!(statistics.to_string(), "bfd05c55aba2c799ec8f5ceb1a02e9f011f817009860436abd865e31e2acf82e");
     }
 

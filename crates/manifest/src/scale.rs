@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::digest::Digest;
+use crate::reference::ReferenceFrom;
 
 /// `experiments/scales/*.yaml`, every field explicit; a file may say `extends: <scale>` and give only what differs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -134,10 +135,10 @@ pub struct Sampling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
-    /// The real images that samples are compared with.
-    pub reference: Dataset,
-    /// Real images that precision and recall are taken against; the reference's if absent. Those published for ImageNet are
-    /// against 10,000 images that ADM drew.
+    /// The real images that samples are compared with, or published statistics of them (`kind: statistics`).
+    pub reference: ReferenceFrom,
+    /// Real images that precision and recall are taken against; the reference's if absent, and nothing is where that has
+    /// none. Those published for ImageNet are against 10,000 images that ADM drew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<Dataset>,
     /// Real images that are not in the reference. As many as samples are drawn, from its first on, are judged like

@@ -37,7 +37,7 @@ pub enum Stage {
     /// Features of samples (input `samples`) or of a dataset. Inputs: `extractor`, and `autoencoder` where samples are
     /// latents. Artifact: `features.safetensors`.
     Features(Features),
-    /// Mean, covariance and its square root. Inputs: `features`. Artifact: `statistics.safetensors`.
+    /// Mean, covariance and its square root. Input: `features`, or `published`, an .npz. Artifact: `statistics.safetensors`.
     Statistics(Statistics),
     /// The distance between `features` and `reference` (statistics). Its numbers are in the record's metrics.
     Metrics(Metrics),
@@ -80,11 +80,25 @@ impl Stage {
         self.identity().0
     }
 
-    /// What is hashed before its parameters: `train/v1 reference/v1`, the stage's and the engine's version.
+    /// What is hashed before its parameters: `train/v1 reference/v1`, the stage's and the engine's version; where it looks at
+    /// photographs, that of their decoding too.
     pub fn version(&self) -> String {
         let (kind, version, numerics) = self.identity();
         let engine = numerics.map_or(String::new(), |numerics| format!(" {}", numerics.version()));
-        format!("{kind}/v{version}{engine}")
+        let decoding = if self.images().is_some_and(Source::is_photographs) { " photographs/v2" } else { "" };
+        format!("{kind}/v{version}{engine}{decoding}")
+    }
+
+    /// The images that it looks at.
+    fn images(&self) -> Option<&Source> {
+        match self {
+            Self::Pretrain(stage) => Some(&stage.data),
+            Self::TrainExtractor(stage) => Some(&stage.data),
+            Self::Encode(stage) => Some(&stage.data),
+            Self::Train(stage) => Some(&stage.data),
+            Self::Features(stage) => stage.data.as_ref(),
+            _ => None,
+        }
     }
 }
 
@@ -265,6 +279,9 @@ pub struct Statistics {
     /// Of which features.
     #[serde(default, skip_serializing_if = "FeatureKind::is_pooled")]
     pub of: FeatureKind,
+    /// The network whose features others have summarised; `None` where it is done here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<FeatureNetwork>,
 }
 
 /// The distance between features and reference statistics.

@@ -279,7 +279,9 @@ impl Checked<'_> {
             });
             self.channels("data", &scale.data, extractor.channels, "extractor");
         }
-        self.judged("evaluation.reference", &scale.evaluation.reference, data, extractor);
+        if let Some(images) = scale.evaluation.reference.images() {
+            self.judged("evaluation.reference", images, data, extractor);
+        }
         if let Some(coverage) = &scale.evaluation.coverage {
             self.judged("evaluation.coverage", coverage, data, extractor);
         }
@@ -313,7 +315,8 @@ impl Checked<'_> {
             }),
         }
         let judged = floor.head(samples);
-        self.require(!judged.overlaps(&scale.evaluation.reference), "evaluation.floor.first", || {
+        let reference = scale.evaluation.reference.images();
+        self.require(!reference.is_some_and(|images| judged.overlaps(images)), "evaluation.floor.first", || {
             format!("must leave the reference out: of its first {samples} images some are in it")
         });
     }

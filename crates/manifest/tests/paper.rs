@@ -9,14 +9,14 @@ use manifest::gate::GateInput;
 use manifest::method::Method;
 use manifest::plan::{CellRun, Input, Plan};
 use manifest::scale::{GuidanceChannels, SamplerKind, Schedule};
-use manifest::stage::{Sample, Stage, Train};
+use manifest::stage::{FeatureKind, Sample, Stage, Train};
 use manifest::{Error, Request, Workspace};
 
 const AUTOENCODER: &str = "weights/sd-vae-ft-mse.safetensors";
 const INCEPTION: &str = "weights/pt_inception-2015-12-05-6726825d.pth";
 const FFHQ: [&str; 2] = ["ffhq256/00000.png", "weights/dit-b2-ffhq256.safetensors"];
 const IMAGENET: [&str; 2] = ["imagenet256/n01440764/0.JPEG", "weights/DiT-XL-2-256x256.pt"];
-const ADM: &str = "imagenet256-adm/0.png";
+const ADM: &str = "VIRTUAL_imagenet256_labeled.npz";
 
 /// The repository with these files and no others.
 fn workspace(folder: &Path, files: &[&str]) -> Workspace {
@@ -79,7 +79,7 @@ fn all_files_that_are_missing_are_named() {
     assert_eq!(missing("table6", &[AUTOENCODER, INCEPTION]), wanted(&["ffhq256", FFHQ[1]]));
     let usual = [AUTOENCODER, INCEPTION, FFHQ[0], FFHQ[1]];
     assert_eq!(missing("figure8", &usual), wanted(&["imagenet256", IMAGENET[1]]));
-    assert_eq!(missing("table8", &usual), wanted(&["imagenet256", "imagenet256-adm", IMAGENET[1]]));
+    assert_eq!(missing("table8", &usual), wanted(&["imagenet256", ADM, IMAGENET[1]]));
     let folder = tempfile::tempdir().unwrap();
     let empty = workspace(folder.path(), &[]);
     for recipe in ["paper-backbone", "paper-classes-backbone"] {
@@ -149,10 +149,31 @@ fn imagenet_has_the_papers_numbers() {
         // Precision and recall are against ADM's images, distances against the training set.
         let coverage = table8.stage(run(&table8, cell).measures[0]).unwrap();
         let Input::Stage(against) = coverage.inputs["reference"] else { panic!("a file") };
-        assert_ne!(against, table8.tables[0].reference.features);
+        assert_ne!(Some(against), table8.tables[0].reference.features);
         let Stage::Features(features) = &table8.stage(against).unwrap().stage else { panic!("no features") };
-        assert_eq!(features.data, Some(Source::ImageFolder { image_size: 256, count: None }));
+        assert_eq!(features.data, Some(Source::Npz { image_size: 256 }));
     }
+    // ADM's evaluator takes distances to the statistics in the same file: its images are looked at for precision and recall alone.
+    let adm = plan("table8", &[&format!("evaluation.reference={{kind: statistics, file: {ADM}, sha256: ~}}")]);
+    let reference = &adm.tables[0].reference;
+    assert_eq!(reference.features, None);
+    for (key, of) in [(reference.statistics, FeatureKind::Pooled), (reference.spatial.unwrap(), FeatureKind::Spatial)] {
+        let planned = adm.stage(key).unwrap();
+        let Stage::Statistics(statistics) = &planned.stage else { panic!("no statistics") };
+        assert_eq!((statistics.of, statistics.published.is_some()), (of, true));
+        let Input::File { sha256, .. } = &planned.inputs["published"] else { panic!("a stage") };
+        assert_eq!((*sha256, planned.inputs.len()), (Digest::of(ADM.as_bytes()), 1));
+    }
+    let measures = &run(&adm, "imagenet/dmp").measures;
+    assert_eq!(measures.len(), run(&table8, "imagenet/dmp").measures.len());
+    assert_eq!(measures[0], run(&table8, "imagenet/dmp").measures[0], "the same coverage");
+    // Without images there is nothing that samples could cover.
+    let alone = plan("table4", &[&format!("evaluation.reference={{kind: statistics, file: {ADM}, sha256: ~}}")]);
+    let kinds = |plan: &Plan| -> Vec<&str> {
+        run(plan, "b/soft").measures.iter().map(|key| plan.stage(*key).unwrap().stage.kind()).collect()
+    };
+    let usual = kinds(&plan("table4", &[]));
+    assert!(usual.contains(&"coverage") && !kinds(&alone).contains(&"coverage"), "{usual:?}");
     // As the authors released it, DiT's guidance is kept: three of the four channels.
     let released = plan("table8", &["method.preset=official-code"]);
     let drawn = sample(&released, run(&released, "imagenet/dmp").sample);

@@ -157,7 +157,7 @@ fn a_chain_is_backbone_training_samples_features_distance() {
     assert_eq!(run.seed, 1);
     assert_eq!(input(run.metrics, "features"), run.features);
     assert_eq!(input(run.metrics, "reference"), table.reference.statistics);
-    assert_eq!(input(table.reference.statistics, "features"), table.reference.features);
+    assert_eq!(Some(input(table.reference.statistics, "features")), table.reference.features);
     assert_eq!(input(run.features, "samples"), run.sample);
     assert_eq!(input(run.sample, "trained"), run.train.unwrap());
     assert_eq!(input(run.activation.unwrap(), "trained"), run.train.unwrap());

@@ -22,6 +22,12 @@ pub enum Architecture {
     DitB2Imagenet,
     DitL2Imagenet,
     DitXl2Imagenet,
+    DitB2Dmp,
+    DitL2Dmp,
+    DitXl2Dmp,
+    DitB2ImagenetDmp,
+    DitL2ImagenetDmp,
+    DitXl2ImagenetDmp,
     SdVae,
     SdUnet,
     ClipText,
@@ -30,13 +36,19 @@ pub enum Architecture {
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::DitB2,
         Self::DitL2,
         Self::DitXl2,
         Self::DitB2Imagenet,
         Self::DitL2Imagenet,
         Self::DitXl2Imagenet,
+        Self::DitB2Dmp,
+        Self::DitL2Dmp,
+        Self::DitXl2Dmp,
+        Self::DitB2ImagenetDmp,
+        Self::DitL2ImagenetDmp,
+        Self::DitXl2ImagenetDmp,
         Self::SdVae,
         Self::SdUnet,
         Self::ClipText,
@@ -52,6 +64,12 @@ impl Architecture {
             Self::DitB2Imagenet => "dit-b2-imagenet",
             Self::DitL2Imagenet => "dit-l2-imagenet",
             Self::DitXl2Imagenet => "dit-xl2-imagenet",
+            Self::DitB2Dmp => "dit-b2-dmp",
+            Self::DitL2Dmp => "dit-l2-dmp",
+            Self::DitXl2Dmp => "dit-xl2-dmp",
+            Self::DitB2ImagenetDmp => "dit-b2-imagenet-dmp",
+            Self::DitL2ImagenetDmp => "dit-l2-imagenet-dmp",
+            Self::DitXl2ImagenetDmp => "dit-xl2-imagenet-dmp",
             Self::SdVae => "sd-vae",
             Self::SdUnet => "sd-unet",
             Self::ClipText => "clip-text",
@@ -68,6 +86,12 @@ impl Architecture {
             Self::DitB2Imagenet => "DiT-B/2 of ImageNet",
             Self::DitL2Imagenet => "DiT-L/2 of ImageNet",
             Self::DitXl2Imagenet => "DiT-XL/2 of ImageNet",
+            Self::DitB2Dmp => "DiT-B/2 without classes, patched as the authors release it",
+            Self::DitL2Dmp => "DiT-L/2 without classes, patched as the authors release it",
+            Self::DitXl2Dmp => "DiT-XL/2 without classes, patched as the authors release it",
+            Self::DitB2ImagenetDmp => "DiT-B/2 of ImageNet, patched as the authors release it",
+            Self::DitL2ImagenetDmp => "DiT-L/2 of ImageNet, patched as the authors release it",
+            Self::DitXl2ImagenetDmp => "DiT-XL/2 of ImageNet, patched as the authors release it",
             Self::SdVae => "autoencoder of Stable Diffusion 1",
             Self::SdUnet => "UNet of Stable Diffusion 1.5",
             Self::ClipText => "text encoder of CLIP ViT-L/14",
@@ -82,6 +106,12 @@ impl Architecture {
             Self::SdUnet => Family::Unet,
             Self::ClipText => Family::ClipText,
             Self::Inception => Family::Inception,
+            Self::DitB2Dmp
+            | Self::DitL2Dmp
+            | Self::DitXl2Dmp
+            | Self::DitB2ImagenetDmp
+            | Self::DitL2ImagenetDmp
+            | Self::DitXl2ImagenetDmp => Family::PatchedDit,
             _ => Family::Dit,
         }
     }
@@ -95,6 +125,10 @@ impl Architecture {
             let config = DitConfig::published(name, classes).expect("a published name");
             Ok(dit::named_shapes(&config))
         };
+        let patched = |name, classes| {
+            let config = DitConfig::published(name, classes).expect("a published name");
+            Ok([dit::named_shapes(&config), dit::released_patch(&config)].concat())
+        };
         match self {
             Self::DitB2 => dit("DiT-B/2", None),
             Self::DitL2 => dit("DiT-L/2", None),
@@ -102,6 +136,12 @@ impl Architecture {
             Self::DitB2Imagenet => dit("DiT-B/2", Some(IMAGENET)),
             Self::DitL2Imagenet => dit("DiT-L/2", Some(IMAGENET)),
             Self::DitXl2Imagenet => dit("DiT-XL/2", Some(IMAGENET)),
+            Self::DitB2Dmp => patched("DiT-B/2", None),
+            Self::DitL2Dmp => patched("DiT-L/2", None),
+            Self::DitXl2Dmp => patched("DiT-XL/2", None),
+            Self::DitB2ImagenetDmp => patched("DiT-B/2", Some(IMAGENET)),
+            Self::DitL2ImagenetDmp => patched("DiT-L/2", Some(IMAGENET)),
+            Self::DitXl2ImagenetDmp => patched("DiT-XL/2", Some(IMAGENET)),
             Self::SdVae => vae::named_shapes(&vae::VaeConfig::stable_diffusion()),
             Self::SdUnet => unet::named_shapes(&unet::UnetConfig::stable_diffusion()),
             Self::ClipText => clip::named_shapes(&clip::ClipTextConfig::vit_l_14()),

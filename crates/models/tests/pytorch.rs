@@ -178,7 +178,7 @@ fn names_of_other_programs_become_those_here() {
     ];
     let keys: serde_json::Value = serde_json::from_str(&goldens::model_keys()).unwrap();
     let full = |family| match family {
-        Family::Dit => "DiT-XL/2:cond:FT",
+        Family::Dit | Family::PatchedDit => "DiT-XL/2:cond:FT",
         Family::Vae => "sd-vae-ft-ema",
         Family::Unet => "sd-v1-5-unet",
         Family::ClipText => "clip-vit-l-14-text",

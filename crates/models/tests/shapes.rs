@@ -1,11 +1,13 @@
 //! Names, shapes and counts of the full-size networks against the authors' code.
 
 use manifest::dit::DitConfig;
+use models::architecture::Architecture;
 use models::clip::ClipTextConfig;
 use models::count;
 use models::dit::{initial_weights, named_shapes};
 use models::unet::UnetConfig;
 use models::vae::VaeConfig;
+use models::weights::names::Family;
 use serde_json::Value;
 
 fn config(size: &str, conditional: bool) -> DitConfig {
@@ -37,6 +39,32 @@ fn goldens_names_shapes_and_counts() {
         checked += 1;
     }
     assert_eq!(checked, 6);
+}
+
+#[test]
+fn patched_networks_are_those_of_the_authors_class() {
+    let keys: Value = serde_json::from_str(&goldens::model_keys()).unwrap();
+    let of = |name: &str| keys[name]["tensors"].as_object().unwrap();
+    for (architecture, name) in [
+        (Architecture::DitB2Dmp, "DiT-B/2:uncond"),
+        (Architecture::DitL2Dmp, "DiT-L/2:uncond"),
+        (Architecture::DitXl2Dmp, "DiT-XL/2:uncond"),
+        (Architecture::DitB2ImagenetDmp, "DiT-B/2:cond"),
+        (Architecture::DitL2ImagenetDmp, "DiT-L/2:cond"),
+        (Architecture::DitXl2ImagenetDmp, "DiT-XL/2:cond"),
+    ] {
+        let (backbone, patch) = (of(&format!("{name}:FT")), of(&format!("{name}:linear")));
+        let shapes = architecture.shapes().unwrap();
+        assert_eq!(shapes.len(), backbone.len() + patch.len(), "{architecture}");
+        for (tensor, shape) in &shapes {
+            let theirs = backbone.get(tensor).or_else(|| patch.get(tensor));
+            assert_eq!(theirs, Some(&serde_json::to_value(shape).unwrap()), "{architecture}: {tensor}");
+        }
+        // A backbone is taken out of a checkpoint of both.
+        let names: Vec<&str> = shapes.iter().map(|(name, _)| name.as_str()).collect();
+        let kept = |family: Family| family.translate(&names).into_iter().flatten().count();
+        assert_eq!((kept(Family::Dit), kept(architecture.family())), (backbone.len(), shapes.len()));
+    }
 }
 
 #[test]

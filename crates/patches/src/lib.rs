@@ -13,6 +13,7 @@ mod lora;
 mod mixture;
 mod patch;
 mod place;
+mod released;
 mod trainable;
 mod training;
 pub mod unet;
@@ -20,6 +21,7 @@ pub mod unet;
 pub use lora::Adapters;
 pub use mixture::{Contribution, ContributionGradient, Mixture};
 pub use patch::Patch;
+pub use released::{Released, Unreleased, released};
 pub use trainable::{Initial, PatchError, Trainable, initial_weights};
 pub use training::{Applied, apply, count, trainable};
 

@@ -35,8 +35,10 @@ pub(crate) fn is_paper_scale(table: &Table) -> bool {
         && sampler.steps == PAPER_STEPS
         && sampler.kind == SamplerKind::Ddpm
         && !sampler.clip_x0;
-    let images =
-        [&scale.data, &scale.evaluation.reference].iter().all(|images| is_called(images, &table.paper.dataset));
+    // Of which images published statistics are, nobody can say.
+    let images = [Some(&scale.data), scale.evaluation.reference.images()]
+        .iter()
+        .all(|images| images.is_some_and(|images| is_called(images, &table.paper.dataset)));
     table.scale_name == "paper"
         && table.overrides.is_empty()
         && inception

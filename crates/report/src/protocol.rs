@@ -7,6 +7,7 @@ use manifest::extractor::WeightsFrom;
 use manifest::method::Method;
 use manifest::plan::{Input, Plan, Table};
 use manifest::recipe::Space;
+use manifest::reference::ReferenceFrom;
 use manifest::scale::{DeviceKind, Dtype, Extractor, SamplerKind};
 use manifest::stage::Stage;
 use manifest::unet::UnetNetwork;
@@ -190,7 +191,10 @@ fn input(plan: &Plan, key: Option<Key>, role: &str) -> String {
 fn reference(table: &Table, judged: &Judged) -> String {
     let counted =
         judged.cells.iter().flat_map(|cell| cell.cell.measured()).find_map(|(_, measured)| measured.reference);
-    let images = dataset(&table.scale.evaluation.reference);
+    let images = match &table.scale.evaluation.reference {
+        ReferenceFrom::Images(images) => dataset(images),
+        ReferenceFrom::Statistics(file) => format!("published statistics, {}", escape(&file.file)),
+    };
     counted.map_or(images.clone(), |count| format!("{count} real images ({images})"))
 }
 
@@ -213,5 +217,6 @@ fn dataset(dataset: &Dataset) -> String {
             format!("{folder} with {file} at {s} x {s}")
         }
         Dataset::WebDataset(shards) => format!("{} at {s} x {s}", escape(&shards.shards), s = shards.image_size),
+        Dataset::Npz(npz) => format!("{} at {s} x {s}", escape(&npz.archive), s = npz.image_size),
     }
 }

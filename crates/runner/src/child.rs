@@ -13,7 +13,7 @@ use anyhow::Context;
 use engine::{EngineError, Job, artifact, latents};
 use manifest::content;
 use manifest::digest::Key;
-use manifest::plan::Input;
+use manifest::plan::{Input, PlannedStage};
 use manifest::stage::Stage;
 use store::{Claim, Code, FailureClass, Machine, Status, Store, StoreError};
 
@@ -98,7 +98,7 @@ fn carry_out(order: &Order, stop: &AtomicBool) -> Event {
 
 /// Executes a claimed stage.
 fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool) -> Event {
-    let inputs = match inputs(order, store) {
+    let inputs = match inputs(&order.planned, |key| order.producer(key), store) {
         Ok(inputs) => inputs,
         Err((class, error)) => return give_up(claim, class, error),
     };
@@ -159,18 +159,18 @@ fn give_up(claim: Claim, class: FailureClass, error: String) -> Event {
     }
 }
 
-/// The input files and folders by role, each found to be what its hash says.
-fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (FailureClass, String)> {
+/// The input files and folders by role, each found to be what its hash says. `producer` knows the stages among them.
+pub(crate) fn inputs<'a>(
+    planned: &PlannedStage,
+    producer: impl Fn(Key) -> Option<&'a PlannedStage>,
+    store: &Store,
+) -> Result<BTreeMap<String, PathBuf>, (FailureClass, String)> {
     let mut files = BTreeMap::new();
-    for (role, input) in &order.planned.inputs {
+    for (role, input) in &planned.inputs {
         let path = match input {
             Input::Stage(key) => {
-                let producer = order.stage_inputs.get(role).map(|producer| &producer.stage);
-                let found = producer.and_then(|stage| Some((stage.kind(), file_of(stage)?)));
-                let (kind, file) =
-                    found.ok_or_else(|| (FailureClass::Other, format!("the input `{role}` has no file")))?;
-                let path = open(store, *key, kind, file);
-                path.map_err(|error| (FailureClass::of(&error), error.to_string()))?
+                let unknown = || (FailureClass::Other, format!("the stage of the input `{role}` is not known"));
+                artifact(store, *key, &producer(*key).ok_or_else(unknown)?.stage)?
             }
             Input::File { sha256, path } => {
                 let found = content::digest(path, &|file| Ok(store.hashes().sha256(file)?));
@@ -187,11 +187,16 @@ fn inputs(order: &Order, store: &Store) -> Result<BTreeMap<String, PathBuf>, (Fa
 }
 
 /// A stage's file that others read; it may count others beside it, so all of them are found to be as recorded.
-fn open(store: &Store, key: Key, kind: &str, file: &str) -> Result<PathBuf, StoreError> {
-    for name in store.tree().record(key, kind)?.artifacts.keys() {
-        store.open_artifact(key, kind, name)?;
-    }
-    store.open_artifact(key, kind, file)
+pub(crate) fn artifact(store: &Store, key: Key, stage: &Stage) -> Result<PathBuf, (FailureClass, String)> {
+    let kind = stage.kind();
+    let file = file_of(stage).ok_or_else(|| (FailureClass::Other, format!("a stage `{kind}` leaves no file")))?;
+    let open = || {
+        for name in store.tree().record(key, kind)?.artifacts.keys() {
+            store.open_artifact(key, kind, name)?;
+        }
+        store.open_artifact(key, kind, file)
+    };
+    open().map_err(|error: StoreError| (FailureClass::of(&error), error.to_string()))
 }
 
 /// The file of a stage that others read.
@@ -284,7 +289,6 @@ fn write_line(file: &Mutex<File>, line: &str) {
 #[cfg(test)]
 mod tests {
     use manifest::digest::Digest;
-    use manifest::plan::PlannedStage;
     use manifest::stage::{FeatureKind, Statistics};
 
     use super::*;
@@ -302,8 +306,11 @@ mod tests {
             (name.to_owned(), Input::File { sha256, path: at(name) })
         });
         let order = Order {
-            planned: PlannedStage::new(Stage::Statistics(Statistics { of: FeatureKind::Pooled }), planned.into())
-                .unwrap(),
+            planned: PlannedStage::new(
+                Stage::Statistics(Statistics { of: FeatureKind::Pooled, published: None }),
+                planned.into(),
+            )
+            .unwrap(),
             stage_inputs: BTreeMap::new(),
             results: at("results"),
             checkout: store::Checkout::of(temporary.path(), &[]),
@@ -312,7 +319,10 @@ mod tests {
             again: false,
         };
         let store = Store::open(&order.results).unwrap();
-        let found = || inputs(&order, &store).map_err(|(class, error)| (class == FailureClass::MissingInput, error));
+        let found = || {
+            inputs(&order.planned, |_| None, &store)
+                .map_err(|(class, error)| (class == FailureClass::MissingInput, error))
+        };
         assert_eq!(found().unwrap().len(), 2);
         for (name, changed) in [("file", "file"), ("folder", "folder/b.png")] {
             let before = std::fs::read(at(changed)).ok();

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use manifest::digest::Key;
 use manifest::plan::PlannedStage;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,13 @@ pub(crate) struct Order {
     pub(crate) threads: usize,
     /// Whether an earlier result is thrown away first.
     pub(crate) again: bool,
+}
+
+impl Order {
+    /// The stage among its inputs that has this key.
+    pub(crate) fn producer(&self, key: Key) -> Option<&PlannedStage> {
+        self.stage_inputs.values().find(|producer| producer.key == key)
+    }
 }
 
 /// What a child says.

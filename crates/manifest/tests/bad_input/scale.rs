@@ -91,6 +91,26 @@ fn mistakes_in_a_scale() {
             "@: `evaluation.floor.first` must leave the reference out: of its first 16 images some are in it",
         ),
         (
+            "{kind: faces, image_size: 8, first: 200, count: 64}",
+            "{kind: «statistic, file: a.npz, sha256: ~}",
+            "@: unknown value `statistic` for `evaluation.reference.kind`; allowed: faces, idx, image_folder, class_folders, captions, web_dataset, npz, statistics; did you mean `statistics`?",
+        ),
+        (
+            "{kind: faces, image_size: 8, first: 200, count: 64}",
+            "{kind: statistics, «folder: a.npz, file: a.npz, sha256: ~}",
+            "@: unknown key `folder` in `evaluation.reference`; `kind: statistics` is: Mean and covariance of features in an .npz: `mu` and `sigma`, as pytorch-fid and ADM publish them; allowed: file, kind, sha256",
+        ),
+        (
+            "{kind: faces, image_size: 8, first: 200, count: 64}",
+            "{kind: npz, archive: a.npz, image_size: «9}",
+            "@: `evaluation.reference.image_size` must be 8, the side of the samples, found `9`",
+        ),
+        (
+            "data: {kind: faces, image_size: 8, first: 0, count: 100}",
+            "data: {kind: «statistics, file: a.npz, sha256: ~}",
+            "@: unknown value `statistics` for `data.kind`; allowed: faces, idx, image_folder, class_folders, captions, web_dataset, npz",
+        ),
+        (
             "title: a scale",
             "title: a scale\n«title: b",
             "@: duplicate key `title`; it is first at experiments/scales/s.yaml:1:1",

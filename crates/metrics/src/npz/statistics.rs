@@ -24,26 +24,32 @@ impl Statistics {
         }
     }
 
+    /// Number of features `D` of a mean `[D]` and a covariance `[D, D]`. No number is read.
+    ///
+    /// # Errors
+    /// An array is missing, its header is damaged, or it has another shape.
+    pub fn dimensions<R: Read + Seek>(self, archive: &mut Archive<R>) -> Result<usize, NpzError> {
+        let (mean, covariance) = self.names();
+        let mut shape = |name: &str| Ok(archive.array(name)?.shape().to_vec());
+        let unfit = |name: &str, shape, expected| Err(NpzError::Shape { name: name.to_owned(), shape, expected });
+        let (mu, sigma) = (shape(mean)?, shape(covariance)?);
+        let [d] = mu[..] else { return unfit(mean, mu, "one side, the number of features".to_owned()) };
+        if sigma != [d; 2] {
+            let expected = format!("{:?}, the number of features in `{mean}` twice", [d; 2]);
+            return unfit(covariance, sigma, expected);
+        }
+        Ok(d as usize)
+    }
+
     /// Reads a mean `[D]` and a covariance `[D, D]`.
     ///
     /// # Errors
     /// An array is missing, damaged, of another shape or not finite.
     pub fn read<R: Read + Seek>(self, archive: &mut Archive<R>) -> Result<Gaussian, NpzError> {
         let (mean, covariance) = self.names();
-        let mut array = |name: &str, expected: &dyn Fn(&[u64]) -> Option<String>| {
-            let array = archive.array(name)?;
-            match expected(array.shape()) {
-                None => array.values(),
-                Some(expected) => {
-                    Err(NpzError::Shape { name: name.to_owned(), shape: array.shape().to_vec(), expected })
-                }
-            }
-        };
-        let mu = array(mean, &|shape| (shape.len() != 1).then(|| "one side, the number of features".to_owned()))?;
-        let square = [mu.len() as u64; 2];
-        let sigma = array(covariance, &|shape| {
-            (shape != square).then(|| format!("{square:?}, the number of features in `{mean}` twice"))
-        })?;
+        self.dimensions(archive)?;
+        let mu = archive.array(mean)?.values()?;
+        let sigma = archive.array(covariance)?.values()?;
         Gaussian::from_moments(mu, &sigma).map_err(|source| NpzError::Moments { mean, covariance, source })
     }
 

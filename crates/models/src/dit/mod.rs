@@ -21,7 +21,7 @@ use embed::{PatchEmbedder, TimestepEmbedder};
 
 pub use guidance::Guidance;
 pub use init::{initial_weights, xavier_uniform};
-pub use shapes::{MLP_RATIO, POSITION_EMBEDDING, TIMESTEP_FEATURES, elements, named_shapes};
+pub use shapes::{MLP_RATIO, POSITION_EMBEDDING, TIMESTEP_FEATURES, elements, named_shapes, released_patch};
 pub use text::{LABEL_TABLE, PROJECTION, label_table, label_table_backward};
 
 /// What a prediction is conditioned on, as two vectors per sample.

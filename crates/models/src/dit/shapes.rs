@@ -52,6 +52,19 @@ pub fn named_shapes(config: &DitConfig) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
+/// What the authors' code has beside them for a patch: a prompt for each image token in every block, and one linear gate that sees
+/// the block's index, with noise.
+pub fn released_patch(config: &DitConfig) -> Vec<(String, Vec<usize>)> {
+    let (n, d) = (config.tokens(), config.hidden);
+    let tensors: [(&str, &[usize]); 4] = [
+        ("prompt_embeddings", &[config.depth, n, d]),
+        ("w_noise", &[d, n]),
+        ("gate.weight", &[n, d + 1]),
+        ("gate.bias", &[n]),
+    ];
+    tensors.map(|(name, shape)| (name.to_owned(), shape.to_vec())).into()
+}
+
 /// Number of elements of all tensors.
 pub fn elements(shapes: &[(String, Vec<usize>)]) -> usize {
     shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()

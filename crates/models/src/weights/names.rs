@@ -6,8 +6,10 @@
 /// A network whose published checkpoints name its tensors in several ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// DiT, with or without the patch of DMP: always under its own names.
+    /// DiT, always under its own names. A patch of DMP beside it does not belong to it.
     Dit,
+    /// DiT and the patch of DMP, in one state dict as the authors have them.
+    PatchedDit,
     /// Stable Diffusion's autoencoder: diffusers before 0.18 (`query`, `key`, `value`, `proj_attn`), and the original
     /// checkpoints (`encoder.down.0.block.0`, alone or behind `first_stage_model.`).
     Vae,
@@ -33,7 +35,8 @@ impl Family {
         let up = |name: &str| numbered(name, "decoder.up.").map(|(level, _)| level + 1);
         let levels = own.iter().flatten().filter_map(|name| up(name)).max().unwrap_or(0);
         let rename = |name: &str| match self {
-            Self::Dit => Some(name.to_owned()),
+            Self::Dit => (!PATCH.iter().any(|tensor| name.starts_with(tensor))).then(|| name.to_owned()),
+            Self::PatchedDit => Some(name.to_owned()),
             Self::Vae => Some(vae(name, levels)),
             Self::Unet => Some(unet(name)),
             Self::ClipText => (name != "embeddings.position_ids").then(|| name.to_owned()),
@@ -51,13 +54,16 @@ impl Family {
     /// What stands in front of the network's names in a checkpoint of several networks.
     fn prefixes(self) -> &'static [&'static str] {
         match self {
-            Self::Dit | Self::Inception => &[],
+            Self::Dit | Self::PatchedDit | Self::Inception => &[],
             Self::Vae => &["first_stage_model."],
             Self::Unet => &["model.diffusion_model."],
             Self::ClipText => &["cond_stage_model.transformer.", "text_model."],
         }
     }
 }
+
+/// Beginnings of the names of a patch's tensors.
+const PATCH: [&str; 3] = ["prompt_embeddings", "gate.", "w_noise"];
 
 /// `levels` is the decoder's number of levels, which the original checkpoints count from the last.
 fn vae(name: &str, levels: usize) -> String {

@@ -17,7 +17,7 @@ impl Family {
             Self::Vae => vae(name, levels),
             Self::Unet => format!("model.diffusion_model.{}", unet(name, attends)),
             Self::ClipText => format!("cond_stage_model.transformer.text_model.{name}"),
-            Self::Dit | Self::Inception => (*name).to_owned(),
+            Self::Dit | Self::PatchedDit | Self::Inception => (*name).to_owned(),
         };
         names.iter().map(rename).collect()
     }

@@ -10,6 +10,7 @@ use manifest::dit::DitConfig;
 use manifest::method::{Finetune, Method};
 use manifest::plan::{Input, PlannedStage, Table};
 use manifest::recipe::{Latents, Space};
+use manifest::reference::ReferenceFrom;
 use manifest::scale::{Extractor, Inception, Optimisation, PUBLISHED_INCEPTION, Weights};
 use manifest::stage::{Pretrain, Stage};
 
@@ -129,7 +130,7 @@ fn pretraining(table: &Table) -> PlannedStage {
 fn as_in_the_paper(table: &mut Table) {
     let (scale, further) = (&mut table.scale, table.paper.further_iterations);
     let folder = Dataset::ImageFolder(ImageFolder { folder: "ffhq256".to_owned(), image_size: 256, count: None });
-    (scale.data, scale.evaluation.reference) = (folder.clone(), folder);
+    (scale.data, scale.evaluation.reference) = (folder.clone(), ReferenceFrom::Images(folder));
     (scale.train.iterations, scale.train.batch, scale.train.learning_rate_multiplier) = (further, 128, 1.0);
     (scale.sample.count, scale.sample.sampler.steps, scale.sample.sampler.clip_x0) = (50_000, 250, false);
     let weights = Weights { file: "inception.pth".to_owned(), sha256: Some(PUBLISHED_INCEPTION.parse().unwrap()) };

@@ -20,7 +20,7 @@ pub(crate) enum DataCommand {
     },
     /// Hold a dataset against its pinned hashes, or decode every image of a folder as training would.
     #[command(
-        after_help = "Examples:\n  runner data check fashion-mnist\n  runner data check photographs\n  runner data check imagenet/train --as class_folders\n  runner data check coco/train2017 --captions captions_train2017.json\n  runner data check laion --as web_dataset"
+        after_help = "Examples:\n  runner data check fashion-mnist\n  runner data check photographs\n  runner data check imagenet/train --as class_folders\n  runner data check coco/train2017 --captions captions_train2017.json\n  runner data check laion --as web_dataset\n  runner data check VIRTUAL_imagenet256_labeled.npz --as npz"
     )]
     Check {
         /// Name of a dataset, or a folder of images (or shards); `./name` where both are called the same.
@@ -48,6 +48,8 @@ pub(crate) enum ImagesKind {
     ClassFolders,
     /// Tar shards of images and captions.
     WebDataset,
+    /// An .npz of images, `arr_0`, all of `--image-size`.
+    Npz,
 }
 
 /// A side in pixels.

@@ -1,6 +1,7 @@
 //! The command line as typed: subcommands and options, with an example each.
 
 mod data;
+mod export;
 mod weights;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::bench::Work;
 
 pub(crate) use data::{DataCommand, ImagesKind};
+pub(crate) use export::{Export, ExportCommand};
 pub(crate) use weights::{Names, WeightsCommand};
 
 use crate::device::Device;
@@ -155,6 +157,13 @@ pub(crate) enum Command {
         /// Key (its first four digits or more), or a cell: `b/hard`, or with its artifact `table4:b/hard`.
         #[arg(value_name = "KEY|CELL")]
         what: String,
+    },
+    /// Write what a cell has made into files that others' tools read.
+    #[command(arg_required_else_help = true)]
+    Export {
+        /// What of it.
+        #[command(subcommand)]
+        command: ExportCommand,
     },
     /// Print the log of a stage's last attempt.
     #[command(after_help = "Example:\n  runner logs 3fa9 --follow")]

@@ -5,6 +5,7 @@ mod compare;
 mod data;
 mod doctor;
 mod execute;
+mod export;
 mod gc;
 mod logs;
 mod plan;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Report { artifact } => report::run(&reading(options)?, &artifact),
         Command::Status { artifact } => status::run(&reading(options)?, artifact.as_deref()),
         Command::Show { what } => show::run(&reading(options)?, &what),
+        Command::Export { command } => export::run(&reading(options)?, &command),
         Command::Logs { key, follow } => logs::run(&reading(options)?, &key, follow),
         Command::Compare { left, right } => compare::run(&reading(options)?, &left, &right),
         Command::Verify => verify::run(&reading(options)?),

@@ -32,12 +32,21 @@ struct Shown {
 /// # Errors
 /// When there is no such stage or cell, or it cannot be read.
 pub(crate) fn run(session: &Session, what: &str) -> Result<Exit, Failure> {
+    if !what.contains(':') && what.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return show_stage(session, &by_digits(session.results(), what)?);
+    }
+    let (artifact, cell) = artifact_and_cell(session, what)?;
+    show_cell(session, &artifact, cell)
+}
+
+/// The artifact and the cell of `table4:b/hard`, or of `b/hard`.
+///
+/// # Errors
+/// There is no artifact that could have a cell.
+pub(super) fn artifact_and_cell<'a>(session: &Session, what: &'a str) -> Result<(String, &'a str), Failure> {
     match what.split_once(':') {
-        Some((artifact, cell)) => show_cell(session, artifact, cell),
-        None if what.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            show_stage(session, &by_digits(session.results(), what)?)
-        }
-        None => show_cell(session, &artifact_with(session, what)?, what),
+        Some((artifact, cell)) => Ok((artifact.to_owned(), cell)),
+        None => Ok((artifact_with(session, what)?, what)),
     }
 }
 

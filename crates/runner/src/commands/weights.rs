@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use models::architecture::Architecture;
-use models::weights::{self, Format, WeightFile, WeightsError};
+use models::weights::{self, Format, WeightFile, Weights, WeightsError};
 use report::sizes::grouped;
 use serde::Serialize;
 
@@ -137,13 +137,8 @@ fn convert(
     part: Option<&str>,
     into_part: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let extension = to.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let pytorch = PYTORCH.contains(&extension.as_str());
-    if !pytorch && extension != "safetensors" {
-        let known = PYTORCH.join(", .");
-        return Err(Failure::Usage(format!("{}: end it with .safetensors or .{known}", to.display())));
-    }
-    if into_part.is_some() && !pytorch {
+    let format = format_of(to)?;
+    if into_part.is_some() && format != Format::PyTorch {
         return Err(Failure::Usage("--into-part: safetensors has no parts; write a .pt file".to_owned()));
     }
     if to.exists() {
@@ -158,12 +153,30 @@ fn convert(
     if let (Names::Original, Some(architecture)) = (names, architecture) {
         tensors = architecture.family().into_original(tensors);
     }
-    let written = match pytorch {
-        true => weights::torch::write(to, &tensors, into_part),
-        false => weights::write(to, &tensors),
-    };
-    let sha256 = written.map_err(failure)?;
+    let sha256 = write(to, &tensors, format, into_part)?;
     let object = serde_json::json!({"file": to, "tensors": tensors.len(), "sha256": sha256});
     output.emit(&object, format!("{}: {} tensors, sha256 {sha256}", to.display(), tensors.len()))?;
     Ok(Exit::Done)
+}
+
+/// The format that a name's extension says.
+pub(super) fn format_of(to: &Path) -> Result<Format, Failure> {
+    let extension = to.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    match extension.as_str() {
+        "safetensors" => Ok(Format::Safetensors),
+        extension if PYTORCH.contains(&extension) => Ok(Format::PyTorch),
+        _ => {
+            let known = PYTORCH.join(", .");
+            Err(Failure::Usage(format!("{}: end it with .safetensors or .{known}", to.display())))
+        }
+    }
+}
+
+/// Writes weights, and returns the file's SHA-256.
+pub(super) fn write(to: &Path, tensors: &Weights, format: Format, part: Option<&str>) -> Result<String, Failure> {
+    let written = match format {
+        Format::PyTorch => weights::torch::write(to, tensors, part),
+        Format::Safetensors => weights::write(to, tensors),
+    };
+    written.map_err(failure)
 }

@@ -30,7 +30,7 @@ fn repository() -> Repository {
             let named = |key: &'static str| text.match_indices(key).map(|(at, key)| &text[at + key.len()..]);
             let value = |rest: &str| rest[..rest.find([',', '}', '\n']).unwrap()].to_owned();
             let folders = named(" folder: ").map(|rest| value(rest) + "/class/0.png");
-            let single = named("file: ").chain(named(", captions: ")).map(value);
+            let single = named("file: ").chain(named(", captions: ")).chain(named(", archive: ")).map(value);
             folders.chain(single).for_each(|file| repository.write(&file, "in its place"));
         }
         repository.write(&format!("experiments/{name}"), &text);

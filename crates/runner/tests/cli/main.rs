@@ -4,6 +4,7 @@ mod architecture;
 mod bench;
 mod cost;
 mod everything;
+mod exchange;
 mod execution;
 mod files;
 mod interruption;
