@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", action="append", choices=list(BARS), help="repeat for several [default: all]")
+    parser.add_argument("--work", action="append", choices=list(BARS), help="repeat for several [default: those worth timing on the device]")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of ours and of each peer (default: 5)")
     parser.add_argument("--seconds", type=float, default=4.0, help="least length of a round (default: 4)")
     parser.add_argument("--runner", type=Path, default=ROOT / "target/release/runner")

@@ -18,15 +18,15 @@ pub(crate) enum DataCommand {
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
     },
-    /// Hold a dataset against its pinned hashes, or decode every image of a folder as training would.
+    /// Hold a dataset against its pinned hashes, or decode every image of a folder or archive as training would.
     #[command(
         after_help = "Examples:\n  runner data check fashion-mnist\n  runner data check photographs\n  runner data check imagenet/train --as class_folders\n  runner data check coco/train2017 --captions captions_train2017.json\n  runner data check laion --as web_dataset\n  runner data check VIRTUAL_imagenet256_labeled.npz --as npz"
     )]
     Check {
-        /// Name of a dataset, or a folder of images (or shards); `./name` where both are called the same.
+        /// Name of a dataset, a folder of images (or shards), or an .npz; `./name` where both are called the same.
         #[arg(value_name = "NAME|PATH")]
         what: String,
-        /// How the folder is laid out.
+        /// How the images are laid out.
         #[arg(long = "as", value_name = "KIND", value_enum, default_value_t = ImagesKind::ImageFolder)]
         kind: ImagesKind,
         /// The folder's images are those that this file of captions names.

@@ -65,7 +65,7 @@ pub(crate) struct Options {
     /// Device: `cpu` or `cuda:N` [default: `cpu`].
     #[arg(long, global = true, value_name = "DEVICE")]
     pub(crate) device: Option<Device>,
-    /// Which implementation of the trunk computes [default: the scale's; on a GPU `reference`].
+    /// Which implementation of the trunk computes [default: the scale's; with `--device cuda:N` `reference`; of `bench` always `fast`].
     #[arg(long, global = true, value_name = "ENGINE", value_enum)]
     pub(crate) engine: Option<EngineName>,
     /// Stages that run at once [default: number of cores; 1 on a GPU].
@@ -224,7 +224,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  runner bench\n  runner bench --work nano-dmp --work nano-full --seconds 20 --json"
     )]
     Bench {
-        /// What is timed; repeat for several [default: all].
+        /// What is timed; repeat for several [default: those worth timing on the device].
         #[arg(long, value_name = "NAME", value_parser = works())]
         work: Vec<Work>,
         /// How long each work is repeated.

@@ -19,7 +19,8 @@ pub(crate) enum WeightsCommand {
         #[arg(long, value_name = "PART", requires = "file")]
         part: Option<String>,
     },
-    /// Fetch weights to `$DMP_DATA`, or to the root. A call that was cut short goes on where it ended.
+    /// Fetch weights to `$DMP_DATA`, or to the root. A call that was cut short goes on where it ended. Where no hash is pinned, it says what
+    /// to download instead, and to where.
     #[command(after_help = "Example:\n  runner weights fetch inception")]
     Fetch {
         /// Names of weights, as `runner weights list` shows them.

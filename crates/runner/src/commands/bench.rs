@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, columns};
 
-/// Measures `works`, all where none is named, for `seconds` each.
+/// Measures `works`, those that are usual on the device where none is named, for `seconds` each.
 ///
 /// Each work has a process of its own, so that neither memory nor caches of one show in another.
 ///

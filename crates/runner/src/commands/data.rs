@@ -71,6 +71,10 @@ fn check(
     side: usize,
 ) -> Result<Exit, Failure> {
     if kind == ImagesKind::Npz {
+        if file_of_captions.is_some() {
+            let problem = format!("{}: an .npz has no captions; leave out --captions, or --as npz", path.display());
+            return Err(Failure::Usage(problem));
+        }
         return check_archive(output, path, side);
     }
     let opened = match (kind, file_of_captions) {

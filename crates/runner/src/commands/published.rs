@@ -133,7 +133,7 @@ impl Publications<'_> {
         })
     }
 
-    /// Lists all files: what is there, and where the rest is published. What is missing is no failure.
+    /// Lists all files: what is there, and where the rest is expected. What is missing is no failure.
     pub(super) fn list(&self) -> Result<Exit, Failure> {
         let mut rows = Vec::new();
         for (name, publication) in &self.named {
