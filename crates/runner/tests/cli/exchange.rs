@@ -51,6 +51,8 @@ fn samples_are_archived_for_adm_and_are_images_here() {
 
     let checked = repository.exits(0, &["data", "check", "samples.npz", "--as", "npz", "--image-size", "12", "--json"]);
     assert_eq!(checked.json()["images"], 16);
+    let said = repository.exits(2, &["data", "check", "samples.npz", "--as", "npz", "--captions", "captions.json"]);
+    assert!(said.err.contains("samples.npz: an .npz has no captions; leave out --captions"), "{}", said.err);
     let said = repository.exits(1, &["data", "check", "samples.npz", "--as", "npz"]);
     assert!(said.err.contains("has shape [16, 12, 12, 3], expected [n, 256, 256, 3]"), "{}", said.err);
 
