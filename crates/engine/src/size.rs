@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use manifest::dit::DitConfig;
 use manifest::gate::GateNoise;
 use manifest::method::{Dmp, Method};
+use models::clip::TOKENS;
 use models::count;
 use models::unet::{self, PatchShape, UnetConfig};
 
@@ -11,8 +12,6 @@ use crate::trunk::fast;
 
 /// Side of a latent of 256 x 256 pixels.
 const LATENT: usize = 32;
-/// Tokens of a caption, padding among them.
-const TOKENS: usize = 77;
 
 /// Sizes of a network and of the patch on it.
 #[derive(Clone, Copy, Debug, PartialEq)]

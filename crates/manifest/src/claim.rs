@@ -108,7 +108,7 @@ impl Metric {
     }
 
     /// Below this a difference is none, however steady: a thousandth of all prompts is not the breadth that Figure 5 shows.
-    pub fn least(self) -> f64 {
+    pub fn least_difference(self) -> f64 {
         if self == Self::ActivationGain { 1e-3 } else { 0.0 }
     }
 

@@ -268,7 +268,7 @@ impl Judge<'_, '_> {
         let sized = self.paper_scale && gap.is_some() && over_seeds;
         let verdict = match outcome {
             Outcome::Measured(_) if metric.depends_on_load() => claimed.map(|_| Verdict::Inconclusive),
-            Outcome::Measured(difference) if difference.estimate.abs() < metric.least() => {
+            Outcome::Measured(difference) if difference.estimate.abs() < metric.least_difference() => {
                 claimed.map(|_| Verdict::Inconclusive)
             }
             Outcome::Measured(_) | Outcome::Once | Outcome::Diverged if self.is_said_to_diverge(cell) => {

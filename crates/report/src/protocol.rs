@@ -125,7 +125,7 @@ fn learning_rate(table: &Table) -> f64 {
 }
 
 /// What must be known of a training that moves the backbone's weights much faster than the paper's; `None` where it does not.
-pub(crate) fn fast_backbone(table: &Table, method: &Method) -> Option<String> {
+pub(crate) fn multiplied_rate(table: &Table, method: &Method) -> Option<String> {
     let multiple = learning_rate(table) / PAPER_LEARNING_RATE;
     let backbone = matches!(method, Method::Finetune(_)) || method.from_scratch();
     let far = backbone && multiple > FAR_FROM_THE_PAPER;

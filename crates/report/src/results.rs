@@ -84,7 +84,7 @@ impl Page<'_, '_> {
         let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
         let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
         let planned = self.table.cell(&id);
-        let fast = planned.and_then(|cell| protocol::fast_backbone(self.table, &cell.method));
+        let fast = planned.and_then(|cell| protocol::multiplied_rate(self.table, &cell.method));
         let name = fast.map_or(name.clone(), |note| format!("{name}, {note}"));
         match cells.text("same_run_as", row) {
             Some(other) => format!("{name} (same run as {})", code(&other)),

@@ -103,7 +103,7 @@ fn reading(metric: Metric) -> String {
                 "Prompts are used as much as the entropy of the gate's weights says, `exp(entropy) / N`; this is the mean over the \
                  quarter of highest timesteps minus that over the quarter of lowest, so above zero the gate is broader at high t. Without \
                  a gate it is zero. A gain of less than {} either way is none: *inconclusive*.\n\n",
-                metric.least()
+                metric.least_difference()
             )
         }
         _ => match metric.better() {

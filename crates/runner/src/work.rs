@@ -9,6 +9,7 @@ use manifest::method::{Method, Position, Prompts};
 use manifest::stage::{Captions, Sample, Stage};
 use manifest::text::TextNetwork;
 use manifest::unet::UnetConfig;
+use models::clip::TOKENS;
 
 /// The work of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,9 +30,6 @@ const UNCOUNTED: usize = 10_000;
 
 /// Side of an image that is decoded, where the stage that drew it is not known: the paper's.
 const DECODED: usize = 256;
-
-/// Tokens of a caption, padding among them.
-const TOKENS: usize = 77;
 
 /// One image of 299 x 299 through Inception v3 (Szegedy et al. 2016: 5.7e9 multiply-adds).
 const INCEPTION_FORWARD: f64 = 1.14e10;

@@ -22,6 +22,8 @@ pub use tokenizer::{Tokenizer, VocabularyError};
 
 /// Epsilon of the normalisations.
 const EPS: f64 = 1e-5;
+/// Tokens of a text for CLIP ViT-L/14, and so for all that it conditions, both ends and padding counted.
+pub const TOKENS: usize = 77;
 
 /// Shape of a text encoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +43,7 @@ pub struct ClipTextConfig {
 impl ClipTextConfig {
     /// The text encoder of CLIP ViT-L/14: 123,060,480 parameters.
     pub fn vit_l_14() -> Self {
-        Self { vocabulary: 49_408, positions: 77, width: 768, depth: 12, heads: 12 }
+        Self { vocabulary: 49_408, positions: TOKENS, width: 768, depth: 12, heads: 12 }
     }
 }
 
