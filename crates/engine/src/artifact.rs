@@ -8,7 +8,8 @@ use data::Images;
 use manifest::dit::DitConfig;
 use manifest::method::Method;
 use manifest::stage::FeatureKind;
-use models::weights::{self, Weights, WeightsError};
+use models::weights::names::Family;
+use models::weights::{self, WeightFile, Weights, WeightsError};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -40,12 +41,28 @@ pub(crate) fn backbone(job: &Job, method: &Method, dit: &DitConfig) -> Result<We
         return Ok(Weights::new());
     }
     let path = job.input("backbone")?;
-    let read = || {
-        let backbone = weights::read(path)?;
-        weights::check(path, &backbone, &models::dit::named_shapes(dit))?;
-        Ok(backbone)
-    };
+    let read = || read_backbone(path, WeightFile::open(path, None)?, dit);
     read().map_err(|error: WeightsError| anyhow::Error::from(error).into())
+}
+
+/// The weights of a `dit` that a file at `path` holds, alone or with a patch beside them, which is left out.
+///
+/// # Errors
+/// The file is damaged, holds other tensors than the network has, or numbers that are not finite.
+pub(crate) fn read_backbone(path: &Path, file: WeightFile, dit: &DitConfig) -> Result<Weights, WeightsError> {
+    let backbone = checked_backbone(file, dit)?.read()?;
+    weights::check(path, &backbone, &models::dit::named_shapes(dit))?;
+    Ok(backbone)
+}
+
+/// A file of the weights of a `dit`, without a patch that lies beside them. No number is read.
+///
+/// # Errors
+/// Names the file, and every tensor that it lacks, has in another shape, or has too many.
+pub(crate) fn checked_backbone(mut file: WeightFile, dit: &DitConfig) -> Result<WeightFile, WeightsError> {
+    file.translate(Family::Dit);
+    file.check(&models::dit::named_shapes(dit))?;
+    Ok(file)
 }
 
 /// Writes tensors of any type into one safetensors file.

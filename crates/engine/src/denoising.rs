@@ -13,7 +13,7 @@ use manifest::method::{Backbone, Finetune, Method};
 use manifest::scale::{Diffusion, Engine, Numerics, Optimisation};
 use manifest::stage;
 use manifest::unet::UnetNetwork;
-use models::weights::{self, Weights};
+use models::weights::{self, WeightFile, Weights};
 use patches::unet::UnetPatch;
 use patches::{Initial, Patch};
 
@@ -80,9 +80,8 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
         Denoiser::Dit(dit) => {
             let path = job.input("backbone")?;
             let expected = before.map(|hash| hash.to_string()).unwrap_or_default();
-            let backbone = weights::read_checked(path, &expected).map_err(anyhow::Error::from)?;
-            weights::check(path, &backbone, &models::dit::named_shapes(dit)).map_err(anyhow::Error::from)?;
-            backbone
+            let file = WeightFile::open_checked(path, &expected, None).map_err(anyhow::Error::from)?;
+            artifact::read_backbone(path, file, dit).map_err(anyhow::Error::from)?
         }
         Denoiser::Unet(unet) => unet::weights(job, unet)?,
     };

@@ -3,7 +3,7 @@
 use manifest::stage::Stage;
 
 use crate::job::{EngineError, Finished, Job};
-use crate::{activation, denoising, distance, embeddings, encoding, extractor, features, measures, sampling};
+use crate::{activation, denoising, distance, embeddings, encoding, extractor, features, import, measures, sampling};
 
 /// Executes one stage on the job's threads.
 ///
@@ -18,6 +18,7 @@ pub fn execute(job: &Job) -> Result<Finished, EngineError> {
         Stage::TrainExtractor(stage) => extractor::train_extractor(job, stage),
         Stage::Encode(stage) => encoding::encode(job, stage),
         Stage::Train(stage) => denoising::train(job, stage),
+        Stage::Import(stage) => import::import(job, stage),
         Stage::Sample(stage) => sampling::sample(job, stage),
         Stage::Decode(stage) => encoding::decode(job, stage),
         Stage::Features(stage) => features::features(job, stage),

@@ -1,16 +1,13 @@
 //! A look into the files of weights and statistics of a planned stage before anything runs.
 
-use std::path::Path;
-
 use anyhow::Result;
 use manifest::denoiser::Denoiser;
-use manifest::dit::DitConfig;
 use manifest::extractor::FeatureNetwork;
 use manifest::plan::{Input, PlannedStage};
 use manifest::stage::Stage;
 use models::weights::WeightFile;
 
-use crate::{archive, autoencoder, embeddings, features, unet};
+use crate::{archive, artifact, autoencoder, embeddings, features, import, unet};
 
 /// Looks into the files of weights and statistics of a planned stage: a damaged file, or another network's, is found here and not an hour later. No
 /// number is read.
@@ -23,13 +20,19 @@ pub fn inspect(planned: &PlannedStage) -> Result<()> {
         _ => None,
     };
     let backbone = |denoiser: &Denoiser| match (file("backbone"), denoiser) {
-        (Some(path), Denoiser::Dit(dit)) => dit_file(path, dit),
+        (Some(path), Denoiser::Dit(dit)) => {
+            Ok(artifact::checked_backbone(WeightFile::open(path, None)?, dit).map(|_| ())?)
+        }
         (Some(path), Denoiser::Unet(network)) => unet::open_file(path, &network.shape).map(|_| ()),
         (None, _) => Ok(()),
     };
     let (extractor, autoencoder) = match &planned.stage {
         Stage::Train(stage) => return backbone(&stage.denoiser),
         Stage::Sample(stage) => return backbone(&stage.denoiser),
+        Stage::Import(stage) => {
+            file("trained").map(|path| import::open(path, stage)).transpose()?;
+            return backbone(&stage.denoiser);
+        }
         Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),
         Stage::Statistics(stage) => {
             return match (&stage.published, file("published")) {
@@ -50,9 +53,4 @@ pub fn inspect(planned: &PlannedStage) -> Result<()> {
         autoencoder::open_file(path, &network.shape)?;
     }
     Ok(())
-}
-
-/// A file that must hold the weights of a diffusion transformer, and nothing else.
-fn dit_file(path: &Path, dit: &DitConfig) -> Result<()> {
-    Ok(WeightFile::open(path, None)?.check(&models::dit::named_shapes(dit))?)
 }

@@ -1,4 +1,4 @@
-//! One stage of an experiment: embeddings, pretrain, encode, train, sample, decode, features, statistics, metrics and other
+//! One stage of an experiment: embeddings, pretrain, encode, train, import, sample, decode, features, statistics, metrics and other
 //! measures, activation.
 //!
 //! [`execute`] takes a stage's typed parameters and the files of its inputs, and leaves artifacts in a working directory.
@@ -23,6 +23,7 @@ pub mod export;
 mod extractor;
 mod features;
 mod images;
+mod import;
 mod inspection;
 mod job;
 pub mod latents;

@@ -10,7 +10,7 @@ use crate::files::{Loaded, typed};
 use crate::manifest::Manifest;
 use crate::networks::Networks;
 use crate::overrides::Override;
-use crate::plan::{NotRun, Plan, PlannedStage, Table};
+use crate::plan::{Input, NotRun, Plan, PlannedStage, Table};
 use crate::preset::Preset;
 use crate::problem::{Error, Place, Problems};
 use crate::scale::Scale;
@@ -142,11 +142,16 @@ impl Artifact<'_> {
         let mut gather = workspace.gather();
         let measures = &manifest.value.measures;
         let inputs = networks.gather(&scale, measures, &mut gather);
+        let trained = expanded.cells.iter().map(|cell| {
+            let (file, place) = cell.trained.as_ref()?;
+            gather.weights(file, place)
+        });
+        let trained: Vec<Option<Input>> = trained.collect();
         gather.finish()?;
         let shown = block.captions(&manifest.value);
         let chains = Chains::new(&scale.value, base, judge, measures, shown, inputs)?;
         let seeds = request.seeds.clone().unwrap_or_else(|| scale.value.seeds.clone());
-        let planned = table::plan(&expanded, chains, &seeds, scale.value.train.iterations)?;
+        let planned = table::plan(&expanded, &trained, chains, &seeds, scale.value.train.iterations)?;
         let groups = table::groups(block.groups(&manifest.value));
         let table = Table {
             block: block.setting().and(groups.first().cloned()),

@@ -16,8 +16,8 @@ use crate::recipe::Base;
 use crate::reference::ReferenceFrom;
 use crate::scale::{Evaluation, Optimisation, Scale};
 use crate::stage::{
-    Activation, Coverage, Decode, Extrapolation, FeatureKind, Features, InceptionScore, Metrics, Sample, Similarity,
-    Stage, Statistics, Train,
+    Activation, Coverage, Decode, Extrapolation, FeatureKind, Features, Import, InceptionScore, Metrics, Sample,
+    Similarity, Stage, Statistics, Train,
 };
 use crate::stages::{Inputs, Stages};
 use crate::tree::Node;
@@ -41,6 +41,8 @@ const SHOWN: usize = 16;
 pub(crate) struct Run<'a> {
     /// The method, canonical.
     pub(crate) method: &'a Method,
+    /// The file of what was trained elsewhere.
+    pub(crate) trained: Option<&'a Input>,
     /// Iterations of its training.
     pub(crate) iterations: usize,
     /// Classes of which samples are shown.
@@ -234,7 +236,7 @@ impl<'a> Chains<'a> {
         let method = run.method;
         let train = match method {
             Method::Pretrained(_) => None,
-            _ => Some(self.train(run, seed)?),
+            _ => Some(self.trained(run, seed)?),
         };
         let activation = match (method, train) {
             (Method::Dmp(_), Some(train)) => Some(self.activation(method, train)?),
@@ -269,7 +271,7 @@ impl<'a> Chains<'a> {
 
     /// The positive control: a trained patch with noise on its prompts.
     pub(crate) fn control(&mut self, run: &Run<'_>, seed: u64) -> Result<CellRun, Error> {
-        let train = self.train(run, seed)?;
+        let train = self.trained(run, seed)?;
         self.judge(run.method, seed, Some(train), self.scale.evaluation.positive_control_noise)
     }
 
@@ -292,6 +294,15 @@ impl<'a> Chains<'a> {
     /// The input of stages that read the training images' captions.
     fn embeddings(&self) -> Option<(&'static str, Key)> {
         self.captions.as_ref().map(|captions| ("embeddings", captions.data))
+    }
+
+    /// The stage that leaves what the method trains.
+    fn trained(&mut self, run: &Run<'_>, seed: u64) -> Result<Key, Error> {
+        let Some(file) = run.trained else { return self.train(run, seed) };
+        let (denoiser, method) = (self.backbone.denoiser.clone(), run.method.clone());
+        let file = [("trained".to_owned(), file.clone())];
+        let inputs = self.backbone_and(run.method, []).into_iter().chain(file).collect();
+        self.stages.add(Stage::Import(Import { denoiser, method }), inputs)
     }
 
     fn train(&mut self, run: &Run<'_>, seed: u64) -> Result<Key, Error> {

@@ -15,6 +15,7 @@ use crate::overrides::{self, Override, below_method};
 use crate::plan::NotRun;
 use crate::preset::Preset;
 use crate::problem::{Error, Place, Problems};
+use crate::scale::Weights;
 use crate::schema;
 use crate::tree::{Entry, KindDefaults, Map, Node, Value};
 use crate::validate::Checked;
@@ -36,6 +37,8 @@ pub(crate) struct ExpandedCell {
     pub(crate) claim: Option<Claim>,
     pub(crate) further_claims: Vec<Claim>,
     pub(crate) share: f64,
+    /// What was trained elsewhere, and where the manifest says so.
+    pub(crate) trained: Option<(Weights, Place)>,
     pub(crate) classes: Vec<u32>,
     pub(crate) method: Method,
 }
@@ -205,6 +208,15 @@ impl Expander<'_> {
         if !cell.classes.is_empty() && self.denoiser.classes().is_none() {
             self.problems.add(&node.place_of("classes"), "`classes` has none to show: the backbone is unconditional");
         }
+        if cell.trained.is_some() {
+            let mut conflict = |key: &str, message: &str| self.problems.add(&node.place_of(key), message);
+            if matches!(method, Method::Pretrained(_)) {
+                conflict("trained", "`trained` has nothing to hold: the method `pretrained` trains nothing");
+            }
+            if cell.share.is_some() {
+                conflict("share", "`share` is of a training, and what `trained` names has none here");
+            }
+        }
         let known = |id: &String| self.claims.iter().find(|claim| claim.id == *id).cloned();
         Ok(Some(ExpandedCell {
             id: member.id.clone(),
@@ -213,6 +225,7 @@ impl Expander<'_> {
             claim: cell.claim.as_ref().and_then(known),
             further_claims: cell.further_claims.iter().filter_map(known).collect(),
             share: cell.share.unwrap_or(1.0),
+            trained: cell.trained.clone().map(|file| (file, node.place_of("trained.file"))),
             classes: cell.classes.clone(),
             method,
         }))

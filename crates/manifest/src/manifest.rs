@@ -5,6 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::scale::Weights;
+
 /// One table or figure (`experiments/table4.yaml`).
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +127,9 @@ pub struct Cell {
     /// leaves out come from the preset.
     #[serde(default)]
     pub set: IndexMap<String, Anything>,
+    /// A file of what the method trains, made elsewhere (a patch of the authors' code, alone or with its backbone): it takes the
+    /// place of the training. Not with `share`.
+    pub trained: Option<Weights>,
     /// Share of the scale's iterations after which it is judged; all if absent.
     #[schemars(extend("exclusiveMinimum" = 0), range(max = 1.0))]
     pub share: Option<f64>,

@@ -116,6 +116,9 @@ pub struct PlannedCell {
     pub further_claims: Vec<Claim>,
     /// Share of the scale's iterations after which it is judged.
     pub share: f64,
+    /// The file of what was trained elsewhere, in the place of its training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained: Option<Input>,
     /// The method as written, every field explicit.
     pub written: Method,
     /// The method as run: [`Method::canonical`].
@@ -133,7 +136,7 @@ pub struct PlannedCell {
 pub struct CellRun {
     /// Seed of the training; the sampling seed is the scale's plus this.
     pub seed: u64,
-    /// Training, unless the method trains nothing.
+    /// Training, or the import of what was trained elsewhere; none where the method trains nothing.
     pub train: Option<Key>,
     /// Sampling.
     pub sample: Key,

@@ -28,6 +28,9 @@ pub enum Stage {
     /// Trains a method on top of a backbone. Inputs: `backbone`, unless it starts from scratch or its weights are a formula.
     /// Artifact: `weights.safetensors` (trained tensors only: backbone and patch where both learn).
     Train(Train),
+    /// Takes what a method trains from a file that was made elsewhere. Inputs: `trained`, that file, and `backbone` as in training.
+    /// Artifact: `weights.safetensors`, as of a training.
+    Import(Import),
     /// Draws samples. Inputs: `backbone` as in training, and `trained` unless the method trains nothing. Artifact:
     /// `samples.safetensors`.
     Sample(Sample),
@@ -62,6 +65,7 @@ impl Stage {
             Self::TrainExtractor(stage) => ("train_extractor", 1, Some(&stage.numerics)),
             Self::Encode(stage) => ("encode", 1, Some(&stage.numerics)),
             Self::Train(stage) => ("train", 1, Some(&stage.numerics)),
+            Self::Import(_) => ("import", 1, None),
             Self::Sample(stage) => ("sample", 1, Some(&stage.numerics)),
             Self::Decode(stage) => ("decode", 1, Some(&stage.numerics)),
             Self::Features(stage) => ("features", 1, Some(&stage.numerics)),
@@ -210,6 +214,16 @@ pub struct Train {
     pub seed: u64,
     /// Engine, precision and device.
     pub numerics: Numerics,
+}
+
+/// Takes what a method trains from a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Import {
+    /// The backbone's network.
+    #[serde(flatten)]
+    pub denoiser: Denoiser,
+    /// What was trained on top of it.
+    pub method: Method,
 }
 
 /// Draws samples.

@@ -6,7 +6,7 @@ use crate::digest::Key;
 use crate::expand::{Expanded, ExpandedCell};
 use crate::manifest::Group;
 use crate::method::Method;
-use crate::plan::{CellRun, Contrast, PlannedCell, PlannedGroup, PlannedStage, Reference};
+use crate::plan::{CellRun, Contrast, Input, PlannedCell, PlannedGroup, PlannedStage, Reference};
 use crate::problem::Error;
 
 /// The planned part of a table.
@@ -21,35 +21,43 @@ pub(crate) struct Planned {
 }
 
 /// Plans every cell at every seed. Seeds are the outer loop, so that an interrupted sweep has whole tables at its first seeds.
-/// `iterations` are the scale's.
+/// `trained` are the files of what cells do not train themselves; `iterations` are the scale's.
 pub(crate) fn plan(
     expanded: &Expanded,
+    trained: &[Option<Input>],
     mut chains: Chains<'_>,
     seeds: &[u64],
     iterations: usize,
 ) -> Result<Planned, Error> {
     let mut cells: Vec<PlannedCell> = Vec::new();
-    for cell in &expanded.cells {
-        let planned = planned(cell, &cells, &chains);
+    for (cell, trained) in expanded.cells.iter().zip(trained) {
+        let planned = planned(cell, trained, &cells, &chains);
         cells.push(planned);
     }
-    let default = default_cell(expanded);
+    let default_cell = default_cell(expanded).map(|cell| cell.id.clone());
     // The control disturbs the default cell's patch.
-    let mut control = default.and_then(|cell| positive_control(&cell.method, &expanded.cells[0].id, &chains));
+    let disturbed = cells.iter().find(|cell| Some(&cell.id) == default_cell.as_ref());
+    let mut control = disturbed.and_then(|cell| positive_control(cell, &expanded.cells[0].id));
     for &seed in seeds {
         for (cell, written) in cells.iter_mut().zip(&expanded.cells) {
-            let run =
-                Run { method: &cell.method, iterations: after(written.share, iterations), classes: &written.classes };
-            cell.runs.push(chains.run(&run, seed)?);
+            let run = Run {
+                method: &cell.method,
+                trained: cell.trained.as_ref(),
+                iterations: after(written.share, iterations),
+                classes: &written.classes,
+            };
+            let run = chains.run(&run, seed)?;
+            cell.runs.push(run);
         }
         if let Some(control) = &mut control {
-            let run = Run { method: &control.method, iterations, classes: &[] };
-            control.runs.push(chains.control(&run, seed)?);
+            let trained = control.trained.as_ref();
+            let run = chains.control(&Run { method: &control.method, trained, iterations, classes: &[] }, seed)?;
+            control.runs.push(run);
         }
     }
     let (reference, floor, stages) = chains.finish()?;
     Ok(Planned {
-        default_cell: default.map(|cell| cell.id.clone()),
+        default_cell,
         contrasts: contrasts(&cells),
         cells,
         positive_control: control,
@@ -60,13 +68,20 @@ pub(crate) fn plan(
 }
 
 /// The cell that stands for the table's method: that which trains it to the end as the manifest names it or, where none does, the
-/// only one that trains its kind to the end (on COCO the gate reads the caption as well).
+/// only one that trains its kind to the end (on COCO the gate reads the caption as well), or has it from a file.
 fn default_cell(expanded: &Expanded) -> Option<&ExpandedCell> {
-    let trained = || expanded.cells.iter().skip(1).filter(|cell| cell.share == 1.0);
+    let whole = || expanded.cells.iter().skip(1).filter(|cell| cell.share == 1.0);
+    let trained = || whole().filter(|cell| cell.trained.is_none());
     let kind = std::mem::discriminant(&expanded.base);
-    let mut of_kind = trained().filter(|cell| std::mem::discriminant(&cell.method) == kind);
-    let only = of_kind.next().filter(|_| of_kind.next().is_none());
-    trained().find(|cell| cell.method == expanded.base).or(only)
+    let of_kind = |cell: &&ExpandedCell| std::mem::discriminant(&cell.method) == kind;
+    trained()
+        .find(|cell| cell.method == expanded.base)
+        .or_else(|| only(trained().filter(of_kind)))
+        .or_else(|| only(whole().filter(of_kind)))
+}
+
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    items.next().filter(|_| items.next().is_none())
 }
 
 /// Iterations of a share of all, at least one.
@@ -74,11 +89,11 @@ fn after(share: f64, iterations: usize) -> usize {
     ((share * iterations as f64).round() as usize).max(1)
 }
 
-fn planned(cell: &ExpandedCell, earlier: &[PlannedCell], chains: &Chains<'_>) -> PlannedCell {
+fn planned(cell: &ExpandedCell, trained: &Option<Input>, earlier: &[PlannedCell], chains: &Chains<'_>) -> PlannedCell {
     let method = chains.canonical(&cell.method);
     // What is not trained is the same whenever it is looked at.
     let untrained = matches!(method, Method::Pretrained(_));
-    let as_long = |other: &PlannedCell| untrained || other.share == cell.share;
+    let as_long = |other: &PlannedCell| other.trained == *trained && (untrained || other.share == cell.share);
     let same = earlier.iter().find(|other| other.method == method && as_long(other));
     // A cell written alike says more than one that only trains alike.
     let written_alike = earlier.iter().any(|other| other.written == cell.method && as_long(other));
@@ -89,6 +104,7 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell], chains: &Chains<'_>) ->
         claim: cell.claim.clone(),
         further_claims: cell.further_claims.clone(),
         share: cell.share,
+        trained: trained.clone(),
         written: cell.method.clone(),
         same_run_as: same.map(|other| other.id.clone()),
         identical_by_construction: same.filter(|_| !written_alike).map(|other| other.id.clone()),
@@ -98,8 +114,8 @@ fn planned(cell: &ExpandedCell, earlier: &[PlannedCell], chains: &Chains<'_>) ->
 }
 
 /// Noise on the prompts is known to hurt; it needs a method with prompts.
-fn positive_control(default: &Method, baseline: &str, chains: &Chains<'_>) -> Option<PlannedCell> {
-    default.prompts().map(|_| PlannedCell {
+fn positive_control(default: &PlannedCell, baseline: &str) -> Option<PlannedCell> {
+    default.method.prompts().map(|_| PlannedCell {
         // Beside the table's baseline, `baseline` or `group/baseline`.
         id: format!("{}positive_control", baseline.strip_suffix("baseline").unwrap_or_default()),
         group: None,
@@ -107,8 +123,9 @@ fn positive_control(default: &Method, baseline: &str, chains: &Chains<'_>) -> Op
         claim: None,
         further_claims: Vec::new(),
         share: 1.0,
-        written: default.clone(),
-        method: chains.canonical(default),
+        trained: default.trained.clone(),
+        written: default.written.clone(),
+        method: default.method.clone(),
         runs: Vec::new(),
         same_run_as: None,
         identical_by_construction: None,

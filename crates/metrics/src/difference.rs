@@ -8,6 +8,8 @@ use crate::student::{detectable_effect, t_quantile};
 pub enum Spread {
     /// Trainings with different seeds: all of the randomness.
     TrainingSeeds,
+    /// Samples with different seeds of one training at least: the sampling error of that one.
+    SamplingSeeds,
     /// Subsets of the samples of one training: the sampling error, and no more.
     Subsampling,
 }

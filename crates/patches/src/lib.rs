@@ -18,6 +18,7 @@ mod trainable;
 mod training;
 pub mod unet;
 
+pub use gate::NOISE as GATE_NOISE;
 pub use lora::Adapters;
 pub use mixture::{Contribution, ContributionGradient, Mixture};
 pub use patch::Patch;

@@ -101,6 +101,7 @@ fn facts(record: &Record, training_seed: u64) -> Result<Vec<(String, String)>, E
         | Stage::Pretrain(_)
         | Stage::TrainExtractor(_)
         | Stage::Encode(_)
+        | Stage::Import(_)
         | Stage::Decode(_)
         | Stage::Statistics(_)
         | Stage::Activation(_) => {}

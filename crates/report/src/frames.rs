@@ -227,6 +227,7 @@ pub(crate) fn verdict(comparison: &Comparison, judged: &Judged) -> Option<String
 fn spread(spread: Spread) -> &'static str {
     match spread {
         Spread::TrainingSeeds => "training seeds",
+        Spread::SamplingSeeds => "sampling seeds",
         Spread::Subsampling => "subsets of one run's samples",
     }
 }

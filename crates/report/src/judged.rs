@@ -322,8 +322,13 @@ fn outcome(a: &Cell, b: &Cell, metric: Option<Metric>) -> Result<Outcome, Error>
         }
         _ => {
             let values = |pick: fn(&(u64, &Measured, &Measured)) -> f64| pairs.iter().map(pick).collect::<Vec<f64>>();
-            Difference::over_seeds(&values(|pair| pair.1.value), &values(|pair| pair.2.value))
-                .expect("two seeds or more")
+            let difference = Difference::over_seeds(&values(|pair| pair.1.value), &values(|pair| pair.2.value))
+                .expect("two seeds or more");
+            let spread = match a.planned.trained.is_some() || b.planned.trained.is_some() {
+                true => Spread::SamplingSeeds,
+                false => difference.spread,
+            };
+            Difference { spread, ..difference }
         }
     };
     Ok(Outcome::Measured(difference))

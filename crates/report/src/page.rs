@@ -61,10 +61,11 @@ pub(crate) const SAMPLING_ONLY: &str = "†";
 /// What an interval means in this table.
 pub(crate) fn interval(judged: &Judged) -> String {
     let differences: Vec<Difference> = differences(judged).collect();
-    let seeds = differences.iter().filter(|d| d.spread == Spread::TrainingSeeds).map(|d| d.degrees + 1).max();
-    match seeds {
-        Some(seeds) => format!("95% t intervals of paired differences over {seeds} training seeds"),
-        None => "95% intervals of the sampling error alone: one training seed".to_owned(),
+    let seeds = |spread: Spread| differences.iter().filter(|d| d.spread == spread).map(|d| d.degrees + 1).max();
+    match (seeds(Spread::TrainingSeeds), seeds(Spread::SamplingSeeds)) {
+        (Some(seeds), _) => format!("95% t intervals of paired differences over {seeds} training seeds"),
+        (None, Some(seeds)) => format!("95% t intervals of paired differences over {seeds} sampling seeds"),
+        (None, None) => "95% intervals of the sampling error alone: one training seed".to_owned(),
     }
 }
 
@@ -175,15 +176,20 @@ impl Page<'_, '_> {
                  chance where nothing differs."
             ),
         };
-        let interval = match differences(self.judged).any(|d| d.spread == Spread::TrainingSeeds) {
-            true => "the 95% t interval of the paired difference over training seeds",
-            false => {
+        let any = |spread: Spread| differences(self.judged).any(|difference| difference.spread == spread);
+        let interval = match (any(Spread::TrainingSeeds), any(Spread::SamplingSeeds)) {
+            (true, _) => "the 95% t interval of the paired difference over training seeds",
+            (false, true) => {
+                "the 95% t interval of the paired difference over sampling seeds: what is compared was trained once, and another \
+                 training may differ"
+            }
+            (false, false) => {
                 "the 95% interval from half-size subsets of the samples of one training seed: it holds the sampling error and \
                  no more, not what another training would give"
             }
         };
         let marked = if self.uses_both() {
-            format!(" ({SAMPLING_ONLY}: one common seed only, sampling error alone)")
+            format!(" ({SAMPLING_ONLY}: sampling error alone, of one common seed or of one training from a file)")
         } else {
             String::new()
         };
@@ -211,10 +217,10 @@ impl Page<'_, '_> {
         )
     }
 
-    /// Whether some intervals are over training seeds and some over subsets.
+    /// Whether some intervals are over training seeds, and some hold the sampling error alone.
     pub(crate) fn uses_both(&self) -> bool {
-        let any = |spread: Spread| differences(self.judged).any(|difference| difference.spread == spread);
-        any(Spread::TrainingSeeds) && any(Spread::Subsampling)
+        let over_training = |difference: Difference| difference.spread == Spread::TrainingSeeds;
+        differences(self.judged).any(over_training) && !differences(self.judged).all(over_training)
     }
 
     fn figures(&self) -> String {

@@ -5,7 +5,7 @@ use manifest::denoiser::Denoiser;
 use manifest::digest::Key;
 use manifest::extractor::WeightsFrom;
 use manifest::method::Method;
-use manifest::plan::{Input, Plan, Table};
+use manifest::plan::{Input, Plan, PlannedCell, Table};
 use manifest::recipe::Space;
 use manifest::reference::ReferenceFrom;
 use manifest::scale::{DeviceKind, Dtype, Extractor, SamplerKind};
@@ -124,8 +124,16 @@ fn learning_rate(table: &Table) -> f64 {
     format!("{product:.5e}").parse().unwrap_or(product)
 }
 
-/// What must be known of a training that moves the backbone's weights much faster than the paper's; `None` where it does not.
-pub(crate) fn multiplied_rate(table: &Table, method: &Method) -> Option<String> {
+/// What must be known of a cell's training: that it was made elsewhere, or moves the backbone's weights much faster than the
+/// paper's; `None` where there is nothing to know.
+pub(crate) fn training(table: &Table, cell: &PlannedCell) -> Option<String> {
+    let Some(Input::File { sha256, path }) = &cell.trained else { return multiplied_rate(table, &cell.method) };
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    Some(format!("trained elsewhere ({}, sha256 {})", code(&file), code(&sha256.short())))
+}
+
+/// The same of a training here alone.
+fn multiplied_rate(table: &Table, method: &Method) -> Option<String> {
     let multiple = learning_rate(table) / PAPER_LEARNING_RATE;
     let backbone = matches!(method, Method::Finetune(_)) || method.from_scratch();
     let far = backbone && multiple > FAR_FROM_THE_PAPER;

@@ -65,12 +65,17 @@ impl Page<'_, '_> {
         if self.judged.cells.iter().all(|cell| cell.summary.and_then(|summary| summary.sd).is_none()) {
             return String::new();
         }
-        let (first, baseline) = (self.table.scale.sample.seed, &self.table.cells[0]);
-        let untrained = match baseline.method {
-            Method::Pretrained(_) => {
-                format!("{} is not trained: its sd is of sampling seeds alone. Elsewhere training", code(&baseline.id))
+        let first = self.table.scale.sample.seed;
+        let (baseline, others) = self.table.cells.split_first().expect("a table has a baseline");
+        let frozen = Some(baseline).filter(|cell| matches!(cell.method, Method::Pretrained(_)));
+        let untrained = frozen.into_iter().chain(others.iter().filter(|cell| cell.trained.is_some()));
+        let untrained: Vec<String> = untrained.map(|cell| code(&cell.id)).collect();
+        let untrained = match &untrained[..] {
+            [] => "Training".to_owned(),
+            [one] => format!("{one} is not trained: its sd is of sampling seeds alone. Elsewhere training"),
+            all => {
+                format!("{} are not trained: their sds are of sampling seeds alone. Elsewhere training", all.join(", "))
             }
-            _ => "Training".to_owned(),
         };
         format!(
             "{untrained} and sampling seed move together (the sampling seed is {first} + the training seed), and an sd holds both; \
@@ -84,8 +89,8 @@ impl Page<'_, '_> {
         let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
         let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
         let planned = self.table.cell(&id);
-        let fast = planned.and_then(|cell| protocol::multiplied_rate(self.table, &cell.method));
-        let name = fast.map_or(name.clone(), |note| format!("{name}, {note}"));
+        let note = planned.and_then(|cell| protocol::training(self.table, cell));
+        let name = note.map_or(name.clone(), |note| format!("{name}, {note}"));
         match cells.text("same_run_as", row) {
             Some(other) => format!("{name} (same run as {})", code(&other)),
             None => name,

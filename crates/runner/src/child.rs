@@ -203,7 +203,7 @@ pub(crate) fn artifact(store: &Store, key: Key, stage: &Stage) -> Result<PathBuf
 fn file_of(stage: &Stage) -> Option<&'static str> {
     match stage {
         Stage::Embeddings(_) => Some(artifact::EMBEDDINGS),
-        Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Train(_) => Some(artifact::WEIGHTS),
+        Stage::Pretrain(_) | Stage::TrainExtractor(_) | Stage::Train(_) | Stage::Import(_) => Some(artifact::WEIGHTS),
         Stage::Encode(_) => Some(latents::LATENTS),
         Stage::Sample(_) | Stage::Decode(_) => Some(artifact::SAMPLES),
         Stage::Features(_) => Some(artifact::FEATURES),

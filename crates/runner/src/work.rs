@@ -93,7 +93,8 @@ impl Work {
                 let count = s.data.as_ref().map_or(drawn, Source::count).unwrap_or(UNCOUNTED);
                 Self { flops: SMALL + count as f64 * forward, units: 1.0, unit: "stages" }
             }
-            Stage::Statistics(_)
+            Stage::Import(_)
+            | Stage::Statistics(_)
             | Stage::Metrics(_)
             | Stage::Extrapolation(_)
             | Stage::Coverage(_)

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use engine::{Outcome, artifact};
 use manifest::dataset::Source;
-use manifest::gate::Architecture;
+use manifest::digest::Digest;
+use manifest::gate::{Architecture, GateInput};
 use manifest::method::{Backbone, Dmp, Finetune, Lora, Method};
 use manifest::plan::{Input, PlannedStage};
 use manifest::scale::Engine;
-use manifest::stage::{Sample, Stage, Train};
+use manifest::stage::{Import, Sample, Stage, Train};
 use models::weights::{self, Weights};
 
 use crate::run;
@@ -63,11 +64,28 @@ fn sample(method: &Method, engine: Engine, trained: &Path) -> Vec<u8> {
     artifact::read_images(&folder.path().join(artifact::SAMPLES)).unwrap().pixels
 }
 
+/// What a file holds of a method.
+fn imported(method: &Method, file: &Path) -> Result<Weights, String> {
+    let (Train { denoiser, .. }, mut inputs) = training(method, Engine::Fast);
+    inputs.retain(|role, _| role == "backbone");
+    inputs.insert("trained".to_owned(), Input::File { sha256: Digest::of(b""), path: file.to_owned() });
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::Import(Import { denoiser, method: method.clone() });
+    run::attempt(&stage, &inputs, folder.path()).map_err(|error| format!("{error:#}"))?;
+    Ok(weights::read(&folder.path().join(artifact::WEIGHTS)).unwrap())
+}
+
 /// What the engines learn is compared in `trunk/engines.rs`: Adam turns the rounding of vanishing gradients into whole steps.
 fn check(method: &Method) {
     let [fast, again] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let learned = train(method, Engine::Fast, 2, fast.path());
     assert_eq!(learned, train(method, Engine::Fast, 1, again.path()), "threads");
+
+    assert_eq!(
+        imported(method, &fast.path().join(artifact::WEIGHTS)).unwrap(),
+        learned,
+        "what is trained is what is imported"
+    );
 
     let ours = sample(method, Engine::Fast, fast.path());
     let theirs = sample(method, Engine::Reference, fast.path());
@@ -93,12 +111,65 @@ fn adapters_train_resume_and_sample() {
 
 #[test]
 fn backbone_and_patch_train_from_scratch_resume_and_sample() {
-    let (dmp, _) = first(|stage| match stage {
+    check(&Method::Dmp(Dmp { backbone: Backbone::FromScratch, ..dmp() }));
+    check(&Method::Finetune(Finetune { backbone: Backbone::FromScratch }));
+}
+
+/// DMP with a linear gate.
+fn dmp() -> Dmp {
+    let of = |stage: &Stage| match stage {
         Stage::Train(Train { method: Method::Dmp(dmp), .. }) => {
             (dmp.gate.architecture == Architecture::Linear).then(|| dmp.clone())
         }
         _ => None,
-    });
-    check(&Method::Dmp(Dmp { backbone: Backbone::FromScratch, ..dmp }));
-    check(&Method::Finetune(Finetune { backbone: Backbone::FromScratch }));
+    };
+    first(of).0
+}
+
+#[test]
+fn a_patch_is_imported_from_a_file_of_it_alone_or_with_its_backbone_and_no_other() {
+    let trained = tempfile::tempdir().unwrap();
+    let reads = |input| {
+        let mut dmp = dmp();
+        dmp.gate.input = input;
+        Method::Dmp(dmp)
+    };
+    let learned = train(&reads(GateInput::TPlusC), Engine::Fast, 2, trained.path());
+    let (Train { denoiser, .. }, inputs) = training(&reads(GateInput::TPlusC), Engine::Fast);
+    let Input::File { path: backbone, .. } = &inputs["backbone"] else { panic!("it is shipped") };
+    let backbone = weights::read(backbone).unwrap();
+    let file = trained.path().join("theirs.pt");
+    let import = |method: &Method, tensors: &Weights| {
+        weights::torch::write(&file, tensors, Some("model")).unwrap();
+        imported(method, &file)
+    };
+
+    // As the authors' code leaves it.
+    let dit = denoiser.dit().unwrap();
+    let theirs = patches::released(&reads(GateInput::TPlusC), dit, &backbone, &learned).unwrap().state_dict;
+    assert!(theirs.contains_key("w_noise") && !learned.contains_key("w_noise"));
+    for input in [GateInput::TPlusC, GateInput::AsReleased] {
+        assert_eq!(import(&reads(input), &theirs).unwrap(), learned);
+    }
+    assert_eq!(import(&reads(GateInput::TPlusC), &learned).unwrap(), learned);
+
+    let refused = |spoil: &dyn Fn(&mut Weights), reasons: &[&str]| {
+        let mut spoiled = theirs.clone();
+        spoil(&mut spoiled);
+        let error = import(&reads(GateInput::TPlusC), &spoiled).unwrap_err();
+        assert!(error.contains("theirs.pt"), "{error}");
+        reasons.iter().for_each(|reason| assert!(error.contains(reason), "{error}"));
+    };
+    refused(
+        &|w| w.get_mut("blocks.1.attn.proj.bias").unwrap().values[0] += 1.0,
+        &["another backbone than", "1 of its"],
+    );
+    refused(&|w| w.get_mut("gate.bias").unwrap().values[1] = f32::NAN, &["gate.bias: 1 of", "not finite"]);
+    refused(&|w| _ = w.remove("gate.bias"), &["missing gate.bias"]);
+    refused(&|w| _ = w.remove("pos_embed"), &["missing pos_embed"]);
+    refused(&|w| _ = w.insert("gate.more".to_owned(), w["gate.bias"].clone()), &["unexpected gate.more"]);
+    refused(
+        &|w| w.get_mut("prompt_embeddings").unwrap().shape.swap(0, 2),
+        &["prompt_embeddings has shape [64, 64, 4], expected [4, 64, 64]"],
+    );
 }

@@ -48,20 +48,37 @@ pub fn execute(
         Some((role.clone(), path))
     };
     let inputs = inputs.iter().map(file).collect::<Option<BTreeMap<_, _>>>()?;
-    let (stop, progress) = (AtomicBool::new(false), |_| {});
-    let job = Job { stage, inputs, directory, threads, device: Device::Cpu, progress: &progress, stop: &stop };
-    Some(engine::execute(&job).unwrap())
+    Some(job(stage, inputs, threads, directory).unwrap())
 }
 
-/// Executes a stage in `directory` on its files alone, and stops it when something is done.
-pub fn stop_at_first_progress(stage: &Stage, inputs: &BTreeMap<String, Input>, directory: &Path) {
+fn job(
+    stage: &Stage,
+    inputs: BTreeMap<String, PathBuf>,
+    threads: usize,
+    directory: &Path,
+) -> Result<Finished, EngineError> {
+    let (stop, progress) = (AtomicBool::new(false), |_| {});
+    engine::execute(&Job { stage, inputs, directory, threads, device: Device::Cpu, progress: &progress, stop: &stop })
+}
+
+/// Executes a stage in `directory` on its files alone, which may fail.
+pub fn attempt(stage: &Stage, inputs: &BTreeMap<String, Input>, directory: &Path) -> Result<Finished, EngineError> {
+    job(stage, files(inputs), 2, directory)
+}
+
+fn files(inputs: &BTreeMap<String, Input>) -> BTreeMap<String, PathBuf> {
     let file = |(role, input): (&String, &Input)| match input {
         Input::File { path, .. } => (role.clone(), path.clone()),
         Input::Stage(_) => panic!("{role} is shipped"),
     };
+    inputs.iter().map(file).collect()
+}
+
+/// Executes a stage in `directory` on its files alone, and stops it when something is done.
+pub fn stop_at_first_progress(stage: &Stage, inputs: &BTreeMap<String, Input>, directory: &Path) {
     let stop = AtomicBool::new(false);
     let progress = |progress: Progress| stop.store(progress.done > 0, Ordering::Relaxed);
-    let inputs = inputs.iter().map(file).collect();
+    let inputs = files(inputs);
     let job = Job { stage, inputs, directory, threads: 2, device: Device::Cpu, progress: &progress, stop: &stop };
     assert!(matches!(engine::execute(&job), Err(EngineError::Interrupted)));
 }

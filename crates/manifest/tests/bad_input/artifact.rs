@@ -27,6 +27,40 @@ fn a_table_from_scratch_trains_no_backbone() {
     assert!(!kinds.contains(&"pretrain") && kinds.contains(&"train"), "{kinds:?}");
 }
 
+/// Any file stands for weights, which no plan reads.
+#[test]
+fn what_was_trained_elsewhere_takes_the_place_of_a_training() {
+    let trained = "{file: experiments/net.yaml, sha256: ~}";
+    let cells = format!("soft: {{}}\n      theirs: {{trained: {trained}}}\n      again: {{trained: {trained}}}");
+    let fixture = Fixture::new().spoil("mini.yaml", "soft: {}", &cells);
+    let plan = fixture.load("s", &[]).unwrap_or_else(|error| panic!("{error}"));
+    let table = &plan.tables[0];
+    let [soft, theirs, again] = ["b/soft", "b/theirs", "b/again"].map(|id| table.cell(id).unwrap());
+    let import = plan.stage(theirs.runs[0].train.unwrap()).unwrap();
+    assert_eq!(
+        (import.stage.kind(), import.inputs.keys().map(String::as_str).collect::<Vec<_>>()),
+        ("import", vec!["backbone", "trained"])
+    );
+    assert_eq!(theirs.trained.as_ref(), import.inputs.get("trained"));
+    assert_eq!((theirs.method.clone(), theirs.same_run_as.clone()), (soft.method.clone(), None));
+    assert_eq!(again.same_run_as.as_deref(), Some("b/theirs"));
+    assert_eq!(again.identical_by_construction, None);
+    assert!(theirs.runs[0].activation.is_some());
+    // What is trained here stands for the method, unless nothing is.
+    assert_eq!(table.default_cell.as_deref(), Some("b/soft"));
+    let fixture = Fixture::new().spoil("mini.yaml", "soft: {}", &format!("soft: {{trained: {trained}}}"));
+    let fixture = fixture.spoil(
+        "mini.yaml",
+        "      hard: {claim: m.hard, set: {method.gate.selection: {kind: top_k, keep: 0.75}}}\n",
+        "",
+    );
+    let plan = fixture.load("s", &[]).unwrap_or_else(|error| panic!("{error}"));
+    let table = &plan.tables[0];
+    assert_eq!(table.default_cell.as_deref(), Some("b/soft"));
+    let control = &table.positive_control.as_ref().unwrap().runs[0];
+    assert_eq!(control.train, table.cell("b/soft").unwrap().runs[0].train);
+}
+
 #[test]
 fn mistakes_in_a_manifest() {
     let cases = [
@@ -111,6 +145,16 @@ fn mistakes_in_a_manifest() {
             "@: `paper` stands here only beside `setting`",
         ),
         ("soft: {}", "soft: {share: «0}", "@: `groups.b.cells.soft.share` must be greater than 0, found `0`"),
+        (
+            "soft: {}",
+            "soft: {trained: {file: net.yaml, sha256: ~}, share: «0.5}",
+            "@: `share` is of a training, and what `trained` names has none here",
+        ),
+        (
+            "{kind: pretrained}}",
+            "{kind: pretrained}, trained: «{file: net.yaml, sha256: ~}}",
+            "@: `trained` has nothing to hold: the method `pretrained` trains nothing",
+        ),
         (
             "soft: {}",
             "soft: {further_claims: [«m.hart]}",

@@ -20,7 +20,8 @@ use crate::place::Place;
 use crate::trainable::Trainable;
 
 pub(crate) use eye::Eye;
-pub(crate) use noise::{LearnedNoise, NOISE, build as noise};
+pub use noise::NOISE;
+pub(crate) use noise::{LearnedNoise, build as noise};
 pub(crate) use selection::Ranking;
 pub(crate) use ungated::Ungated;
 

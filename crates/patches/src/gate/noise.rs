@@ -7,7 +7,7 @@ use models::weights::Tensors;
 use super::Size;
 
 /// Name of the learned scale of the noise, `[D, N]`.
-pub(crate) const NOISE: &str = "w_noise";
+pub const NOISE: &str = "w_noise";
 
 /// Least standard deviation.
 const FLOOR: f64 = 1e-2;

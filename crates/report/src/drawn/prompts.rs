@@ -1,7 +1,11 @@
 //! Figures of the default cell's prompts: when the gate uses them, how strongly they act where.
 
-use manifest::plan::CellRun;
+use std::path::PathBuf;
+
+use manifest::digest::Key;
+use manifest::plan::{CellRun, PlannedCell};
 use safetensors::Dtype;
+use store::StoreError;
 
 use super::{Drawn, Sources, failed, first};
 use crate::artifact::{odd, open, read, tensor};
@@ -12,6 +16,14 @@ use crate::gate;
 /// Trained tensors.
 const WEIGHTS: &str = "weights.safetensors";
 
+/// What a cell's figure is of.
+fn trained(cell: &PlannedCell, seed: u64) -> String {
+    match cell.trained {
+        Some(_) => format!("{}, trained elsewhere", cell.id),
+        None => format!("{}, training seed {seed}", cell.id),
+    }
+}
+
 impl Sources<'_, '_> {
     pub(super) fn activation(&self) -> Result<Option<Drawn>, Error> {
         let Some(cell) = self.default_cell() else { return Ok(None) };
@@ -19,7 +31,7 @@ impl Sources<'_, '_> {
         let Some((key, seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
         let gate::Weights { timesteps, blocks, prompts, values: weights } = gate::read(self.store, key)?;
         let steps = timesteps.len();
-        let title = format!("{}, training seed {seed}", cell.id);
+        let title = trained(cell, seed);
         let figure =
             activation::Activation { title: &title, timesteps: &timesteps, blocks, prompts, weights: &weights };
         let text = activation::draw(&figure).map_err(failed("activation"))?;
@@ -35,9 +47,10 @@ impl Sources<'_, '_> {
     pub(super) fn bias(&self) -> Result<Option<Drawn>, Error> {
         let Some(cell) = self.default_cell() else { return Ok(None) };
         let recorded = |run: &CellRun| {
-            let keys = run.activation.zip(run.train).filter(|(activation, train)| {
-                self.has(*activation) && self.store.open_artifact(*train, "train", WEIGHTS).is_ok()
-            });
+            let keys = run
+                .activation
+                .zip(run.train)
+                .filter(|(activation, train)| self.has(*activation) && self.weights(*train).is_ok());
             Ok(keys.map(|keys| (keys, run.seed)))
         };
         let Some(((activation, train), seed)) = first(&cell.runs, recorded)? else { return Ok(None) };
@@ -47,7 +60,7 @@ impl Sources<'_, '_> {
         if self.table.denoiser.dit().is_none_or(|dit| side * side != dit.tokens()) {
             return Ok(None);
         }
-        let path = self.store.open_artifact(train, "train", WEIGHTS)?;
+        let path = self.weights(train)?;
         let bytes = read(&path)?;
         let (shape, data) = tensor(&open(&bytes, &path)?, &path, "prompt_embeddings", Dtype::F32)?;
         let &[prompted, count, width] = shape.as_slice() else {
@@ -69,12 +82,18 @@ impl Sources<'_, '_> {
             bias.map(|bias| (bias.temporal, bias.spatial)).map_err(|error| odd(&path, &error.to_string()))
         };
         let blocks = (0..blocks).map(of).collect::<Result<Vec<_>, Error>>()?;
-        let title = format!("{}, training seed {seed}", cell.id);
+        let title = trained(cell, seed);
         let figure = bias::Bias { title: &title, timesteps: &timesteps, side, blocks: &blocks };
         let text = bias::draw(&figure).map_err(failed("bias"))?;
         let caption = "Above: over the timesteps, averaged over patches. Below: over the patches as they lie in the image, averaged over \
                        timesteps; brighter is stronger, all blocks share one scale. The gate's weights alone sum to 1 at every timestep, so \
                        each is multiplied with the length of its prompt: that is what is added to a patch.";
         Ok(Some(Drawn::svg("bias", "Structural bias of prompts (the paper's Figure 7)", caption, text)))
+    }
+
+    /// The file of what a stage has trained, or taken from a file.
+    fn weights(&self, key: Key) -> Result<PathBuf, StoreError> {
+        let planned = self.plan.stage(key).expect("a plan has the stages of its cells");
+        self.store.open_artifact(key, planned.stage.kind(), WEIGHTS)
     }
 }

@@ -156,6 +156,70 @@ fn a_patch_is_written_with_its_backbone_and_what_builds_it() {
     assert!(!repository.path("hard.pt").exists());
 }
 
+/// Number of a cell's distance in a report's data.
+fn measured(repository: &Repository, cell: &str) -> f64 {
+    let reports = crate::repository::files(&repository.path("reports"));
+    let rows = reports.iter().find(|path| path.ends_with("nano.csv")).unwrap();
+    let rows = std::fs::read_to_string(rows).unwrap();
+    let (names, rows) = rows.split_once('\n').unwrap();
+    let column = |name: &str| names.split(',').position(|other| other == name).unwrap();
+    let fields = |row: &str| row.split(',').map(str::to_owned).collect::<Vec<_>>();
+    let row = rows.lines().map(fields).find(|row| row[column("cell")] == cell).unwrap();
+    row[column("value")].parse().unwrap()
+}
+
+#[test]
+fn a_patch_that_was_trained_elsewhere_takes_the_place_of_a_training() {
+    let (there, here) = (Repository::new(), Repository::new());
+    // Fast enough that the patch is seen.
+    there.exits(0, &["reproduce", "nano", "--set", "train.learning_rate_multiplier=100000"]);
+    there.exits(0, &["export", "patch", "nano:b/soft", "theirs.pt", "--set", "train.learning_rate_multiplier=100000"]);
+    std::fs::copy(there.path("theirs.pt"), here.path("theirs.pt")).unwrap();
+    let cell = "theirs: {set: {method.gate.input: as_released}, trained: {file: theirs.pt, sha256: ~}}";
+    here.edit("experiments/nano.yaml", "      soft: {}\n", &format!("      {cell}\n"));
+    // Another backbone than the patch's.
+    here.edit("experiments/nano-backbone.yaml", "seed: 0", "seed: 1");
+    let said = here.exits(1, &["run", "nano", "--cell", "b/theirs"]);
+    assert!(said.err.contains("theirs.pt holds what was trained on another backbone than"), "{}", said.err);
+    assert!(said.err.contains("(`backbone.weights`)"), "{}", said.err);
+
+    let whole = "backbone.weights={file: theirs.pt, sha256: ~}";
+    here.exits(0, &["reproduce", "nano", "--set", whole, "--seeds", "0,1"]);
+    assert_eq!(here.records("results", "import").len(), 1, "one for all seeds");
+    let [ours, theirs] = [measured(&there, "b/soft"), measured(&here, "b/theirs")];
+    let backbone = measured(&here, "baseline");
+    assert!((ours - theirs).abs() * 20.0 < (ours - backbone).abs(), "{ours} {theirs} {backbone}");
+    let reports = crate::repository::files(&here.path("reports"));
+    let report = reports.iter().find(|path| path.ends_with("nano.md")).unwrap();
+    let report = std::fs::read_to_string(report).unwrap();
+    assert!(report.contains("`b/theirs`, trained elsewhere (`theirs.pt`, sha256 `"), "{report}");
+    assert!(
+        report.contains("`baseline`, `b/theirs` are not trained: their sds are of sampling seeds alone."),
+        "{report}"
+    );
+    assert!(report.contains("† "), "{report}");
+
+    // Its patch leaves as it came.
+    here.exits(0, &["export", "patch", "nano:b/theirs", "again.pt", "--set", whole]);
+    assert_eq!(weights::read(&here.path("again.pt")).unwrap(), weights::read(&here.path("theirs.pt")).unwrap());
+
+    // What does not fit is said before anything runs.
+    for (from, to, reason) in [
+        ("theirs.pt, ", "gone.pt, ", "`gone.pt` is missing"),
+        ("gone.pt, ", "text.pt, ", "text.pt cannot be read as weights: it is neither safetensors"),
+        (
+            "{method.gate.input: as_released}, trained: {file: text.pt, ",
+            "{method.prompts.depth: first}, trained: {file: theirs.pt, ",
+            "prompt_embeddings has shape [2, 16, 16], expected [1, 16, 16]",
+        ),
+    ] {
+        here.write("text.pt", "no weights");
+        here.edit("experiments/nano.yaml", from, to);
+        let said = here.exits(3, &["run", "nano", "--cell", "b/theirs", "--set", whole]);
+        assert!(said.err.contains(reason), "{}", said.err);
+    }
+}
+
 #[test]
 fn what_cannot_be_exported_is_said_and_nothing_is_written() {
     let repository = Repository::new();
