@@ -35,6 +35,7 @@ impl Count {
                 Self { flops, activation_bytes: None }
             }
             Work::Distance => Self { flops: distance(Work::FEATURES), activation_bytes: None },
+            Work::Coverage => Self { flops: coverage(Work::SAMPLES, Work::FEATURES), activation_bytes: None },
         }
     }
 }
@@ -43,6 +44,11 @@ impl Count {
 /// another `2 d^3 / 3`, and the reduction to tridiagonal form `4 d^3 / 3` (Golub & Van Loan 2013, 4.2, 8.3).
 fn distance(dimensions: usize) -> f64 {
     (dimensions as f64).powi(3) * (1.0 / 3.0 + 1.0 + 2.0 / 3.0 + 4.0 / 3.0)
+}
+
+/// The products of all pairs within both sets, each once, and of all pairs between them.
+fn coverage(samples: usize, dimensions: usize) -> f64 {
+    4.0 * (samples as f64).powi(2) * dimensions as f64
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! What `runner bench` times: whole steps as the stages do them, beside the floor that the machine's own matrix products
 //! set.
 //!
-//! A [`Work`] is one step of DMP on a frozen backbone, one of full fine-tuning, one batch of samples, or one Frechet
-//! distance. [`measure`] runs it through the code of the stages: batch, gate, trunk, loss and AdamW as in `train`, the
-//! loop of `sample`, the distance of `metrics`.
+//! A [`Work`] is one step of DMP on a frozen backbone, one of full fine-tuning, one batch of samples, one Frechet
+//! distance, or precision and recall. [`measure`] runs it through the code of the stages: batch, gate, trunk, loss and AdamW as in `train`,
+//! the loop of `sample`, the distance of `metrics`, the whole of `coverage`.
 
 mod clock;
 mod count;
+mod coverage;
 mod distance;
 mod inputs;
 mod memory;
@@ -108,6 +109,10 @@ pub fn measure(work: Work, setting: &Setting) -> Result<Measurement, EngineError
         Work::Distance => {
             let distance = distance::Distance::new()?;
             clock::time(work, setting, Peak::<f64>::new(), 0, || Ok(distance))
+        }
+        Work::Coverage => {
+            let features = coverage::Features::new(setting)?;
+            clock::time(work, setting, Peak::<f32>::new(), 0, || Ok(features))
         }
     })
 }

@@ -30,7 +30,7 @@ const SIDE: usize = 8192;
 /// It does not fit, or the machine failed.
 pub fn measure<M: Machine>(work: Work, setting: &Setting, machine: &M) -> Result<Measurement, EngineError> {
     let numerics = numerics(setting);
-    let network = work.network().context("the distance is not computed on a GPU: leave `--device` out")?;
+    let network = work.network().context("what looks at features does not run on a GPU: leave `--device` out")?;
     let free = machine.free().map_err(anyhow::Error::from)?;
     let inputs = Inputs::new(work, network);
     let precision = on_gpu::precision(numerics.dtype);

@@ -89,6 +89,8 @@ pub enum Work {
     Sample(Network),
     /// The Frechet distance of two distributions in [`Work::FEATURES`] dimensions.
     Distance,
+    /// Precision and recall of two sets of [`Work::SAMPLES`] such features.
+    Coverage,
 }
 
 /// There is no work of this name.
@@ -98,7 +100,7 @@ pub struct UnknownWork(String);
 
 impl Work {
     /// All works.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Dmp(Network::Nano),
         Self::Full(Network::Nano),
         Self::Sample(Network::Nano),
@@ -111,23 +113,25 @@ impl Work {
         Self::Dmp(Network::DitL2),
         Self::Dmp(Network::DitXl2),
         Self::Distance,
+        Self::Coverage,
     ];
 
-    /// Its network; none of a distance.
+    /// Its network; none of what looks at features.
     pub fn network(self) -> Option<Network> {
         match self {
             Self::Dmp(network) | Self::Full(network) | Self::Sample(network) => Some(network),
-            Self::Distance => None,
+            Self::Distance | Self::Coverage => None,
         }
     }
 
     /// Whether it is worth timing where nobody asks for it by name: the paper's networks take a GPU, the small batches and distances of the
-    /// others a processor.
+    /// others a processor, and precision and recall many minutes of one.
     pub fn usual(self, on_gpu: bool) -> bool {
-        match self.network() {
-            Some(Network::Nano) => true,
-            Some(Network::DitS2) | None => !on_gpu,
-            Some(Network::DitB2 | Network::DitL2 | Network::DitXl2) => on_gpu,
+        match (self, self.network()) {
+            (Self::Coverage, _) => false,
+            (_, Some(Network::Nano)) => true,
+            (_, Some(Network::DitS2) | None) => !on_gpu,
+            (_, Some(Network::DitB2 | Network::DitL2 | Network::DitXl2)) => on_gpu,
         }
     }
 
@@ -136,6 +140,9 @@ impl Work {
 
     /// Width of the features whose distance is timed: Inception's.
     pub const FEATURES: usize = 2048;
+
+    /// Samples of which the paper measures precision and recall.
+    pub const SAMPLES: usize = 50_000;
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -156,6 +163,7 @@ impl Work {
             Self::Full(Network::DitXl2) => "xl2-full",
             Self::Sample(Network::DitXl2) => "xl2-sample",
             Self::Distance => "frechet",
+            Self::Coverage => "coverage",
         }
     }
 
@@ -166,6 +174,7 @@ impl Work {
             Self::Full(network) => format!("full fine-tuning step ({})", network.title()),
             Self::Sample(network) => format!("{} sampling steps ({})", Self::SAMPLING_STEPS, network.title()),
             Self::Distance => format!("Frechet distance, {} dimensions", Self::FEATURES),
+            Self::Coverage => format!("precision and recall, {0} x {0} x {1}", Self::SAMPLES, Self::FEATURES),
         }
     }
 
@@ -237,6 +246,6 @@ mod tests {
             assert_eq!(work.to_string().parse(), Ok(work));
         }
         let error = "nano".parse::<Work>().unwrap_err().to_string();
-        assert!(error.contains("`nano`") && error.contains("nano-dmp, nano-full") && error.ends_with("frechet"));
+        assert!(error.contains("`nano`") && error.contains("nano-dmp, nano-full") && error.ends_with("coverage"));
     }
 }
