@@ -1,39 +1,26 @@
 //! The chain of stages of a cell: backbone, further training, samples, features, distance and what else is measured.
 
+mod inputs;
+mod measured;
+
 use std::collections::BTreeMap;
 
 use crate::autoencoder::LatentSpace;
-use crate::captions::Encoder;
 use crate::digest::Key;
-use crate::files::Loaded;
-use crate::gather::{Examples, Gather, Images, Network};
+use crate::gather::{Examples, Images, Network};
 use crate::manifest::Measure;
 use crate::method::Method;
 use crate::networks::Judge;
 use crate::plan::{CellRun, Input, PlannedStage, Reference};
 use crate::problem::Error;
 use crate::recipe::Base;
-use crate::reference::ReferenceFrom;
-use crate::scale::{Evaluation, Optimisation, Scale};
-use crate::stage::{
-    Activation, Coverage, Decode, Extrapolation, FeatureKind, Features, Import, InceptionScore, Metrics, Sample,
-    Similarity, Stage, Statistics, Train,
-};
+use crate::scale::{Optimisation, Scale};
+use crate::stage::{Decode, FeatureKind, Features, Import, Sample, Stage, Statistics, Train};
 use crate::stages::{Inputs, Stages};
-use crate::tree::Node;
+use inputs::{EmbeddedCaptions, GatheredReference};
 
-/// Samples behind a published distance: with fewer, the distance at infinitely many says something of its own.
-const PUBLISHED_SAMPLES: usize = 50_000;
-/// Parts through whose distances the line is laid, and samples of the smallest (Chong & Forsyth 2020).
-const PARTS: usize = 15;
-/// See [`PARTS`].
-const SMALLEST_PART: usize = 5_000;
-/// The neighbour that the manifold's balls reach to (Kynkaanniemi et al. 2019).
-const NEIGHBOURS: usize = 3;
-/// Samples of a split of the Inception score.
-const SPLIT: usize = 5_000;
-/// Samples whose pairs are compared (Table 5).
-const COMPARED: usize = 1_000;
+pub(crate) use inputs::ChainInputs;
+
 /// Samples that are shown: of a class, and of those that must be decoded first.
 const SHOWN: usize = 16;
 
@@ -71,81 +58,6 @@ pub(crate) struct Chains<'a> {
     /// Features of the floor's images.
     floor: Option<Key>,
     stages: Stages,
-}
-
-/// The inputs of a scale's chains.
-pub(crate) struct ChainInputs {
-    backbone: Network,
-    extractor: Network,
-    examples: Examples,
-    reference: GatheredReference,
-    coverage: Option<Images>,
-    floor: Option<Images>,
-    autoencoder: Inputs,
-    encoder: Option<Encoder>,
-}
-
-/// What distances are taken to, found.
-enum GatheredReference {
-    /// Real images.
-    Images(Images),
-    /// An archive of statistics; nothing where it is missing, which is noted.
-    Statistics(Option<Input>),
-}
-
-/// The stages of embeddings.
-struct EmbeddedCaptions {
-    /// Of the training images' captions.
-    data: Key,
-    /// Of captions that are shown, and these.
-    shown: Option<(Key, Vec<String>)>,
-}
-
-impl EmbeddedCaptions {
-    /// A manifest's captions are shown, or those that the scale has in their place.
-    fn plan(encoder: &Encoder, data: &Images, captions: &[String], stages: &mut Stages) -> Result<Self, Error> {
-        let mut add = |(stage, inputs)| stages.add(stage, inputs);
-        let shown = (!captions.is_empty()).then(|| add(encoder.of_listed(captions))).transpose()?;
-        Ok(Self { data: add(encoder.of_data(data))?, shown: shown.map(|key| (key, captions.to_vec())) })
-    }
-}
-
-impl ChainInputs {
-    /// Looks up all data that a scale asks for.
-    pub(crate) fn gather(
-        scale: &Loaded<Scale>,
-        base: &Base,
-        recipe: &Node,
-        backbone: Network,
-        extractor: Network,
-        measures: &[Measure],
-        gather: &mut Gather<'_>,
-    ) -> Self {
-        let Evaluation { reference, coverage, floor, .. } = &scale.value.evaluation;
-        let coverage = coverage.as_ref().filter(|_| measures.contains(&Measure::PrecisionRecall));
-        let floor = floor.as_ref().map(|floor| floor.head(scale.value.sample.count));
-        let (space, numerics) = (&base.space, &scale.value.numerics);
-        let autoencoder = gather.autoencoder(space, recipe);
-        let images = gather.images(&scale.value.data, &scale.node, "data");
-        let flips = scale.value.train.horizontal_flip;
-        Self {
-            backbone,
-            extractor,
-            examples: Examples::new(images, space, autoencoder.clone(), flips, numerics),
-            reference: match reference {
-                ReferenceFrom::Images(images) => {
-                    GatheredReference::Images(gather.images(images, &scale.node, "evaluation.reference"))
-                }
-                ReferenceFrom::Statistics(file) => GatheredReference::Statistics(
-                    gather.weights(file, &scale.node.place_of("evaluation.reference.file")),
-                ),
-            },
-            coverage: coverage.map(|images| gather.images(images, &scale.node, "evaluation.coverage")),
-            floor: floor.map(|floor| gather.images(&floor, &scale.node, "evaluation.floor")),
-            autoencoder,
-            encoder: (base.text.as_ref()).map(|text| Encoder::gather(text, &base.denoiser, recipe, numerics, gather)),
-        }
-    }
 }
 
 impl<'a> Chains<'a> {
@@ -375,92 +287,6 @@ impl<'a> Chains<'a> {
     /// The stage whose artifact shows samples as images: their own, or that of their decoding.
     fn images(&mut self, sample: Key) -> Result<Key, Error> {
         Ok(self.decode(sample, SHOWN)?.unwrap_or(sample))
-    }
-
-    fn features(&mut self, sample: Key) -> Result<Key, Error> {
-        let stage = Stage::Features(Features {
-            extractor: self.judge.network.clone(),
-            data: None,
-            latents: self.latents.clone(),
-            numerics: self.scale.numerics.clone(),
-        });
-        let mut inputs = self.with_extractor(("samples", sample));
-        inputs.extend(self.autoencoder.clone());
-        self.stages.add(stage, inputs)
-    }
-
-    fn with_extractor(&self, other: (&str, Key)) -> Inputs {
-        let extractor = self.extractor_input.clone().map(|input| ("extractor".to_owned(), input));
-        stage_inputs([other]).into_iter().chain(extractor).collect()
-    }
-
-    fn metrics(&mut self, features: Key) -> Result<Key, Error> {
-        self.distance(features, self.reference.statistics, FeatureKind::Pooled)
-    }
-
-    fn distance(&mut self, features: Key, reference: Key, of: FeatureKind) -> Result<Key, Error> {
-        let name = match of {
-            FeatureKind::Pooled => self.judge.distance.clone(),
-            FeatureKind::Spatial if self.judge.distance == "fid" => "sfid".to_owned(),
-            FeatureKind::Spatial => format!("{}_spatial", self.judge.distance),
-        };
-        let Evaluation { subsets, subset_seed: seed, .. } = self.scale.evaluation;
-        let stage = Stage::Metrics(Metrics { name, subsets, seed, of });
-        self.stages.add(stage, stage_inputs([("features", features), ("reference", reference)]))
-    }
-
-    /// What is measured beside the distance, as far as extractor and samples allow it.
-    fn measures(&mut self, sample: Key, features: Key) -> Result<Vec<Key>, Error> {
-        let count = self.scale.sample.count;
-        let mut keys = Vec::new();
-        for measure in self.measures {
-            let (stage, inputs) = match measure {
-                Measure::Infinity if count < PUBLISHED_SAMPLES => {
-                    let stage = Stage::Extrapolation(Extrapolation {
-                        name: format!("{}_infinity", self.judge.distance),
-                        smallest: SMALLEST_PART.min(count / 2),
-                        points: PARTS,
-                        seed: self.scale.evaluation.subset_seed,
-                    });
-                    (stage, stage_inputs([("features", features), ("reference", self.reference.statistics)]))
-                }
-                Measure::PrecisionRecall => {
-                    let Some(coverage) = self.coverage else { continue };
-                    let stage = Stage::Coverage(Coverage { neighbours: NEIGHBOURS });
-                    (stage, stage_inputs([("features", features), ("reference", coverage)]))
-                }
-                Measure::InceptionScore if self.judge.network.has_classes() => {
-                    let (name, extractor) = (self.judge.score.clone(), self.judge.network.clone());
-                    let stage = Stage::InceptionScore(InceptionScore { name, extractor, split: SPLIT });
-                    (stage, self.with_extractor(("features", features)))
-                }
-                Measure::Similarity => {
-                    let stage = Stage::Similarity(Similarity { count: COMPARED.min(count) });
-                    (stage, stage_inputs([("samples", sample)]))
-                }
-                Measure::SpatialDistance => {
-                    if let Some(reference) = self.reference.spatial {
-                        keys.push(self.distance(features, reference, FeatureKind::Spatial)?);
-                    }
-                    continue;
-                }
-                Measure::Infinity | Measure::InceptionScore => continue,
-            };
-            keys.push(self.stages.add(stage, inputs)?);
-        }
-        Ok(keys)
-    }
-
-    fn activation(&mut self, method: &Method, train: Key) -> Result<Key, Error> {
-        let stage = Stage::Activation(Activation {
-            denoiser: self.backbone.denoiser.clone(),
-            method: method.clone(),
-            timesteps: self.scale.evaluation.activation_timesteps,
-            diffusion: self.backbone.diffusion.clone(),
-            numerics: self.backbone.denoiser.numerics(&self.scale.numerics),
-        });
-        let inputs = self.backbone_and(method, [("trained", train)].into_iter().chain(self.embeddings()));
-        self.stages.add(stage, inputs)
     }
 }
 
