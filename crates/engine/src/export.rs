@@ -11,7 +11,7 @@ use manifest::extractor::FeatureNetwork;
 use manifest::stage::{FeatureKind, Features, Sample};
 use metrics::Gaussian;
 use metrics::npz::{Storage, Writer};
-use models::weights::{self, Weights};
+use models::weights::{self, WeightFile};
 pub use patches::Released;
 
 use crate::archive::{IMAGES, arrays};
@@ -63,7 +63,9 @@ pub fn statistics(features: &Path, network: &FeatureNetwork, to: &Path) -> Resul
 /// A file cannot be read; their class has no such network.
 pub fn patch(stage: &Sample, backbone: Option<&Path>, trained: &Path) -> Result<Released> {
     let Denoiser::Dit(dit) = &stage.denoiser else { bail!("the authors' class is a diffusion transformer, no UNet") };
-    let backbone = backbone.map(weights::read).transpose()?.unwrap_or_else(Weights::new);
+    let backbone =
+        backbone.map(|path| artifact::read_backbone(path, WeightFile::open(path, None)?, dit)).transpose()?;
+    let backbone = backbone.unwrap_or_default();
     Ok(patches::released(&stage.method, dit, &backbone, &weights::read(trained)?)?)
 }
 

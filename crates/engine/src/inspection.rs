@@ -30,7 +30,7 @@ pub fn inspect(planned: &PlannedStage) -> Result<()> {
         Stage::Train(stage) => return backbone(&stage.denoiser),
         Stage::Sample(stage) => return backbone(&stage.denoiser),
         Stage::Import(stage) => {
-            file("trained").map(|path| import::open(path, stage)).transpose()?;
+            file("trained").map_or(Ok(()), |path| import::inspect(path, stage))?;
             return backbone(&stage.denoiser);
         }
         Stage::Embeddings(_) => return embeddings::inspect(&planned.inputs),

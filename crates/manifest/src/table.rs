@@ -2,7 +2,7 @@
 
 use crate::chain::{Chains, Run};
 use crate::claim::Claim;
-use crate::digest::Key;
+use crate::digest::{Digest, Key};
 use crate::expand::{Expanded, ExpandedCell};
 use crate::manifest::Group;
 use crate::method::Method;
@@ -76,6 +76,7 @@ fn default_cell(expanded: &Expanded) -> Option<&ExpandedCell> {
     let of_kind = |cell: &&ExpandedCell| std::mem::discriminant(&cell.method) == kind;
     trained()
         .find(|cell| cell.method == expanded.base)
+        .or_else(|| whole().find(|cell| cell.method == expanded.base))
         .or_else(|| only(trained().filter(of_kind)))
         .or_else(|| only(whole().filter(of_kind)))
 }
@@ -93,7 +94,8 @@ fn planned(cell: &ExpandedCell, trained: &Option<Input>, earlier: &[PlannedCell]
     let method = chains.canonical(&cell.method);
     // What is not trained is the same whenever it is looked at.
     let untrained = matches!(method, Method::Pretrained(_));
-    let as_long = |other: &PlannedCell| other.trained == *trained && (untrained || other.share == cell.share);
+    let as_long =
+        |other: &PlannedCell| content(&other.trained) == content(trained) && (untrained || other.share == cell.share);
     let same = earlier.iter().find(|other| other.method == method && as_long(other));
     // A cell written alike says more than one that only trains alike.
     let written_alike = earlier.iter().any(|other| other.written == cell.method && as_long(other));
@@ -110,6 +112,14 @@ fn planned(cell: &ExpandedCell, trained: &Option<Input>, earlier: &[PlannedCell]
         identical_by_construction: same.filter(|_| !written_alike).map(|other| other.id.clone()),
         method,
         runs: Vec::<CellRun>::new(),
+    }
+}
+
+/// What was trained elsewhere, wherever it lies.
+fn content(trained: &Option<Input>) -> Option<Digest> {
+    match trained {
+        Some(Input::File { sha256, .. }) => Some(*sha256),
+        Some(Input::Stage(_)) | None => None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use models::weights::{self, Tensor, Weights, WeightsError};
+use models::weights::{self, Tensor, WeightFile, Weights, WeightsError};
 
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -27,7 +27,7 @@ fn a_file_returns_what_was_written_and_leaves_nothing_else_behind() {
     let again = weights::write(&path, &sample()).unwrap();
     assert_eq!(first, again, "the same tensors are the same bytes");
     assert_eq!(weights::read(&path).unwrap(), sample());
-    assert_eq!(weights::read_checked(&path, &first).unwrap(), sample());
+    assert_eq!(WeightFile::open_checked(&path, &first, None).unwrap().read().unwrap(), sample());
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
 }
 
@@ -38,7 +38,7 @@ fn a_damaged_file_is_refused_before_use() {
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    let message = weights::read_checked(&path, &hash).unwrap_err().to_string();
+    let message = WeightFile::open_checked(&path, &hash, None).unwrap_err().to_string();
     for part in [path.to_str().unwrap(), &hash, &weights::sha256(&bytes), "fetch it again"] {
         assert!(message.contains(part), "{message} lacks {part}");
     }

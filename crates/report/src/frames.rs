@@ -224,7 +224,8 @@ pub(crate) fn verdict(comparison: &Comparison, judged: &Judged) -> Option<String
     }
 }
 
-fn spread(spread: Spread) -> &'static str {
+/// What an interval is over.
+pub(crate) fn spread(spread: Spread) -> &'static str {
     match spread {
         Spread::TrainingSeeds => "training seeds",
         Spread::SamplingSeeds => "sampling seeds",

@@ -1,6 +1,6 @@
 //! How far from uniform the gates are: what acts through a uniform gate alone acts on nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use manifest::digest::Key;
 use manifest::method::{Dmp, Method};
@@ -115,7 +115,9 @@ impl Gates {
     pub(crate) fn of(plan: &Plan, table: &Table, store: &Store) -> Result<Self, Error> {
         let mut gates = BTreeMap::new();
         for cell in table.cells.iter().filter(|cell| through_gate(table, cell)) {
-            for key in cell.runs.iter().filter_map(|run| run.activation).filter(|key| plan.stage(*key).is_some()) {
+            // Seeds of what was trained elsewhere share one.
+            let keys: BTreeSet<Key> = cell.runs.iter().filter_map(|run| run.activation).collect();
+            for key in keys.into_iter().filter(|key| plan.stage(*key).is_some()) {
                 if record(store.tree(), key, "activation")?.is_none() {
                     continue;
                 }
@@ -142,9 +144,10 @@ impl Gates {
             reach.most,
             percent(reach.off_uniform()),
             percent(reach.moves / uniform),
-            match reach.seeds {
-                1 => "one training seed".to_owned(),
-                seeds => format!("{seeds} training seeds"),
+            match (table.cell(id).and_then(|cell| cell.trained.as_ref()), reach.seeds) {
+                (Some(_), _) => "trained elsewhere".to_owned(),
+                (None, 1) => "one training seed".to_owned(),
+                (None, seeds) => format!("{seeds} training seeds"),
             },
         );
         if reach.off_uniform() < ALMOST_UNIFORM {

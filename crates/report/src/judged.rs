@@ -292,6 +292,11 @@ pub(crate) fn needs_control(verdict: Verdict) -> bool {
     }
 }
 
+/// Whether one of the two was trained elsewhere, once for all seeds.
+fn from_a_file(a: &Cell, b: &Cell) -> bool {
+    a.planned.trained.is_some() || b.planned.trained.is_some()
+}
+
 /// The paired difference `a - b` over the seeds that both have measured.
 fn outcome(a: &Cell, b: &Cell, metric: Option<Metric>) -> Result<Outcome, Error> {
     if a.is_same_run_as(b) {
@@ -307,6 +312,8 @@ fn outcome(a: &Cell, b: &Cell, metric: Option<Metric>) -> Result<Outcome, Error>
         [] => return Ok(Outcome::NotRun),
         // What else is measured has no subsets.
         [_] if metric.is_some() => return Ok(Outcome::Once),
+        // A gate is looked at once a training, whatever the number of seeds.
+        _ if metric == Some(Metric::ActivationGain) && from_a_file(a, b) => return Ok(Outcome::Once),
         [(seed, a_only, b_only)] => {
             let both = a_only.subsets.len() == b_only.subsets.len();
             let (x, y) = (&a_only.subsets, &b_only.subsets);
@@ -324,10 +331,7 @@ fn outcome(a: &Cell, b: &Cell, metric: Option<Metric>) -> Result<Outcome, Error>
             let values = |pick: fn(&(u64, &Measured, &Measured)) -> f64| pairs.iter().map(pick).collect::<Vec<f64>>();
             let difference = Difference::over_seeds(&values(|pair| pair.1.value), &values(|pair| pair.2.value))
                 .expect("two seeds or more");
-            let spread = match a.planned.trained.is_some() || b.planned.trained.is_some() {
-                true => Spread::SamplingSeeds,
-                false => difference.spread,
-            };
+            let spread = if from_a_file(a, b) { Spread::SamplingSeeds } else { difference.spread };
             Difference { spread, ..difference }
         }
     };

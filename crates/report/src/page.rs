@@ -55,17 +55,24 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) folder: &'a str,
 }
 
-/// Marks intervals that hold the sampling error only.
-pub(crate) const SAMPLING_ONLY: &str = "†";
+/// Marks intervals that hold less than the others of their table.
+pub(crate) const PARTIAL: &str = "†";
+
+/// What the intervals of a table are over that hold the most.
+pub(crate) fn usual_spread(judged: &Judged) -> Option<Spread> {
+    let occurs = |spread: &Spread| differences(judged).any(|difference| difference.spread == *spread);
+    [Spread::TrainingSeeds, Spread::SamplingSeeds, Spread::Subsampling].into_iter().find(occurs)
+}
 
 /// What an interval means in this table.
 pub(crate) fn interval(judged: &Judged) -> String {
-    let differences: Vec<Difference> = differences(judged).collect();
-    let seeds = |spread: Spread| differences.iter().filter(|d| d.spread == spread).map(|d| d.degrees + 1).max();
-    match (seeds(Spread::TrainingSeeds), seeds(Spread::SamplingSeeds)) {
-        (Some(seeds), _) => format!("95% t intervals of paired differences over {seeds} training seeds"),
-        (None, Some(seeds)) => format!("95% t intervals of paired differences over {seeds} sampling seeds"),
-        (None, None) => "95% intervals of the sampling error alone: one training seed".to_owned(),
+    let usual = usual_spread(judged);
+    let of_usual = differences(judged).filter(|difference| Some(difference.spread) == usual);
+    let seeds = of_usual.map(|difference| difference.degrees + 1).max().unwrap_or_default();
+    match usual {
+        Some(Spread::TrainingSeeds) => format!("95% t intervals of paired differences over {seeds} training seeds"),
+        Some(Spread::SamplingSeeds) => format!("95% t intervals of paired differences over {seeds} sampling seeds"),
+        Some(Spread::Subsampling) | None => "95% intervals of the sampling error alone: one training seed".to_owned(),
     }
 }
 
@@ -176,22 +183,23 @@ impl Page<'_, '_> {
                  chance where nothing differs."
             ),
         };
-        let any = |spread: Spread| differences(self.judged).any(|difference| difference.spread == spread);
-        let interval = match (any(Spread::TrainingSeeds), any(Spread::SamplingSeeds)) {
-            (true, _) => "the 95% t interval of the paired difference over training seeds",
-            (false, true) => {
-                "the 95% t interval of the paired difference over sampling seeds: what is compared was trained once, and another \
-                 training may differ"
+        let usual = usual_spread(self.judged);
+        let interval = match usual {
+            Some(Spread::TrainingSeeds) => "the 95% t interval of the paired difference over training seeds",
+            Some(Spread::SamplingSeeds) => {
+                "the 95% t interval of the paired difference over sampling seeds, where one of the two is a single training from a \
+                 file: another may differ"
             }
-            (false, false) => {
+            Some(Spread::Subsampling) | None => {
                 "the 95% interval from half-size subsets of the samples of one training seed: it holds the sampling error and \
                  no more, not what another training would give"
             }
         };
-        let marked = if self.uses_both() {
-            format!(" ({SAMPLING_ONLY}: sampling error alone, of one common seed or of one training from a file)")
-        } else {
-            String::new()
+        let marked = match differences(self.judged).all(|difference| Some(difference.spread) == usual) {
+            true => String::new(),
+            false => format!(
+                " ({PARTIAL}: less than that, for one seed is common to both or one is a single training from a file)"
+            ),
         };
         format!(
             "**Verdicts** compare a difference with {interval}{marked}. *direction holds*: the paper's sign, zero outside the interval; \
@@ -215,12 +223,6 @@ impl Page<'_, '_> {
              shorter training says little about the paper's.",
             cells.join(", ")
         )
-    }
-
-    /// Whether some intervals are over training seeds, and some hold the sampling error alone.
-    pub(crate) fn uses_both(&self) -> bool {
-        let over_training = |difference: Difference| difference.spread == Spread::TrainingSeeds;
-        differences(self.judged).any(over_training) && !differences(self.judged).all(over_training)
     }
 
     fn figures(&self) -> String {

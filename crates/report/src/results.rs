@@ -1,10 +1,12 @@
 //! The results table: a row per cell, what was measured beside what the paper prints.
 
 use manifest::method::Method;
+use manifest::plan::PlannedCell;
 
 use crate::figures::signed;
+use crate::frames::spread;
 use crate::markdown::{Align, Values, code, escape, table};
-use crate::page::{Page, SAMPLING_ONLY};
+use crate::page::{PARTIAL, Page, usual_spread};
 use crate::protocol;
 
 impl Page<'_, '_> {
@@ -66,10 +68,10 @@ impl Page<'_, '_> {
             return String::new();
         }
         let first = self.table.scale.sample.seed;
-        let (baseline, others) = self.table.cells.split_first().expect("a table has a baseline");
-        let frozen = Some(baseline).filter(|cell| matches!(cell.method, Method::Pretrained(_)));
-        let untrained = frozen.into_iter().chain(others.iter().filter(|cell| cell.trained.is_some()));
-        let untrained: Vec<String> = untrained.map(|cell| code(&cell.id)).collect();
+        let is_frozen = |place: usize, cell: &PlannedCell| place == 0 && matches!(cell.method, Method::Pretrained(_));
+        let cells = self.table.cells.iter().enumerate().filter(|(_, cell)| cell.same_run_as.is_none());
+        let untrained = cells.filter(|(place, cell)| cell.trained.is_some() || is_frozen(*place, cell));
+        let untrained: Vec<String> = untrained.map(|(_, cell)| code(&cell.id)).collect();
         let untrained = match &untrained[..] {
             [] => "Training".to_owned(),
             [one] => format!("{one} is not trained: its sd is of sampling seeds alone. Elsewhere training"),
@@ -122,8 +124,9 @@ impl Page<'_, '_> {
         let interval = values.number("low", row).zip(values.number("high", row));
         let ours = match (values.number("difference", row), interval) {
             (Some(difference), Some((low, high))) => {
-                let only = values.text("interval_over", row).is_some_and(|over| over != "training seeds");
-                let mark = if only && self.uses_both() { SAMPLING_ONLY } else { "" };
+                let over = values.text("interval_over", row);
+                let usual = over.as_deref() == usual_spread(self.judged).map(spread);
+                let mark = if usual { "" } else { PARTIAL };
                 // Rows differ by orders of magnitude: each has its own digits.
                 let number = |value: f64| signed(value, (high - low) / 2.0);
                 format!("{} [{}, {}]{mark}", number(difference), number(low), number(high))

@@ -12,7 +12,7 @@ use manifest::extractor::WeightsFrom;
 use manifest::gate::GateNoise;
 use manifest::method::Method;
 use manifest::plan::{Input, PlannedStage};
-use manifest::stage::{Sample, Stage, Train};
+use manifest::stage::{Import, Sample, Stage, Train};
 use manifest::unet::UnetNetwork;
 use models::formula::FORMULA_SEED;
 use models::unet::formula_weights;
@@ -163,6 +163,18 @@ fn every_method_trains_and_samples_whatever_the_threads() {
     let trained: Vec<f32> = patch.values().flat_map(|tensor| tensor.values.clone()).collect();
     for (what, found, pinned) in [("trained", print(&trained), TRAINED), ("sampled", print(&all[3]), SAMPLED)] {
         assert!((found - pinned).abs() < 1e-4 * pinned, "{what}: {found:e}");
+    }
+
+    // A file takes the place of each training; a patch may lie beside the network that it is on.
+    let file = chain.folder.path().join("elsewhere.safetensors");
+    let beside: Weights = base.iter().chain(&patch).map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    let cases: [(fn(&Method) -> bool, &Weights); 3] = [(is_finetune, &tuned), (is_dmp, &patch), (is_dmp, &beside)];
+    for (is, tensors) in cases {
+        weights::write(&file, tensors).unwrap();
+        let Train { denoiser, method, .. } = chain.train(is).1.clone();
+        let stage = Stage::Import(Import { denoiser, method });
+        let inputs = [("trained".to_owned(), Input::File { sha256: Digest::of(b""), path: file.clone() })].into();
+        assert_eq!(weights::read(&chain.execute("imported", &stage, &inputs, 2)).unwrap(), chain.learned(is));
     }
 
     let activation = chain.find(|stage| matches!(stage, Stage::Activation(_)));

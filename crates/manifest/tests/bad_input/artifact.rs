@@ -48,8 +48,9 @@ fn what_was_trained_elsewhere_takes_the_place_of_a_training() {
     assert!(theirs.runs[0].activation.is_some());
     // What is trained here stands for the method, unless nothing is.
     assert_eq!(table.default_cell.as_deref(), Some("b/soft"));
-    let fixture = Fixture::new().spoil("mini.yaml", "soft: {}", &format!("soft: {{trained: {trained}}}"));
-    let fixture = fixture.spoil(
+    let from_file = || Fixture::new().spoil("mini.yaml", "soft: {}", &format!("soft: {{trained: {trained}}}"));
+    assert_eq!(from_file().load("s", &[]).unwrap().tables[0].default_cell.as_deref(), Some("b/soft"));
+    let fixture = from_file().spoil(
         "mini.yaml",
         "      hard: {claim: m.hard, set: {method.gate.selection: {kind: top_k, keep: 0.75}}}\n",
         "",

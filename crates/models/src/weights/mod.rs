@@ -44,11 +44,3 @@ pub type Weights = BTreeMap<String, Tensor>;
 pub fn read(path: &Path) -> Result<Weights, WeightsError> {
     WeightFile::open(path, None)?.read()
 }
-
-/// Reads a weight file whose SHA-256 must be `expected`; nothing of it is used otherwise.
-///
-/// # Errors
-/// As [`read`], or the hash differs.
-pub fn read_checked(path: &Path, expected: &str) -> Result<Weights, WeightsError> {
-    WeightFile::open_checked(path, expected, None)?.read()
-}

@@ -4,6 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use manifest::claim::Metric;
+use manifest::digest::Digest;
+use manifest::plan::Input;
 use report::Error;
 use report::sizes::Size;
 use store::Outcome;
@@ -83,8 +85,12 @@ fn a_claimed_divergence_holds_where_it_diverges() {
 
 #[test]
 fn a_gate_that_hardly_moves_is_not_broader_at_high_t() {
-    let judged = |size: f64| {
-        let bench = Bench::new(plan_of("words", &[0, 1], &[]));
+    let judged = |size: f64, from_a_file: bool| {
+        let mut bench = Bench::new(plan_of("words", &[0, 1], &[]));
+        let cells = &mut bench.table_mut().cells;
+        let zero = cells.iter_mut().find(|cell| cell.id == "initialisation/zero").unwrap();
+        let file = Input::File { sha256: Digest::of(b"theirs"), path: "theirs.pt".into() };
+        zero.trained = from_a_file.then_some(file);
         for (cell, distance) in [("baseline", [2.0, 2.1]), ("initialisation/zero", [1.9, 2.0])] {
             bench.measure(cell, &distance);
         }
@@ -97,7 +103,9 @@ fn a_gate_that_hardly_moves_is_not_broader_at_high_t() {
         assert!(page.contains("A gain of less than 0.001 either way is none"), "{page}");
         said(&page, "## Prompts used at high t beside low t", "initialisation/zero").to_owned()
     };
-    assert_eq!([judged(3.0), judged(0.01)], ["direction holds", "inconclusive"]);
+    assert_eq!([judged(3.0, false), judged(0.01, false)], ["direction holds", "inconclusive"]);
+    // One gate from a file is one, whatever the number of seeds.
+    assert_eq!(judged(3.0, true), "inconclusive");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use manifest::denoiser::Denoiser;
 use manifest::digest::Digest;
 use manifest::dit::DitConfig;
 use manifest::method::{Finetune, Method};
-use manifest::plan::{Input, PlannedStage, Table};
+use manifest::plan::{Input, PlannedCell, PlannedStage, Table};
 use manifest::recipe::{Latents, Space};
 use manifest::reference::ReferenceFrom;
 use manifest::scale::{Extractor, Inception, Optimisation, PUBLISHED_INCEPTION, Weights};
@@ -174,7 +174,7 @@ fn sizes_are_judged_at_the_papers_scale_only() {
     assert_eq!(report.files[0].parent().unwrap().file_name().unwrap(), "paper");
     assert!(page.contains("moreover the paper's difference lies in the interval"));
 
-    let changes: [fn(&mut Table); 14] = [
+    let changes: [fn(&mut Table); 15] = [
         |table| table.scale.extractor = plan(&[0], &[]).tables.remove(0).scale.extractor,
         |table| {
             let Extractor::Inception(inception) = &mut table.scale.extractor else { unreachable!() };
@@ -197,6 +197,7 @@ fn sizes_are_judged_at_the_papers_scale_only() {
             };
             file.weights.sha256 = None;
         },
+        |table| from_a_file(table, "a/linear"),
     ];
     for (number, change) in changes.into_iter().enumerate() {
         let (report, _) = measured(&[0, 1, 2], change);
@@ -205,6 +206,53 @@ fn sizes_are_judged_at_the_papers_scale_only() {
     // One training seed has a sampling error only, however well it fits.
     let (report, _) = measured(&[0], |_| {});
     assert_eq!(verdict(&report.rows, "a/linear"), "direction holds");
+}
+
+/// As if a cell had been trained elsewhere.
+fn from_a_file(table: &mut Table, cell: &str) {
+    let own = |other: &&mut PlannedCell| other.id == cell || other.same_run_as.as_deref() == Some(cell);
+    for cell in table.cells.iter_mut().filter(own) {
+        cell.trained = Some(Input::File { sha256: Digest::of(b"theirs"), path: "elsewhere/theirs.pt".into() });
+    }
+}
+
+#[test]
+fn what_was_trained_elsewhere_varies_with_sampling_seeds_alone() {
+    let report = |seeds: &[u64], cells: &[&str], change: fn(&mut Table)| {
+        let mut bench = Bench::new(plan(seeds, &[]));
+        change(bench.table_mut());
+        for (number, cell) in cells.iter().enumerate() {
+            let values = [0.0, 0.03, -0.02].map(|noise| 6.0 + 0.4 * number as f64 + noise * number as f64);
+            bench.measure(cell, &values);
+        }
+        bench.measure("positive_control", &[8.0, 8.2, 8.1]);
+        bench.gate("a/linear", 0, (4, 64), 3.0);
+        bench.page().1
+    };
+    let page = report(&[0, 1, 2], &["baseline", "a/linear", "b/hard"], |table| from_a_file(table, "a/linear"));
+    let theirs = line(&page, "a/linear");
+    assert!(theirs.contains("trained elsewhere (`theirs.pt`, sha256 `") && theirs.contains("]†"), "{theirs}");
+    let marked: Vec<bool> = line(&page, "b/hard").split('|').map(|column| column.contains('†')).collect();
+    assert_eq!(
+        (marked[4], marked[7]),
+        (false, true),
+        "against the baseline, and against `b/soft`, which is `a/linear`: {page}"
+    );
+    assert!(
+        page.contains("over training seeds (†: less than that, for one seed is common to both or one is a single"),
+        "{page}"
+    );
+    assert!(page.contains("`baseline`, `a/linear` are not trained: their sds are of sampling seeds alone."), "{page}");
+    assert!(page.contains("(trained elsewhere)"), "{page}");
+
+    // Nothing else: the usual interval, and no mark.
+    let page = report(&[0, 1, 2], &["baseline", "a/linear"], |table| from_a_file(table, "a/linear"));
+    assert!(page.contains("over sampling seeds, where one of the two is a single training from a file"), "{page}");
+    assert!(!page.contains('†'), "{page}");
+    // A baseline from a file.
+    let page = report(&[0, 1, 2], &["baseline", "b/hard"], |table| from_a_file(table, "baseline"));
+    assert!(page.contains("`baseline` is not trained: its sd is of sampling seeds alone."), "{page}");
+    assert!(page.contains("over sampling seeds, where one of the two"), "{page}");
 }
 
 #[test]

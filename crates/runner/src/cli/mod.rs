@@ -219,12 +219,12 @@ pub(crate) enum Command {
     /// Check this machine: cores, memory, SIMD, data, results folder, disk space, device.
     #[command(after_help = "Example:\n  runner doctor --device cuda:0")]
     Doctor,
-    /// Time steps, samples and the Frechet distance beside the floor that this machine's matrix products set.
+    /// Time steps, samples, the Frechet distance, precision and recall beside the floor that this machine's matrix products set.
     #[command(
         after_help = "Examples:\n  runner bench\n  runner bench --work nano-dmp --work nano-full --seconds 20 --json"
     )]
     Bench {
-        /// What is timed; repeat for several [default: those worth timing on the device].
+        /// What is timed; repeat for several [default: those worth timing on the device; `coverage` takes minutes].
         #[arg(long, value_name = "NAME", value_parser = works())]
         work: Vec<Work>,
         /// How long each work is repeated.

@@ -82,7 +82,8 @@ pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Fa
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
     for planned in stages.iter() {
-        engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{error:#}")))?;
+        let whose = stages.label(planned.key);
+        engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{whose}: {error:#}")))?;
     }
     let store = session.store();
     let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);
