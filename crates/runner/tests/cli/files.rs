@@ -106,7 +106,10 @@ fn what_cannot_be_fetched_says_why_and_what_next() {
     // What no hash tells is not called sound.
     repository.write("w/net.pt", "any bytes");
     assert!(repository.exits(1, &["weights", "check", "net"]).out.contains("no hash is pinned"));
-    repository.exits(3, &["data", "check", "nowhere"]);
+    let said = repository.exits(3, &["data", "check", "nowhere"]);
+    assert!(!said.err.contains("did you mean"), "{}", said.err);
+    let said = repository.exits(3, &["data", "check", "sett"]);
+    assert!(said.err.contains("published.yaml; did you mean `set`?\n  `runner data list`"), "{}", said.err);
     repository.write("experiments/published.yaml", "data: {}\nweight: {}\n");
     let said = repository.exits(2, &["data", "list"]);
     assert!(said.err.contains("published.yaml:2:1: unknown key `weight`"), "{}", said.err);
