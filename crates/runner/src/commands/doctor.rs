@@ -23,6 +23,8 @@ enum Verdict {
     Warning,
     Missing,
     Failed,
+    /// Nothing is wrong, but there is nothing to run.
+    NotRun,
 }
 
 /// Something looked at.
@@ -57,6 +59,7 @@ pub(crate) fn run(options: Options) -> Result<Exit, Failure> {
                 Verdict::Warning => "warning",
                 Verdict::Missing => "MISSING",
                 Verdict::Failed => "FAILED",
+                Verdict::NotRun => "not run",
             };
             vec![check.what.clone(), verdict.to_owned(), check.found.clone()]
         };
@@ -191,9 +194,10 @@ fn data(session: &Session) -> Vec<Check> {
                     let why = format!("a part is left out: {}", first_line(&missing));
                     check(&what, if asked_for { Verdict::Missing } else { Verdict::Warning }, why)
                 }
-                Ok(plan) => {
-                    check(&what, Verdict::Ok, format!("data and weights are there, {} stages", plan.stages.len()))
-                }
+                Ok(manifest::Plan { stages, not_run, .. }) => match not_run.first() {
+                    Some(cell) if stages.is_empty() => check(&what, Verdict::NotRun, &cell.reason),
+                    _ => check(&what, Verdict::Ok, format!("data and weights are there, {} stages", stages.len())),
+                },
                 // Other scales than the one asked for may well lack their data.
                 Err(Failure::Manifest(error @ manifest::Error::Missing(_))) => {
                     let asked_for = scale == session.options.scale;
