@@ -6,7 +6,7 @@ use crate::digest::Key;
 use crate::expand::{Expanded, ExpandedCell};
 use crate::manifest::Group;
 use crate::method::Method;
-use crate::plan::{CellRun, Contrast, PlannedCell, PlannedGroup, PlannedStage, Reference};
+use crate::plan::{CellRun, Contrast, PlannedCell, PlannedGroup, PlannedStage, Reference, Unmeasured};
 use crate::problem::Error;
 
 /// The planned part of a table.
@@ -17,6 +17,7 @@ pub(crate) struct Planned {
     pub(crate) contrasts: Vec<Contrast>,
     pub(crate) reference: Reference,
     pub(crate) floor: Option<Key>,
+    pub(crate) unmeasured: Vec<Unmeasured>,
     pub(crate) stages: Vec<PlannedStage>,
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn plan(
             control.runs.push(chains.control(&run, seed)?);
         }
     }
+    let unmeasured = chains.unmeasured();
     let (reference, floor, stages) = chains.finish()?;
     Ok(Planned {
         default_cell: default.map(|cell| cell.id.clone()),
@@ -55,6 +57,7 @@ pub(crate) fn plan(
         positive_control: control,
         reference,
         floor,
+        unmeasured,
         stages,
     })
 }

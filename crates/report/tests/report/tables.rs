@@ -35,6 +35,8 @@ fn a_table_of_another_setting_judges_every_metric_that_has_a_claim() {
         }
     }
     let (report, page) = bench.page();
+    let left_out = "**Not measured:** the Inception score (the extractor tells no classes apart); sFID (the extractor has no spatial features).";
+    assert!(page.contains(left_out), "{page}");
     assert_eq!(verdict(&report.rows, "imagenet/finetune"), "direction holds");
     assert!(page.contains("## Precision\n\nHigher is better."), "{page}");
     assert_eq!(said(&page, "## Precision", "imagenet/finetune"), "direction holds");
