@@ -15,10 +15,8 @@ use crate::figures::signed;
 use crate::gate::Gates;
 use crate::judged::{Comparison, Control, Judged, JudgedCell, needs_control};
 use crate::markdown::{Align, code, escape, table};
-use crate::protocol;
-use crate::provenance;
-use crate::readings;
 use crate::views::View;
+use crate::{Operations, protocol, provenance, readings};
 
 /// Everything that is shown of one table.
 #[derive(Clone, Copy)]
@@ -51,6 +49,8 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) views: &'a [View<'p>],
     /// What else was measured, one row per distinct cell.
     pub(crate) further: &'a DataFrame,
+    /// What methods cost.
+    pub(crate) operations: Operations<'a>,
     /// The folder of the table's files, relative to the page.
     pub(crate) folder: &'a str,
 }

@@ -131,6 +131,11 @@ fn no_verdict_rests_on_a_clock() {
         assert_eq!(said(&page, "## Seconds a sample takes", cell), "inconclusive", "{page}");
     }
     assert!(page.contains("No record knows what else the machine did meanwhile"), "{page}");
+    // Operations need no clock, and change no verdict.
+    let counted = "**Counted, not timed:** of DiT-B/2, the paper's size, a forward pass has the operations that it has without a patch \
+                   1.0008 times in `initialisation/zero` and 1.2500 times in `position/prepend_50`;";
+    assert_eq!(page.matches(counted).count(), 1, "{page}");
+    assert!(!page.contains("**Not measured:**"), "{page}");
 }
 
 #[test]
