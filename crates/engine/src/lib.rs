@@ -12,6 +12,7 @@ mod autoencoder;
 mod batch;
 pub mod bench;
 mod captions;
+mod causes;
 mod checkpoint;
 mod decoder;
 mod denoising;
@@ -45,6 +46,7 @@ mod training;
 mod trunk;
 mod unet;
 
+pub use causes::causes;
 pub use execute::execute;
 pub use inspection::inspect;
 pub use job::{CurvePoint, Device, EngineError, Finished, Job, Outcome, Progress};

@@ -158,7 +158,7 @@ fn self_test(device: Device) -> Check {
             };
             engine::self_test(number).map_err(|error| error.to_string()).and_then(said)
         }
-        _ => by_its_program(device).map_err(|error| format!("{error:#}")),
+        _ => by_its_program(device).map_err(|error| engine::causes(&error)),
     };
     match said {
         Ok(found) => check(SELF_TEST, Verdict::Ok, found),
