@@ -81,9 +81,7 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
 pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
-    for planned in stages.iter() {
-        engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{error:#}")))?;
-    }
+    engine::inspect(stages.iter()).map_err(|error| Failure::BadWeights(engine::causes(&error)))?;
     let store = session.store();
     let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);
     let history = History::of(store);
