@@ -68,7 +68,7 @@ fn more_class_folders_than_classes_are_refused_and_named() {
         )
     );
     // Of a part, only its images tell; which they are is found when they are opened.
-    let part = fixture(", count: 2");
+    let part = fixture(", count: 4");
     ["a", "b", "c"].iter().for_each(|class| write(&part, class));
     part.load("s", &[]).unwrap();
     // A backbone that is trained here reads them too.
