@@ -8,7 +8,7 @@ use crate::cli::Options;
 use crate::device::Device;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, columns};
-use crate::session::{Access, Session};
+use crate::session::{self, Access, Session, nearest_existing};
 
 /// Less free memory than this is worth a warning.
 const LITTLE_MEMORY: u64 = 2_000_000_000;
@@ -117,15 +117,11 @@ fn simd() -> Check {
     }
 }
 
-/// Whether a folder can be written. Nothing stays behind, not even the folder.
-fn writable(what: &str, folder: &Path) -> Check {
-    let existing = nearest_existing(folder);
-    match tempfile::Builder::new().prefix(".doctor-").tempfile_in(existing) {
-        Ok(_) => check(what, Verdict::Ok, format!("{} can be written", folder.display())),
-        Err(error) => {
-            let found = format!("{} cannot be written: {error}; give another with `--{what} DIR`", folder.display());
-            check(what, Verdict::Failed, found)
-        }
+/// Whether the folder of an option can be written.
+fn writable(option: &str, folder: &Path) -> Check {
+    match session::writable(option, folder) {
+        Ok(()) => check(option, Verdict::Ok, format!("{} can be written", folder.display())),
+        Err(why) => check(option, Verdict::Failed, why),
     }
 }
 
@@ -213,10 +209,6 @@ fn data(session: &Session) -> Vec<Check> {
 
 fn first_line(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
-}
-
-fn nearest_existing(folder: &Path) -> &Path {
-    folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"))
 }
 
 fn gigabytes(bytes: u64) -> String {
