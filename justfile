@@ -66,3 +66,19 @@ bench-peers *options:
     target/peers/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers/requirements.txt
     target/peers/bin/python -B bench/peers/check.py
     target/peers/bin/python -B bench/peers/compare.py {{options}}
+
+# The distance of the Caltech-101 faces beside pytorch-fid's, e.g. `just peers-fid ../shared/datasets/faces-caltech101/faces.tar`.
+peers-fid archive: _exchange
+    cargo build --release --quiet --package runner
+    target/fid/venv/bin/python -B bench/peers/fid.py {{archive}}
+
+# Patches of ours in the authors' class, from a clone of their repository: writes what it computes, which a test holds ours against.
+peers-patch repository: _exchange
+    mkdir -p target/released
+    RELEASED={{justfile_directory()}}/target/released cargo test --release --package runner --package patches --test released -- --ignored
+    target/fid/venv/bin/python -B bench/peers/patch.py {{repository}} target/released crates/patches/tests/released.safetensors
+
+# What those two need of Python.
+_exchange:
+    python3 -m venv target/fid/venv
+    target/fid/venv/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers/requirements-exchange.txt

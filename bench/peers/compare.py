@@ -54,7 +54,8 @@ def usual(device: str) -> list[str]:
 def page(results: list[rounds.Comparison], options, load: float) -> str:
     parts = [
         "# Ours beside PyTorch\n",
-        "Written by `just bench-peers`; how it is measured: [peers/README.md](peers/README.md).\n",
+        f"Written by `{'just bench-peers' if options.device == 'cpu' else '.ci/gpu peers'}`; how it is measured: "
+        "[peers/README.md](peers/README.md).\n",
         machine(options, load) + "\n",
         table(results),
     ]

@@ -4,9 +4,7 @@ Ours reads the photographs as they are published: JPEG decoding, centre crop and
 all ours. pytorch-fid gets what Pillow makes of them (the crop is ADM's and DiT's, which pytorch-fid does not have), in PNG
 files, and loads, looks and computes by itself. Weights are by the formula of Inception's tests, one .pth file for both.
 
-    python3 -m venv target/fid/venv
-    target/fid/venv/bin/pip install --requirement bench/peers/requirements-exchange.txt
-    target/fid/venv/bin/python -B bench/peers/fid.py faces.tar
+    just peers-fid faces.tar
 """
 
 import argparse

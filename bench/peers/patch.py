@@ -1,9 +1,7 @@
 """What the authors' class computes with patches that were written for it.
 
     git clone https://github.com/sangminwoo/DMP dmp
-    mkdir -p target/released
-    RELEASED=$PWD/target/released cargo test --release -p runner -p patches --test released -- --ignored
-    target/fid/venv/bin/python -B bench/peers/patch.py dmp target/released crates/patches/tests/released.safetensors
+    just peers-patch dmp
 
 Every checkpoint in the folder is loaded strictly into the class that lies beside it as an expression. Their code is imported from
 their repository and not kept here; what comes out is: `crates/patches/tests/released.rs` holds ours against it.

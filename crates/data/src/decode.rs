@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::{ImageFormat, ImageReader, Limits};
 
@@ -15,8 +16,14 @@ use crate::{Error, Result, jpeg};
 /// Largest width or height that is decoded, in pixels.
 pub(crate) const MAX_SIDE: u32 = 1 << 14;
 
-/// Largest allocation of a decoder, and largest image in RGB, in bytes.
-const MAX_BYTES: u64 = 1 << 29;
+/// Largest image that is decoded, in pixels: 134 million. The largest photographs of LAION have about 100 million.
+const MAX_PIXELS: u64 = 1 << 27;
+
+/// Largest allocation of a decoder in bytes: the largest image with transparency. Its copy in RGB comes on top.
+const MAX_BYTES: u64 = 4 * MAX_PIXELS;
+
+/// Largest image that is decoded beside others, in pixels.
+const LARGE: u64 = 1 << 24;
 
 /// Largest file, in bytes.
 pub(crate) const MAX_FILE: u64 = 1 << 28;
@@ -38,25 +45,34 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Waits until this image may be decoded, by its header: those of more than 16 million pixels are, one at a time in the process,
+/// for as long as what is returned lives. So images take 1 GB at most, whatever they claim, and 0.2 GB more per thread.
+pub(crate) fn turn(bytes: &[u8]) -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // It guards no data that a panic could have spoiled.
+    (pixels(bytes)? > LARGE).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Pixels that the header claims.
+fn pixels(bytes: &[u8]) -> Option<u64> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
+    reader.into_dimensions().ok().map(|(width, height)| u64::from(width) * u64::from(height))
+}
+
 /// Decodes the file that `path` calls, whatever its extension says it is.
 ///
 /// # Errors
-/// The file is damaged, cut short or of a format that is not read; larger than 16,384 pixels a side (said by its header,
-/// before anything is allocated); narrower than 1:64.
+/// The file is damaged, cut short or of a format that is not read; larger than 16,384 pixels a side or 134 million in all (said by
+/// its header, before anything is allocated); narrower than 1:64.
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Raster<u8>> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
     // The decoder fills what is missing of a JPEG with grey.
     if reader.format() == Some(ImageFormat::Jpeg) && !ends(bytes) {
         return Err(Error::format(path, "the JPEG is truncated: it has no end marker"));
     }
-    // The decoder's limits do not know the copy in RGB that follows.
-    let header = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
-    if let Ok((width, height)) = header.into_dimensions()
-        && width.max(height) <= MAX_SIDE
-        && 3 * u64::from(width) * u64::from(height) > MAX_BYTES
-    {
-        let reason = format!("is {width} x {height} pixels: more than {} MB", MAX_BYTES >> 20);
-        return Err(Error::format(path, reason));
+    if let Some(claimed) = pixels(bytes).filter(|&claimed| claimed > MAX_PIXELS) {
+        let [claimed, most] = [claimed, MAX_PIXELS].map(|pixels| pixels / 1_000_000);
+        return Err(Error::format(path, format!("claims {claimed} million pixels, over the limit of {most} million")));
     }
     let exact = (reader.format() == Some(ImageFormat::Jpeg)).then(|| jpeg::decode(bytes)).flatten();
     let raster = match exact {
@@ -179,10 +195,7 @@ mod tests {
                 for flip in [0x01, 0x10, 0x80, 0xff] {
                     let mut changed = bytes.clone();
                     changed[place] ^= flip;
-                    // Sides are two bytes: a larger image takes its time.
-                    if imagesize(&changed).is_none_or(|pixels| pixels < 1 << 16) {
-                        jpeg::decode(&changed);
-                    }
+                    jpeg::decode(&changed);
                 }
             }
             for cut in 0..bytes.len() {
@@ -191,9 +204,40 @@ mod tests {
         }
     }
 
-    fn imagesize(bytes: &[u8]) -> Option<usize> {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
-        reader.into_dimensions().ok().map(|(width, height)| width as usize * height as usize)
+    /// A JPEG's sides are two bytes each, behind the frame's marker, its length and its precision.
+    fn claiming(bytes: &[u8], height: u16, width: u16) -> Vec<u8> {
+        let frame = bytes.windows(2).position(|pair| matches!(pair, [0xff, 0xc0 | 0xc2])).unwrap();
+        let mut changed = bytes.to_vec();
+        changed[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+        changed[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+        changed
+    }
+
+    #[test]
+    fn a_jpeg_claims_no_more_than_its_bytes_can_code() {
+        // Of a progressive file, a few bytes end all blocks' bands.
+        let bytes = file("jpeg/grey-progressive.jpg");
+        assert!(jpeg::decode(&claiming(&bytes, 512, 512)).is_none(), "its data ends before");
+        assert!(jpeg::decode(&claiming(&bytes, 16_000, 16_000)).is_none());
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        assert!(jpeg::decode(&[&bytes[..frame], &[0xff, 0xd9]].concat()).is_none(), "no scan at all");
+        let error = decode(Path::new("a.jpg"), &claiming(&bytes, 12_000, 12_000)).unwrap_err().to_string();
+        assert!(error.contains("a.jpg: claims 144 million pixels, over the limit of 134 million"), "{error}");
+    }
+
+    #[test]
+    fn large_images_take_turns_and_others_do_not_wait() {
+        let small = file("plain.jpg");
+        let large = claiming(&small, 5_000, 4_000);
+        let held = turn(&large);
+        assert!(held.is_some() && turn(&small).is_none());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(turn(&large).is_some()).unwrap());
+            assert!(receiver.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "it does not wait");
+            drop(held);
+            assert!(receiver.recv().unwrap());
+        });
     }
 
     #[test]

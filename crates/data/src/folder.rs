@@ -1,8 +1,6 @@
 //! A folder of photographs, read in the order of their paths.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::DirEntry;
-use std::io;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use manifest::content;
@@ -40,11 +38,7 @@ pub fn open(folder: &Path, side: usize) -> Result<Photographs> {
 /// passed over.
 pub fn open_classes(folder: &Path, side: usize) -> Result<Photographs> {
     let (names, ignored) = list(folder)?;
-    let entries = folder.read_dir().and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-    let entries = entries.map_err(|e| Error::io(folder, e))?;
-    let folders = entries.iter().filter(|entry| entry.path().is_dir());
-    let mut classes: Vec<OsString> = folders.map(DirEntry::file_name).filter(|name| !is_hidden(name)).collect();
-    classes.sort();
+    let classes = content::folders(folder).map_err(|e| Error::io(folder, e))?;
     let mut used = vec![false; classes.len()];
     let mut labels = Vec::with_capacity(names.len());
     for name in &names {

@@ -16,7 +16,7 @@ pub mod grid;
 mod gzip;
 pub mod idx;
 mod images;
-mod jpeg;
+pub mod jpeg;
 mod photographs;
 pub mod resample;
 pub mod shards;

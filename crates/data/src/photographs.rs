@@ -129,7 +129,9 @@ impl Photographs {
     /// It cannot be read or decoded.
     pub fn decode(&self, i: usize, out: &mut [u8]) -> Result<()> {
         let place = &self.places[i];
-        let photo = decode::decode(&place.path(), &place.read()?)?;
+        let bytes = place.read()?;
+        let _turn = decode::turn(&bytes);
+        let photo = decode::decode(&place.path(), &bytes)?;
         centre_crop(photo, self.side, out);
         Ok(())
     }

@@ -173,7 +173,14 @@ fn members(shard: &Path) -> Result<Vec<Member>> {
     let mut file = BufReader::new(file);
     file.rewind().map_err(|e| Error::io(shard, e))?;
     let mut archive = Archive::new(file);
-    let broken = |e: std::io::Error| Error::format(shard, format!("is no sound tar archive: {e}"));
+    let broken = |e: std::io::Error| {
+        // Of a file that is something else, the reason quotes bytes.
+        let reason = Some(e.to_string()).filter(|reason| reason.chars().all(|c| c != '\u{fffd}' && !c.is_control()));
+        Error::format(
+            shard,
+            format!("is no sound tar archive{}", reason.map_or_else(String::new, |r| format!(": {r}"))),
+        )
+    };
     let mut members = Vec::new();
     // A name too long for its header stands in an entry before it.
     let mut long_name = None;
@@ -389,6 +396,11 @@ mod tests {
         assert!(message(b"").contains("no image"));
         assert!(message(&[0x1f, 0x8b, 8]).contains("gunzip"));
         assert!(message(&[b'x'; 600]).contains("no sound tar"));
+        let bytes: Vec<u8> = (0..600_u32).map(|i| ((i * 7919) >> 3) as u8 | 0x80).collect();
+        assert!(
+            message(&bytes)
+                .ends_with("is no sound tar archive; fetch the file again, or check that it is the right one")
+        );
         let whole = tar(&[("1.png", &png), ("1.txt", b"one")]);
         for cut in (1..1536 + 3).step_by(7) {
             message(&whole[..cut]);

@@ -82,17 +82,16 @@ fn huge(name: &str, side: u32) -> Vec<u8> {
 fn a_header_of_too_many_pixels_costs_no_memory() {
     let names =
         ["plain.bmp", "palette.png", "animated.png", "plain.jpg", "progressive.jpg", "cmyk.jpg", "animated.webp"];
-    let too_wide = names.map(|name| (name, 60_000, "limit"));
+    let too_wide = names.map(|name| (name, 60_000));
     // A byte a pixel, which the decoder's limit allows, but three in RGB.
-    let too_large = [("palette.png", 16_384, "more than 512 mb"), ("grey.jpg", 16_384, "more than 512 mb")];
-    for (name, side, said) in too_wide.into_iter().chain(too_large) {
+    for (name, side) in too_wide.into_iter().chain([("palette.png", 16_384), ("grey.jpg", 16_384)]) {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(name), huge(name, side)).unwrap();
         let photographs = folder::open(folder.path(), 32).unwrap();
         LARGEST.store(0, Ordering::Relaxed);
         let message = photographs.load().unwrap_err().to_string();
         let largest = LARGEST.load(Ordering::Relaxed);
-        assert!(message.contains(name) && message.to_lowercase().contains(said), "{message}");
+        assert!(message.contains(name) && message.to_lowercase().contains("limit"), "{message}");
         assert!(largest < 1 << 20, "{name}: {largest} bytes at once");
     }
 }

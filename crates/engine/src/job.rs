@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use manifest::stage::Stage;
 
+use crate::causes;
 use crate::losses::Losses;
 
 /// Where tensors live. Only its kind (cpu or cuda) is part of a stage's key.
@@ -157,6 +158,6 @@ pub enum EngineError {
     #[error("{0}")]
     MissingInput(String),
     /// Anything else.
-    #[error("{0:#}")]
+    #[error("{}", causes(.0))]
     Failed(#[from] anyhow::Error),
 }

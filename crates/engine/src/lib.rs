@@ -12,6 +12,7 @@ mod autoencoder;
 mod batch;
 pub mod bench;
 mod captions;
+mod causes;
 mod checkpoint;
 mod decoder;
 mod denoising;
@@ -46,8 +47,9 @@ mod training;
 mod trunk;
 mod unet;
 
+pub use causes::causes;
 pub use execute::execute;
-pub use inspection::inspect;
+pub use inspection::Inspection;
 pub use job::{CurvePoint, Device, EngineError, Finished, Job, Outcome, Progress};
 pub use losses::Losses;
 pub use on_gpu::self_test;

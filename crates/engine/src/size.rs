@@ -1,12 +1,13 @@
 //! How large networks are, and what a patch adds: parameters, operations and memory, counted from the definitions that run.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use manifest::dit::DitConfig;
 use manifest::gate::GateNoise;
-use manifest::method::{Dmp, Method};
+use manifest::method::{Dmp, Method, Position};
 use models::clip::TOKENS;
 use models::count;
 use models::unet::{self, PatchShape, UnetConfig};
+use patches::{Initial, Trainable};
 
 use crate::trunk::fast;
 
@@ -50,11 +51,9 @@ pub fn of_dit(dit: &DitConfig, dmp: &Dmp) -> Result<Size> {
         patches::trainable(&Method::Dmp(dmp), dit)
     };
     let tensors = with(GateNoise::None);
-    let elements = |tensors: &[patches::Trainable]| tensors.iter().map(patches::Trainable::elements).sum::<usize>();
     let prompts = tensors.iter().find(|tensor| tensor.name == patches::PROMPTS).context("the method has no prompts")?;
-    let [blocks, count, _] = prompts.shape[..] else { anyhow::bail!("prompts of shape {:?}", prompts.shape) };
+    let [blocks, count, _] = prompts.shape[..] else { bail!("prompts of shape {:?}", prompts.shape) };
     let patch = elements(&tensors);
-    let gate = patch - prompts.elements();
     let shape = fast::shape(dit);
     Ok(Size {
         base: count::of_dit(dit),
@@ -62,11 +61,40 @@ pub fn of_dit(dit: &DitConfig, dmp: &Dmp) -> Result<Size> {
         noise: elements(&with(GateNoise::Learned)) - patch,
         image: Image {
             flops: shape.forward_flops(),
-            patch_flops: 2.0 * (blocks * gate + prompts.elements()) as f64,
+            patch_flops: mixing_flops(&tensors)?,
             kept: shape.kept_bytes(),
             patch_kept: size_of::<f32>() * blocks * count,
         },
     })
+}
+
+/// Operations of a forward pass of a transformer with a method, over those without: those of its patch, as [`of_dit`] counts them, and
+/// those of a longer sequence where prompts stand in front of the tokens.
+///
+/// # Errors
+/// The method's prompts have no sound shape.
+pub fn operations(dit: &DitConfig, method: &Method) -> Result<f64> {
+    let Some(prompts) = method.prompts() else { return Ok(1.0) };
+    let tensors = patches::trainable(method, dit);
+    let own: Vec<_> = tensors.into_iter().filter(|tensor| tensor.initial != Initial::Backbone).collect();
+    let prefix = match prompts.position {
+        Position::Add(_) => 0,
+        Position::Prepend(_) => prompts.position.prompts(dit.tokens()),
+    };
+    let shape = fast::shape(dit);
+    Ok((shape.prefixed_flops(prefix) + mixing_flops(&own)?) / shape.forward_flops())
+}
+
+/// Operations of a patch with these tensors: its gate once per block, weights times prompts, their sum with the tokens.
+fn mixing_flops(tensors: &[Trainable]) -> Result<f64> {
+    let prompts = tensors.iter().find(|tensor| tensor.name == patches::PROMPTS).context("the method has no prompts")?;
+    let [blocks, ..] = prompts.shape[..] else { bail!("prompts of shape {:?}", prompts.shape) };
+    let gate = elements(tensors) - prompts.elements();
+    Ok(2.0 * (blocks * gate + prompts.elements()) as f64)
+}
+
+fn elements(tensors: &[Trainable]) -> usize {
+    tensors.iter().map(Trainable::elements).sum()
 }
 
 /// Stable Diffusion's UNet with and without the patch `prompt_per_block_input`, our reading of the paper.
@@ -94,6 +122,7 @@ mod tests {
     use std::path::Path;
 
     use manifest::Workspace;
+    use manifest::method::{Add, Prepend, Pretrained};
     use serde_json::Value;
 
     use super::*;
@@ -137,6 +166,25 @@ mod tests {
         let size = of_stable_diffusion().unwrap();
         assert_eq!(size.patch, 2_889_728);
         hardly_costs(size.image);
+    }
+
+    /// 50 prompts in front of 256 tokens: each linear layer 306/256 as much, each product of pairs the square of that.
+    #[test]
+    fn prompts_in_front_make_the_sequence_longer_and_added_ones_do_not() {
+        let dit = DitConfig::published("DiT-B/2", None).unwrap();
+        let with = |position: Position| {
+            let mut dmp = dmp();
+            dmp.prompts.position = position;
+            operations(&dit, &Method::Dmp(dmp)).unwrap()
+        };
+        let image = of_dit(&dit, &dmp()).unwrap().image;
+        assert_eq!(with(Position::Add(Add {})), (image.flops + image.patch_flops) / image.flops);
+        let (d, t) = (768.0, 256.0);
+        let forward = |t: f64| 12.0 * (24.0 * t * d * d + 4.0 * t * t * d) + 2.0 * 256.0 * d * 48.0;
+        let longer = forward(t + 50.0) / forward(t);
+        let found = with(Position::Prepend(Prepend { per_256_tokens: 50 }));
+        assert!(longer < found && found < longer + 1e-3, "{found} {longer}");
+        assert_eq!(operations(&dit, &Method::Pretrained(Pretrained {})).unwrap(), 1.0);
     }
 
     /// What the paper says of operations and memory.

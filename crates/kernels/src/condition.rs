@@ -46,18 +46,20 @@ pub struct OutsideGradients<'a> {
     pub label: Option<&'a [f32]>,
 }
 
-/// As in `models::dit`, for tensors of candle: the one exponent (number 12 of 128) whose exponential the reference rounds up in single precision, where the nearest
-/// number lies below (by 0.48 of the last bit); at `t = 999` that bit moves the network's output by 1e-5.
+/// The one exponent (number 12 of 128) whose exponential the reference rounds up in single precision, where the nearest number lies
+/// below (by 0.48 of the last bit); at `t = 999` that bit moves the network's output by 1e-5. Networks were trained with it.
 const ROUNDED_UP: f32 = -0.863_469_4;
 
 /// Sinusoidal features of a timestep: 128 cosines, then 128 sines, of `t e^(-ln(10000) i / 128)`; an odd last one is 0.
 ///
 /// Frequencies and angles are rounded to `f32` as the reference rounds them.
 pub fn timestep_features(t: f32, features: &mut [f32]) {
-    waves(t, &frequencies(features.len() / 2), features);
+    waves(t, &timestep_frequencies(features.len() / 2), features);
 }
 
-fn frequencies(half: usize) -> Vec<f32> {
+/// The frequencies `10000^(-i / half)` as the reference's `f32` arithmetic has them: the exponent is rounded after each
+/// operation, for a frequency that is one bit off moves `cos(999 f)` by up to 6e-5.
+pub fn timestep_frequencies(half: usize) -> Vec<f32> {
     let frequency = |i: usize| {
         let exponent = -(10_000_f64.ln() as f32) * i as f32 / half as f32;
         let nearest = f64::from(exponent).exp() as f32;
@@ -143,7 +145,7 @@ impl Condition {
             rows,
             padded,
             labels: vec![0; rows],
-            frequencies: frequencies(Shape::TIMESTEP_FEATURES / 2),
+            frequencies: timestep_frequencies(Shape::TIMESTEP_FEATURES / 2),
             features: vec![0.0; padded * Shape::TIMESTEP_FEATURES],
             hidden: wide(),
             hidden_active: wide(),

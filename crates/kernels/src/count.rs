@@ -9,8 +9,14 @@ use crate::shape::Shape;
 impl Shape {
     /// One image's forward pass.
     pub fn forward_flops(&self) -> f64 {
-        self.linear_flops()
-            + 2.0 * self.pairs_flops()
+        self.prefixed_flops(0)
+    }
+
+    /// The same with `prefix` more tokens in all blocks, which enter behind the first end and are dropped before the last.
+    pub fn prefixed_flops(&self, prefix: usize) -> f64 {
+        let tokens = self.tokens() + prefix;
+        self.linear_flops(tokens)
+            + 2.0 * self.pairs_flops(tokens)
             + self.end_flops(self.patch_in())
             + self.end_flops(self.patch_out())
     }
@@ -18,12 +24,12 @@ impl Shape {
     /// Gradients of one image's activations, down to the input of the first block. Attention has four products: the
     /// gradients of probabilities, values, queries and keys.
     pub fn backward_flops(&self) -> f64 {
-        self.linear_flops() + 4.0 * self.pairs_flops() + self.end_flops(self.patch_out())
+        self.linear_flops(self.tokens()) + 4.0 * self.pairs_flops(self.tokens()) + self.end_flops(self.patch_out())
     }
 
     /// Gradients of the weights from one image.
     pub fn weight_gradient_flops(&self) -> f64 {
-        self.linear_flops() + self.end_flops(self.patch_in()) + self.end_flops(self.patch_out())
+        self.linear_flops(self.tokens()) + self.end_flops(self.patch_in()) + self.end_flops(self.patch_out())
     }
 
     /// What one image's frozen backward pass needs of its forward pass, in `f32`: of every block the input, queries, keys
@@ -34,13 +40,13 @@ impl Shape {
     }
 
     /// Linear layers of all blocks: qkv `6 T D^2`, projection `2`, the MLP `16`.
-    fn linear_flops(&self) -> f64 {
-        24.0 * self.depth as f64 * self.tokens() as f64 * (self.hidden * self.hidden) as f64
+    fn linear_flops(&self, tokens: usize) -> f64 {
+        24.0 * self.depth as f64 * tokens as f64 * (self.hidden * self.hidden) as f64
     }
 
     /// In all blocks, one product over pairs of tokens: scores, or their mixture of values.
-    fn pairs_flops(&self) -> f64 {
-        2.0 * self.depth as f64 * (self.tokens() * self.tokens() * self.hidden) as f64
+    fn pairs_flops(&self, tokens: usize) -> f64 {
+        2.0 * self.depth as f64 * (tokens * tokens * self.hidden) as f64
     }
 
     /// The product at an end of the trunk, `values` being those of a patch.
@@ -76,6 +82,10 @@ mod tests {
         assert_eq!(NANO.forward_flops(), (4 * block + 2 * 64 * 64 * (27 + 54)) as f64);
         let gmac = SMALL.forward_flops() / 2e9;
         assert!((6.00..6.06).contains(&gmac), "{gmac}");
+        // 64 tokens in front of 64: twice the linear layers, four times the pairs.
+        let ends = 2 * 64 * 64 * (27 + 54);
+        let longer = 2 * 128 * (64 * 192 + 64 * 64 + 2 * 64 * 256) + 2 * 2 * 4 * 128 * 128 * 16;
+        assert_eq!(NANO.prefixed_flops(64), (4 * longer + ends) as f64);
     }
 
     #[test]

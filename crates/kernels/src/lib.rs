@@ -38,7 +38,7 @@ mod vector;
 mod workspace;
 
 pub use adamw::{AdamW, Group, average};
-pub use condition::{Condition, OutsideGradients, timestep_features};
+pub use condition::{Condition, OutsideGradients, timestep_features, timestep_frequencies};
 pub use contribution::{Contribution, ContributionGradient};
 pub use parameters::{Parameters, ParametersError, Segment};
 pub use peak::Peak;

@@ -171,6 +171,7 @@ impl Artifact<'_> {
             contrasts: planned.contrasts,
             reference: planned.reference,
             floor: planned.floor,
+            unmeasured: planned.unmeasured,
             scale: scale.value.clone(),
         };
         Ok(Ok(Planned { table, not_run: expanded.not_run, stages: planned.stages }))

@@ -1,7 +1,8 @@
 //! What a file or a folder holds: which files a folder has, and one hash over all of it. Loaders read by the same rule.
 
-use std::io;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use walkdir::{DirEntry, WalkDir};
 
@@ -23,6 +24,19 @@ pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Names of the folders right below a folder, sorted, as [`files`] looks into them: of images by class, the classes.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn folders(folder: &Path) -> io::Result<Vec<OsString>> {
+    let entries = folder.read_dir()?.collect::<io::Result<Vec<_>>>()?;
+    let visible = |name: &OsString| !name.as_encoded_bytes().starts_with(b".");
+    let folders = entries.iter().filter(|entry| entry.path().is_dir());
+    let mut names: Vec<OsString> = folders.map(fs::DirEntry::file_name).filter(visible).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// Of a file its hash; of a folder the hash of the names and hashes of its [`files`], sorted by name.
@@ -48,8 +62,6 @@ pub fn digest(path: &Path, hash: &dyn Fn(&Path) -> io::Result<Digest>) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn of(folder: &Path) -> io::Result<Digest> {
@@ -69,7 +81,9 @@ mod tests {
         assert_eq!(first, Digest::of(listing.as_bytes()));
 
         fs::write(at(".DS_Store"), "stray").unwrap();
+        fs::create_dir(at(".cache")).unwrap();
         assert_eq!(of(folder.path()).unwrap(), first);
+        assert_eq!(folders(folder.path()).unwrap(), ["b"]);
         fs::rename(at("a.png"), at("c.png")).unwrap();
         assert_ne!(of(folder.path()).unwrap(), first);
     }

@@ -1,12 +1,13 @@
 //! What stages read: data and weights looked up, what is missing remembered, networks that must be trained first.
 
 use crate::captions::Encoder;
-use crate::dataset::{Dataset, Source};
+use crate::content;
+use crate::dataset::{Dataset, ImageFolder, Source};
 use crate::denoiser::Denoiser;
 use crate::digest::Key;
 use crate::lookup::Lookup;
 use crate::plan::Input;
-use crate::problem::{Error, Missing, Place};
+use crate::problem::{Error, Missing, MissingReason, Place};
 use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
 use crate::scale::{Numerics, Weights};
 use crate::stage::{Encode, Pretrain, Stage, TrainExtractor};
@@ -38,6 +39,22 @@ impl Gather<'_> {
             }
         }
         Images { source, inputs }
+    }
+
+    /// Images whose labels condition a network of so many classes, if it has any.
+    pub(crate) fn labelled(&mut self, dataset: &Dataset, node: &Node, path: &str, classes: Option<usize>) -> Images {
+        let images = self.images(dataset, node, path);
+        // The first `count` images may be of fewer classes than there are folders.
+        if let (Dataset::ClassFolders(ImageFolder { folder, count: None, .. }), Some(classes)) = (dataset, classes)
+            && let Some(Input::File { path: found_at, .. }) = images.inputs.get("folder")
+            && let Ok(folders) = content::folders(found_at)
+            && folders.len() > classes
+        {
+            let reason = MissingReason::Classes { path: found_at.clone(), found: folders.len(), classes };
+            let place = node.place_of(&format!("{path}.folder"));
+            self.missing.push(Missing { place, wanted: folder.clone(), reason, remedy: None });
+        }
+        images
     }
 
     /// An error if anything is missing.
@@ -121,7 +138,7 @@ pub(crate) struct Training {
 
 impl Training {
     pub(crate) fn backbone(recipe: &BackboneRecipe, node: &Node, numerics: &Numerics, gather: &mut Gather<'_>) -> Self {
-        let images = gather.images(&recipe.data, node, "data");
+        let images = gather.labelled(&recipe.data, node, "data", recipe.dit.classes);
         let denoiser = Denoiser::Dit(recipe.dit.clone());
         let encoder = recipe.text.as_ref().map(|text| Encoder::gather(text, &denoiser, node, numerics, gather));
         let embeddings = encoder.map(|encoder| encoder.of_data(&images));

@@ -45,6 +45,19 @@ pub enum Measure {
     Similarity,
 }
 
+impl Measure {
+    /// What people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Infinity => "the distance at infinitely many samples",
+            Self::PrecisionRecall => "precision and recall",
+            Self::InceptionScore => "the Inception score",
+            Self::SpatialDistance => "sFID",
+            Self::Similarity => "similarity",
+        }
+    }
+}
+
 /// The artifact in the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,7 +9,7 @@ use crate::canonical;
 use crate::claim::{Claim, Direction, Metric};
 use crate::denoiser::Denoiser;
 use crate::digest::{Digest, Key};
-use crate::manifest::Paper;
+use crate::manifest::{Measure, Paper};
 use crate::method::Method;
 use crate::recipe::Space;
 use crate::scale::{Diffusion, Scale};
@@ -46,6 +46,15 @@ pub struct NotRun {
     /// What the paper says about it.
     pub claims: Vec<Claim>,
     /// Why it cannot.
+    pub reason: String,
+}
+
+/// What a manifest asks to be measured and what cannot be here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unmeasured {
+    /// What.
+    pub measure: Measure,
+    /// Why not.
     pub reason: String,
 }
 
@@ -90,6 +99,8 @@ pub struct Table {
     /// The distance to the reference of as many real images as samples are drawn, none of them in it; `None` where the
     /// scale has none.
     pub floor: Option<Key>,
+    /// What is not measured beside the distance, though the manifest asks for it.
+    pub unmeasured: Vec<Unmeasured>,
 }
 
 /// A group of cells.

@@ -89,6 +89,15 @@ pub enum MissingReason {
         /// The system's reason.
         reason: String,
     },
+    /// It has folders for more classes than the backbone has.
+    Classes {
+        /// The folder.
+        path: PathBuf,
+        /// Folders of classes in it.
+        found: usize,
+        /// Classes of the backbone.
+        classes: usize,
+    },
 }
 
 impl fmt::Display for Missing {
@@ -105,6 +114,15 @@ impl fmt::Display for Missing {
                 self.wanted,
                 path.display()
             ),
+            MissingReason::Classes { path, found, classes } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "`{}` has {found} class folders, but the backbone has {classes} classes; take the folder right above those of \
+                     its classes, or set its `classes`; `runner data check {path} --as class_folders` looks through it",
+                    self.wanted
+                )
+            }
             MissingReason::Unreadable { path, reason } => {
                 write!(f, "`{}` cannot be read at {}: {reason}; change its permissions", self.wanted, path.display())
             }

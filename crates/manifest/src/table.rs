@@ -6,7 +6,7 @@ use crate::digest::{Digest, Key};
 use crate::expand::{Expanded, ExpandedCell};
 use crate::manifest::Group;
 use crate::method::Method;
-use crate::plan::{CellRun, Contrast, Input, PlannedCell, PlannedGroup, PlannedStage, Reference};
+use crate::plan::{CellRun, Contrast, Input, PlannedCell, PlannedGroup, PlannedStage, Reference, Unmeasured};
 use crate::problem::Error;
 
 /// The planned part of a table.
@@ -17,6 +17,7 @@ pub(crate) struct Planned {
     pub(crate) contrasts: Vec<Contrast>,
     pub(crate) reference: Reference,
     pub(crate) floor: Option<Key>,
+    pub(crate) unmeasured: Vec<Unmeasured>,
     pub(crate) stages: Vec<PlannedStage>,
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn plan(
             control.runs.push(run);
         }
     }
+    let unmeasured = chains.unmeasured();
     let (reference, floor, stages) = chains.finish()?;
     Ok(Planned {
         default_cell,
@@ -63,6 +65,7 @@ pub(crate) fn plan(
         positive_control: control,
         reference,
         floor,
+        unmeasured,
         stages,
     })
 }

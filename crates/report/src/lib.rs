@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use manifest::digest::Key;
+use manifest::method::Method;
 use manifest::plan::{CellRun, Plan, Table};
 use polars::prelude::DataFrame;
 use serde::Serialize;
@@ -81,6 +82,10 @@ pub struct Row {
     pub contrasts: Vec<(String, String)>,
 }
 
+/// Operations of a forward pass with a method over those without, on a network that the paper names (`DiT-B/2`); `None` where they are
+/// not counted.
+pub type Operations<'a> = &'a dyn Fn(&str, &Method) -> Option<f64>;
+
 /// The folder that the report of a plan goes to: `reports` for the default scale, `reports/<scale>` for others, and a
 /// folder that names overrides and seeds where they are not the scale's, so that a trial never replaces a reproduction.
 pub fn folder(table: &Table, reports: &Path) -> PathBuf {
@@ -100,12 +105,13 @@ fn of_scale(name: &str, reports: &Path) -> PathBuf {
 }
 
 /// Writes the report of a plan from what is recorded now: `<artifact>.md`, `<artifact>.csv`, and in a folder of the
-/// artifact's name further tables, figures and the published records. Files that are right already are not touched.
+/// artifact's name further tables, figures and the published records. Files that are right already are not touched. `operations`
+/// stand beside times.
 ///
 /// # Errors
 /// [`Error::NothingRun`] where no cell has a result, [`Error::Mixed`] where records must not be compared, [`Error::Store`]
 /// where one is damaged, and others if a file cannot be written. Nothing is written before all records have been read.
-pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error> {
+pub fn build(plan: &Plan, store: &Store, reports: &Path, operations: Operations<'_>) -> Result<Report, Error> {
     if plan.is_recipe() {
         return Err(Error::NoTable(plan.artifact.clone()));
     }
@@ -114,7 +120,7 @@ pub fn build(plan: &Plan, store: &Store, reports: &Path) -> Result<Report, Error
     let own = home.join(&plan.artifact);
     let stages = recorded(plan, tree)?;
     let records: Vec<Record> = stages.iter().map(|(_, record)| record.clone()).collect();
-    let sections = plan.tables.iter().map(|table| section(plan, table, store, &records));
+    let sections = plan.tables.iter().map(|table| section(plan, table, store, &records, operations));
     let sections: Vec<Section> = sections.collect::<Result<_, Error>>()?;
     if let Some(table) = plan.tables.first().filter(|_| sections.iter().all(|section| !section.has_run)) {
         let (artifact, results) = (plan.artifact.clone(), tree.root().to_owned());
@@ -170,7 +176,13 @@ struct Section {
     has_run: bool,
 }
 
-fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Result<Section, Error> {
+fn section(
+    plan: &Plan,
+    table: &Table,
+    store: &Store,
+    records: &[Record],
+    operations: Operations<'_>,
+) -> Result<Section, Error> {
     let tree = store.tree();
     let observed = observed::cells(plan, table, store, None)?;
     let has_run = observed.iter().any(|cell| cell.runs.iter().any(|run| run.state != observed::State::NotRun));
@@ -207,6 +219,7 @@ fn section(plan: &Plan, table: &Table, store: &Store, records: &[Record]) -> Res
         published: &published,
         views: &views,
         further: &further,
+        operations,
         folder: &folder,
     };
     let text = page.render();

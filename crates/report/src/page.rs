@@ -5,7 +5,7 @@ use std::path::Path;
 
 use manifest::digest::Key;
 use manifest::method::Method;
-use manifest::plan::{CellRun, Plan, Table};
+use manifest::plan::{CellRun, Plan, Table, Unmeasured};
 use metrics::{Difference, Spread};
 use polars::prelude::DataFrame;
 use store::{Record, Tree};
@@ -15,10 +15,8 @@ use crate::figures::signed;
 use crate::gate::Gates;
 use crate::judged::{Comparison, Control, Judged, JudgedCell, needs_control};
 use crate::markdown::{Align, code, escape, table};
-use crate::protocol;
-use crate::provenance;
-use crate::readings;
 use crate::views::View;
+use crate::{Operations, protocol, provenance, readings};
 
 /// Everything that is shown of one table.
 #[derive(Clone, Copy)]
@@ -51,6 +49,8 @@ pub(crate) struct Page<'a, 'p> {
     pub(crate) views: &'a [View<'p>],
     /// What else was measured, one row per distinct cell.
     pub(crate) further: &'a DataFrame,
+    /// What methods cost.
+    pub(crate) operations: Operations<'a>,
     /// The folder of the table's files, relative to the page.
     pub(crate) folder: &'a str,
 }
@@ -115,6 +115,7 @@ impl Page<'_, '_> {
     /// Protocol, detectable difference, positive control, the meaning of verdicts.
     fn trust(&self) -> String {
         let mut lines = vec![format!("**Protocol.** {}.", protocol::line(self.plan, self.table, self.judged))];
+        lines.push(self.unmeasured());
         lines.push(provenance::local_changes(self.table, self.records));
         lines.push(match drawn::detectable(self.judged) {
             Some((least, median, most)) => format!(
@@ -133,6 +134,15 @@ impl Page<'_, '_> {
         lines.push(self.verdicts());
         lines.retain(|line| !line.is_empty());
         lines.join("\n\n") + "\n"
+    }
+
+    /// What the manifest asks for in vain; empty where there is none.
+    fn unmeasured(&self) -> String {
+        let said = |one: &Unmeasured| format!("{} ({})", one.measure.title(), one.reason);
+        match self.table.unmeasured.as_slice() {
+            [] => String::new(),
+            some => format!("**Not measured:** {}.", some.iter().map(said).collect::<Vec<_>>().join("; ")),
+        }
     }
 
     fn control(&self) -> String {

@@ -1,14 +1,14 @@
 //! What the paper claims beside the distance: the same cells by another metric.
 
 use manifest::claim::{Direction, Metric};
-use manifest::plan::{Plan, Table};
+use manifest::plan::{Plan, PlannedCell, Table};
 use metrics::Outcome;
 use polars::prelude::{DataFrame, PlSmallStr};
 use store::Store;
 
 use crate::error::Error;
 use crate::judged::{Comparison, Judged, judge};
-use crate::markdown::{Align, Values, code, table as markdown};
+use crate::markdown::{Align, Values, code, escape, table as markdown};
 use crate::observed;
 use crate::page::Page;
 use crate::{consistency, frames};
@@ -127,9 +127,30 @@ impl Page<'_, '_> {
             };
             let once = view.judged.comparisons().any(|comparison| comparison.outcome == Outcome::Once);
             let once = if once { ONCE } else { "" };
-            format!("## {}\n\n{}{once}{}", title(view.metric), reading(view.metric), page.results_table())
+            let counted = if view.metric.depends_on_load() { page.counted() } else { String::new() };
+            format!("## {}\n\n{}{counted}{once}{}", title(view.metric), reading(view.metric), page.results_table())
         });
         sections.collect::<Vec<_>>().join("\n")
+    }
+
+    /// What the cells that a claim on speed is about cost at the paper's size; empty where it is not counted.
+    fn counted(&self) -> String {
+        let network = &self.table.paper.backbone;
+        let cells = self.judged.cells.iter().map(|cell| cell.cell.planned).filter(|cell| cell.claim.is_some());
+        let ratio = |cell: &PlannedCell| {
+            let ratio = (self.operations)(network, &cell.written).filter(|_| cell.written.prompts().is_some())?;
+            Some(format!("{ratio:.4} times in {}", code(&cell.id)))
+        };
+        let ratios: Vec<String> = cells.filter_map(ratio).collect();
+        match ratios.is_empty() {
+            true => String::new(),
+            false => format!(
+                "**Counted, not timed:** of {}, the paper's size, a forward pass has the operations that it has without a patch {}; \
+                 `table1` counts alike.\n\n",
+                escape(network),
+                ratios.join(" and ")
+            ),
+        }
     }
 
     /// Means of what else was measured and no claim is about; empty where there is none.

@@ -135,7 +135,7 @@ fn work(order: &Order, store: &Store, claim: Claim, log: &Log, stop: &AtomicBool
         }
         Ok(Err(EngineError::Interrupted)) => Event::Interrupted,
         Ok(Err(EngineError::MissingInput(error))) => give_up(claim, FailureClass::MissingInput, error),
-        Ok(Err(EngineError::Failed(error))) => give_up(claim, class_of(&error), format!("{error:#}")),
+        Ok(Err(EngineError::Failed(error))) => give_up(claim, class_of(&error), engine::causes(&error)),
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             let message = format!("a fault of the program: {}", message.unwrap_or("it does not say which"));

@@ -164,7 +164,7 @@ impl<'a> Executor<'a> {
                 self.board.started(stage, &task.label, task.seconds);
                 self.workers.insert(stage, Active { worker, last: None });
             }
-            Err(error) => self.end(stage, Ending::fault(format_args!("{error:#}"))),
+            Err(error) => self.end(stage, Ending::fault(engine::causes(&error))),
         }
     }
 

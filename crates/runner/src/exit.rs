@@ -58,7 +58,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Store(#[from] store::StoreError),
     /// Anything else.
-    #[error("{0:#}")]
+    #[error("{}", engine::causes(.0))]
     Other(#[from] anyhow::Error),
     /// Standard output was closed by its reader (`runner plan table4 | head`): not an error.
     #[error("standard output was closed")]

@@ -195,6 +195,21 @@ impl Session {
     }
 }
 
+/// Whether the folder of an option (`reports`) can be written. Nothing stays behind, not even the folder.
+///
+/// # Errors
+/// Why not, and what to do.
+pub(crate) fn writable(option: &str, folder: &Path) -> Result<(), String> {
+    let tried = tempfile::Builder::new().prefix(".writable-").tempfile_in(nearest_existing(folder));
+    let why = |error| format!("{} cannot be written: {error}; give another with `--{option} DIR`", folder.display());
+    tried.map(|_| ()).map_err(why)
+}
+
+/// The folder, or the nearest above it that is there.
+pub(crate) fn nearest_existing(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"))
+}
+
 fn kind(device: Device) -> DeviceKind {
     match device {
         Device::Cpu => DeviceKind::Cpu,

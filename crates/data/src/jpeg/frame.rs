@@ -200,9 +200,9 @@ impl Frame {
         Some(Self { width, height, progressive, components, units, most })
     }
 
-    /// Coefficients of all channels.
-    pub(super) fn coefficients(&self) -> usize {
-        self.components.iter().map(|component| 64 * component.blocks[0] * component.blocks[1]).sum()
+    /// Blocks of all channels.
+    pub(super) fn blocks(&self) -> usize {
+        self.components.iter().map(|component| component.blocks[0] * component.blocks[1]).sum()
     }
 
     pub(super) fn allocated(mut self) -> Self {

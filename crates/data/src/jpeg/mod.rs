@@ -18,14 +18,12 @@ use crate::resample::Raster;
 use frame::{Colour, Frame, Segments};
 use scan::Scan;
 
-/// Largest memory that coefficients may take, in bytes.
-const MAX_COEFFICIENTS: usize = 1 << 29;
-
 /// Most scans of an image; encoders write about ten. A scan of nothing costs a few bytes, and all blocks' time.
 const MAX_SCANS: usize = 100;
 
-/// Decodes a file; `None` where it is damaged or of a kind that is not read here.
-pub(crate) fn decode(bytes: &[u8]) -> Option<Raster<u8>> {
+/// Decodes a file; `None` where it is damaged or of a kind that is not read here. The header's word on the size is believed only
+/// where the file is long enough for it: a block of 64 coefficients is coded by a bit at least.
+pub fn decode(bytes: &[u8]) -> Option<Raster<u8>> {
     let mut segments = Segments::new(bytes)?;
     let (mut frame, mut scans) = (None, 0);
     loop {
@@ -33,7 +31,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Raster<u8>> {
             0xc0..=0xc2 if frame.is_none() => {
                 let found = Frame::read(&mut segments)?;
                 let too_long = found.width.max(found.height) > MAX_SIDE as usize;
-                if too_long || found.coefficients() > MAX_COEFFICIENTS / size_of::<i16>() {
+                if too_long || found.blocks() > 8 * bytes.len() {
                     return None;
                 }
                 frame = Some(found.allocated());
@@ -49,10 +47,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Raster<u8>> {
             marker => segments.read(marker)?,
         }
     }
-    let frame = frame?;
-    let colour = segments.colour(&frame);
-    let planes = planes::Planes::of(&frame, &segments.quantisation)?;
-    let (width, height) = (frame.width, frame.height);
+    let frame = frame.filter(|_| scans > 0)?;
+    let (width, height, colour) = (frame.width, frame.height, segments.colour(&frame));
+    let planes = planes::Planes::of(frame, &segments.quantisation)?;
     let mut values = vec![0; 3 * width * height];
     for (y, row) in values.chunks_exact_mut(3 * width).enumerate() {
         match colour {

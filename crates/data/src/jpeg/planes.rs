@@ -17,9 +17,10 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    /// Transforms all blocks; `None` where a table is missing.
-    pub(super) fn of(frame: &Frame, quantisation: &[Option<[u16; 64]>; 4]) -> Option<Self> {
-        let plane = |component: &Component| {
+    /// Transforms all blocks, a channel's coefficients giving way to its samples; `None` where a table is missing.
+    pub(super) fn of(frame: Frame, quantisation: &[Option<[u16; 64]>; 4]) -> Option<Self> {
+        let most = frame.most;
+        let plane = |component: Component| {
             let steps = quantisation[component.quantisation].as_ref()?;
             let [across, down] = component.blocks;
             let stride = 8 * across;
@@ -30,10 +31,10 @@ impl Planes {
                     samples[corner + y * stride..][..8].copy_from_slice(row);
                 }
             }
-            let scale = [0, 1].map(|axis| frame.most[axis] / component.sampling[axis]);
+            let scale = [0, 1].map(|axis| most[axis] / component.sampling[axis]);
             Some(Plane { samples, stride, sides: component.samples, scale })
         };
-        Some(Self { planes: frame.components.iter().map(plane).collect::<Option<Vec<_>>>()? })
+        Some(Self { planes: frame.components.into_iter().map(plane).collect::<Option<Vec<_>>>()? })
     }
 
     /// Row `y` of the image in `N` channels, each at least as wide as the image.

@@ -359,7 +359,7 @@ fn the_full_encoder_is_read_from_a_checkpoint() {
     let planned =
         inputs.map(|(role, path)| (role.to_owned(), Input::File { sha256: Digest::of(b""), path: path.to_owned() }));
     let planned = PlannedStage::new(stage.clone(), planned.into()).unwrap();
-    engine::inspect(&planned).unwrap();
+    engine::Inspection::default().look(&planned).unwrap();
     let (directory, _) = alone(&stage, &inputs).unwrap();
     let (rows, _) = embedded(&directory.path().join(artifact::EMBEDDINGS));
 

@@ -299,7 +299,7 @@ fn weights_come_from_a_checkpoint_of_several_networks() {
     wider.shape.widths = vec![16, 48];
     let stage = Stage::Sample(Sample { denoiser: Denoiser::Unet(wider), ..sample.clone() });
     let planned = PlannedStage::new(stage, with_file(&planned.inputs)).unwrap();
-    let error = format!("{:#}", engine::inspect(&planned).unwrap_err());
+    let error = format!("{:#}", engine::Inspection::default().look(&planned).unwrap_err());
     let fault = "down_blocks.1.resnets.0.conv1.weight has shape [32, 16, 3, 3], expected [48, 16, 3, 3]";
     assert!(error.contains("checkpoint.safetensors") && error.contains(fault), "{error}");
 }

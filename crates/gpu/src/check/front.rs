@@ -21,10 +21,10 @@ pub(super) fn check<M: Machine>(bench: &mut Bench<M>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Columns of the modulations: a gate, a shift and a scale, which all samples share.
-fn columns(d: usize) -> ResidualNorm {
-    let d = d as i32;
-    ResidualNorm { width: d, stride: 3 * d, gate: 0, shift: d, scale: 2 * d, ..ResidualNorm::default() }
+/// A pass over a stream that was as long as `before`. Of the modulations, which all samples share, it reads a gate, a shift and a scale.
+fn pass(read: [Address; 5], written: [Address; 3], sizes: [usize; 3], before: usize) -> ResidualNorm {
+    let (d, before) = (sizes[2] as i32, before as i32);
+    ResidualNorm { before, stride: 3 * d, shift: d, scale: 2 * d, ..rows::residual_norm_of(read, written, sizes) }
 }
 
 /// Before the first block: prompts, then patches at their positions.
@@ -36,7 +36,7 @@ fn coming<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usiz
         (bench.numbers(3 * d, 0.5), bench.numbers(FRONT, 1.0), bench.numbers(FRONT * d, 1.0));
     let on = [bench.put(&positions)?, bench.put(&branch)?, bench.put(&bias)?, bench.put(&modulations)?];
     let (on_weights, on_prompts) = (bench.put_wide(&weights)?, bench.put_wide(&prompts)?);
-    let rows = bench.put_numbers(&vec![0; batch])?;
+    let shared = bench.put_numbers(&vec![0; batch])?;
     let count = batch * longer;
     let (x, statistics, normed) = (bench.room(count * d)?, bench.room_wide(2 * count)?, bench.room(count * d)?);
     let entry = Entry {
@@ -47,22 +47,9 @@ fn coming<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usiz
         places: FRONT as i32,
         replaces: 1,
     };
-    let arguments = ResidualNorm {
-        base: on[0].start(),
-        branch: on[1].start(),
-        bias: on[2].start(),
-        modulations: on[3].start(),
-        rows: rows.start(),
-        entry,
-        x: x.start(),
-        statistics: statistics.start(),
-        normed: normed.start(),
-        batch: batch as i32,
-        tokens: longer as i32,
-        before: tokens as i32,
-        gate: -1,
-        ..columns(d)
-    };
+    let read = [on[0].start(), on[1].start(), on[2].start(), on[3].start(), shared.start()];
+    let written = [x.start(), statistics.start(), normed.start()];
+    let arguments = ResidualNorm { entry, gate: -1, ..pass(read, written, [batch, longer, d], tokens) };
     // SAFETY: all arrays are as large as the sizes say.
     unsafe { l.residual_norm(&arguments)? };
     let (ones, zeros, [shift, scale]) = (vec![1.0; d], vec![0.0; d], [&modulations[d..2 * d], &modulations[2 * d..]]);
@@ -90,22 +77,11 @@ fn dropped<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usi
         (bench.numbers(batch * longer * d, 1.0), bench.numbers(batch * longer * d, 1.0), bench.numbers(d, 1.0));
     let modulations = bench.numbers(3 * d, 0.5);
     let on = [bench.put(&base)?, bench.put(&branch)?, bench.put(&bias)?, bench.put(&modulations)?];
-    let rows = bench.put_numbers(&vec![0; batch])?;
+    let shared = bench.put_numbers(&vec![0; batch])?;
     let (x, statistics, normed) = (bench.room(count * d)?, bench.room_wide(2 * count)?, bench.room(count * d)?);
-    let arguments = ResidualNorm {
-        base: on[0].start(),
-        branch: on[1].start(),
-        bias: on[2].start(),
-        modulations: on[3].start(),
-        rows: rows.start(),
-        x: x.start(),
-        statistics: statistics.start(),
-        normed: normed.start(),
-        batch: batch as i32,
-        tokens: tokens as i32,
-        before: longer as i32,
-        ..columns(d)
-    };
+    let read = [on[0].start(), on[1].start(), on[2].start(), on[3].start(), shared.start()];
+    let written = [x.start(), statistics.start(), normed.start()];
+    let arguments = pass(read, written, [batch, tokens, d], longer);
     // SAFETY: all arrays are as large as the sizes say.
     unsafe { l.residual_norm(&arguments)? };
     let want = |number: usize| {
@@ -123,7 +99,7 @@ fn dropped<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usi
 fn back<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usize) -> Result<(), Error> {
     let (longer, l) = (FRONT + tokens, bench.launcher);
     let modulations = bench.numbers(3 * d, 0.5);
-    let (on_modulations, rows_) = (bench.put(&modulations)?, bench.put_numbers(&vec![0; batch])?);
+    let (on_modulations, shared) = (bench.put(&modulations)?, bench.put_numbers(&vec![0; batch])?);
     for (what, inside) in [("dropped", tokens), ("replaced", longer)] {
         let (count, all) = (batch * inside, batch * longer);
         let (x, dn, dx) = (bench.numbers(count * d, 2.0), bench.numbers(count * d, 1.0), bench.numbers(all * d, 1.0));
@@ -131,25 +107,25 @@ fn back<M: Machine>(bench: &mut Bench<M>, batch: usize, tokens: usize, d: usize)
         let (on_x, on_dn, statistics) = (bench.put(&x)?, bench.put(&dn)?, bench.put_wide(&statistics)?);
         let fresh = inside == tokens;
         let (stream, branch) = (if fresh { bench.room(all * d)? } else { bench.put(&dx)? }, bench.room(all * d)?);
-        let ResidualNorm { width, stride, gate, shift, scale, .. } = columns(d);
+        let width = d as i32;
         let arguments = NormBackward {
             x: on_x.start(),
             statistics: statistics.start(),
             dn: on_dn.start(),
             modulations: on_modulations.start(),
-            rows: rows_.start(),
+            rows: shared.start(),
             dx: stream.start(),
             d_branch: branch.start(),
             again: Address::NULL,
             batch: batch as i32,
             tokens: inside as i32,
             width,
-            stride,
+            stride: 3 * width,
             before: longer as i32,
             replaced: if fresh { 0 } else { FRONT as i32 },
-            gate,
-            shift,
-            scale,
+            gate: 0,
+            shift: width,
+            scale: 2 * width,
             fresh: i32::from(fresh),
         };
         // SAFETY: all arrays are as large as the sizes say.

@@ -24,7 +24,7 @@ fn rows_of(batch: usize) -> Vec<u32> {
 }
 
 /// What is read, what is written, and the sizes; nothing enters, and no place in the modulations is chosen.
-fn residual_norm_of(
+pub(super) fn residual_norm_of(
     [base, branch, bias, modulations, rows]: [Address; 5],
     [x, statistics, normed]: [Address; 3],
     sizes: [usize; 3],

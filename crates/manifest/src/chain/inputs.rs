@@ -71,7 +71,7 @@ impl ChainInputs {
         let floor = floor.as_ref().map(|floor| floor.head(scale.value.sample.count));
         let (space, numerics) = (&base.space, &scale.value.numerics);
         let autoencoder = gather.autoencoder(space, recipe);
-        let images = gather.images(&scale.value.data, &scale.node, "data");
+        let images = gather.labelled(&scale.value.data, &scale.node, "data", base.denoiser.classes());
         let flips = scale.value.train.horizontal_flip;
         Self {
             backbone,

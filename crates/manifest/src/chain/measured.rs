@@ -4,6 +4,7 @@ use super::{Chains, stage_inputs};
 use crate::digest::Key;
 use crate::manifest::Measure;
 use crate::method::Method;
+use crate::plan::Unmeasured;
 use crate::problem::Error;
 use crate::scale::Evaluation;
 use crate::stage::{
@@ -47,6 +48,11 @@ impl Chains<'_> {
     }
 
     fn distance(&mut self, features: Key, reference: Key, of: FeatureKind) -> Result<Key, Error> {
+        let (stage, inputs) = self.distance_stage(features, reference, of);
+        self.stages.add(stage, inputs)
+    }
+
+    fn distance_stage(&self, features: Key, reference: Key, of: FeatureKind) -> (Stage, Inputs) {
         let name = match of {
             FeatureKind::Pooled => self.judge.distance.clone(),
             FeatureKind::Spatial if self.judge.distance == "fid" => "sfid".to_owned(),
@@ -54,49 +60,66 @@ impl Chains<'_> {
         };
         let Evaluation { subsets, subset_seed: seed, .. } = self.scale.evaluation;
         let stage = Stage::Metrics(Metrics { name, subsets, seed, of });
-        self.stages.add(stage, stage_inputs([("features", features), ("reference", reference)]))
+        (stage, stage_inputs([("features", features), ("reference", reference)]))
     }
 
-    /// What is measured beside the distance, as far as extractor and samples allow it.
+    /// What is measured beside the distance, as far as reference, extractor and samples allow it.
     pub(super) fn measures(&mut self, sample: Key, features: Key) -> Result<Vec<Key>, Error> {
-        let count = self.scale.sample.count;
         let mut keys = Vec::new();
-        for measure in self.measures {
-            let (stage, inputs) = match measure {
-                Measure::Infinity if count < PUBLISHED_SAMPLES => {
-                    let stage = Stage::Extrapolation(Extrapolation {
-                        name: format!("{}_infinity", self.judge.distance),
-                        smallest: SMALLEST_PART.min(count / 2),
-                        points: PARTS,
-                        seed: self.scale.evaluation.subset_seed,
-                    });
-                    (stage, stage_inputs([("features", features), ("reference", self.reference.statistics)]))
-                }
-                Measure::PrecisionRecall => {
-                    let Some(coverage) = self.coverage else { continue };
-                    let stage = Stage::Coverage(Coverage { neighbours: NEIGHBOURS });
-                    (stage, stage_inputs([("features", features), ("reference", coverage)]))
-                }
-                Measure::InceptionScore if self.judge.network.has_classes() => {
-                    let (name, extractor) = (self.judge.score.clone(), self.judge.network.clone());
-                    let stage = Stage::InceptionScore(InceptionScore { name, extractor, split: SPLIT });
-                    (stage, self.with_extractor(("features", features)))
-                }
-                Measure::Similarity => {
-                    let stage = Stage::Similarity(Similarity { count: COMPARED.min(count) });
-                    (stage, stage_inputs([("samples", sample)]))
-                }
-                Measure::SpatialDistance => {
-                    if let Some(reference) = self.reference.spatial {
-                        keys.push(self.distance(features, reference, FeatureKind::Spatial)?);
-                    }
-                    continue;
-                }
-                Measure::Infinity | Measure::InceptionScore => continue,
-            };
-            keys.push(self.stages.add(stage, inputs)?);
+        for &measure in self.measures {
+            if let Ok((stage, inputs)) = self.measure(measure, sample, features) {
+                keys.push(self.stages.add(stage, inputs)?);
+            }
         }
         Ok(keys)
+    }
+
+    /// What the others are, of whatever run.
+    pub(crate) fn unmeasured(&self) -> Vec<Unmeasured> {
+        let any = self.reference.statistics;
+        let refused = |&measure: &Measure| {
+            let reason = self.measure(measure, any, any).err()?.to_owned();
+            Some(Unmeasured { measure, reason })
+        };
+        self.measures.iter().filter_map(refused).collect()
+    }
+
+    /// A measure's stage, or why it has none.
+    fn measure(&self, measure: Measure, sample: Key, features: Key) -> Result<(Stage, Inputs), &'static str> {
+        let count = self.scale.sample.count;
+        let beside = |reference: Key| stage_inputs([("features", features), ("reference", reference)]);
+        Ok(match measure {
+            Measure::Infinity if count >= PUBLISHED_SAMPLES => return Err("there are as many samples as in the paper"),
+            Measure::Infinity => {
+                let stage = Stage::Extrapolation(Extrapolation {
+                    name: format!("{}_infinity", self.judge.distance),
+                    smallest: SMALLEST_PART.min(count / 2),
+                    points: PARTS,
+                    seed: self.scale.evaluation.subset_seed,
+                });
+                (stage, beside(self.reference.statistics))
+            }
+            Measure::PrecisionRecall => {
+                let alone = "the reference is statistics alone, and the scale gives no images as `evaluation.coverage`";
+                (Stage::Coverage(Coverage { neighbours: NEIGHBOURS }), beside(self.coverage.ok_or(alone)?))
+            }
+            Measure::InceptionScore if !self.judge.network.has_classes() => {
+                return Err("the extractor tells no classes apart");
+            }
+            Measure::InceptionScore => {
+                let (name, extractor) = (self.judge.score.clone(), self.judge.network.clone());
+                let stage = Stage::InceptionScore(InceptionScore { name, extractor, split: SPLIT });
+                (stage, self.with_extractor(("features", features)))
+            }
+            Measure::Similarity => {
+                let stage = Stage::Similarity(Similarity { count: COMPARED.min(count) });
+                (stage, stage_inputs([("samples", sample)]))
+            }
+            Measure::SpatialDistance => {
+                let reference = self.reference.spatial.ok_or("the extractor has no spatial features")?;
+                self.distance_stage(features, reference, FeatureKind::Spatial)
+            }
+        })
     }
 
     pub(super) fn activation(&mut self, method: &Method, train: Key) -> Result<Key, Error> {

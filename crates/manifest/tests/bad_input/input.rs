@@ -41,6 +41,49 @@ fn missing_data_and_weights_are_all_listed_with_where_they_belong() {
 }
 
 #[test]
+fn more_class_folders_than_classes_are_refused_and_named() {
+    let fixture = |folder: &str| {
+        Fixture::new().spoil("net.yaml", "classes: null", "classes: 2").spoil(
+            "scales/s.yaml",
+            "data: {kind: faces, image_size: 8, first: 0, count: 100}",
+            &format!("data: {{kind: class_folders, folder: photos, image_size: 8{folder}}}"),
+        )
+    };
+    let write = |fixture: &Fixture, class: &str| {
+        fs::create_dir_all(fixture.0.path().join("photos").join(class)).unwrap();
+        fs::write(fixture.0.path().join("photos").join(class).join("1.png"), class).unwrap();
+    };
+    let all = fixture("");
+    ["a", "b", ".cache"].iter().for_each(|class| write(&all, class));
+    all.load("s", &[]).unwrap();
+    write(&all, "c");
+    let error = all.load("s", &[]).unwrap_err();
+    assert!(matches!(error, Error::Missing(_)));
+    let path = all.0.path().join("photos").display().to_string();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "experiments/scales/s.yaml:2:37: `photos` has 3 class folders, but the backbone has 2 classes; take the folder right \
+             above those of its classes, or set its `classes`; `runner data check {path} --as class_folders` looks through it"
+        )
+    );
+    // Of a part, only its images tell; which they are is found when they are opened.
+    let part = fixture(", count: 4");
+    ["a", "b", "c"].iter().for_each(|class| write(&part, class));
+    part.load("s", &[]).unwrap();
+    // A backbone that is trained here reads them too.
+    let data = "data: {kind: class_folders, folder: photos, image_size: 8}";
+    let own = Fixture::new().spoil("net.yaml", "classes: null", "classes: 2").spoil(
+        "net.yaml",
+        "data: {kind: faces, image_size: 8, first: 0, count: 100}",
+        data,
+    );
+    ["a", "b", "c"].iter().for_each(|class| write(&own, class));
+    let message = own.load("s", &[]).unwrap_err().to_string();
+    assert!(message.starts_with("experiments/net.yaml:14:"), "{message}");
+}
+
+#[test]
 fn shipped_weights_with_a_wrong_hash_are_refused() {
     let pin = |content: &[u8]| {
         let weights = format!("{{recipe: net, weights: {{file: net.safetensors, sha256: {}}}}}", Digest::of(content));

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::{Linear, VarBuilder, linear};
+use kernels::timestep_frequencies;
 
 use super::shapes::TIMESTEP_FEATURES;
 
@@ -82,21 +83,6 @@ pub fn timestep_features(t: &Tensor, channels: usize) -> Result<Tensor> {
     let angles = t.to_dtype(DType::F32)?.unsqueeze(1)?.broadcast_mul(&frequencies)?;
     let features = Tensor::cat(&[angles.cos()?, angles.sin()?], 1)?;
     if channels.is_multiple_of(2) { Ok(features) } else { features.pad_with_zeros(1, 0, 1) }
-}
-
-/// The one exponent (number 12 of 128) whose exponential the reference rounds up where the nearest number lies below: the
-/// exact value is 0.479 of the way between the two. Networks were trained with it.
-const ROUNDED_UP: f32 = -0.863_469_4;
-
-/// The frequencies `10000^(-i / half)` as the reference's `f32` arithmetic has them: the exponent is rounded after each
-/// operation, for a frequency that is one bit off moves `cos(999 f)` by up to 6e-5.
-pub fn timestep_frequencies(half: usize) -> Vec<f32> {
-    let frequency = |i: usize| {
-        let exponent = -(MAX_PERIOD.ln() as f32) * i as f32 / half as f32;
-        let nearest = f64::from(exponent).exp() as f32;
-        if exponent == ROUNDED_UP { nearest.next_up() } else { nearest }
-    };
-    (0..half).map(frequency).collect()
 }
 
 /// Fixed two-dimensional sine-cosine embedding of a `side` x `side` grid of tokens, `[side^2, width]` row-major:

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Tensor, Weights, WeightsError};
+use super::{Weights, WeightsError};
 
 /// Checks that `weights`, read from `path`, are exactly the tensors `shapes`, and that their numbers are finite.
 ///
@@ -11,12 +11,14 @@ use super::{Tensor, Weights, WeightsError};
 /// Lists every missing, unexpected and mis-shaped tensor, or else those that hold infinities or no numbers.
 pub fn check(path: &Path, weights: &Weights, shapes: &[(String, Vec<usize>)]) -> Result<(), WeightsError> {
     exactly(path, weights.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())), shapes)?;
-    let fault = |(name, tensor): (&String, &Tensor)| {
-        let count = tensor.values.iter().filter(|value| !value.is_finite()).count();
-        (count > 0).then(|| format!("{name}: {count} of {} values are not finite", tensor.values.len()))
-    };
-    let faults: Vec<String> = weights.iter().filter_map(fault).collect();
+    let faults: Vec<String> = weights.iter().filter_map(|(name, tensor)| not_finite(name, &tensor.values)).collect();
     if faults.is_empty() { Ok(()) } else { Err(WeightsError::Keys { path: path.to_owned(), faults }) }
+}
+
+/// What is wrong with a tensor that holds infinities or no numbers.
+pub(super) fn not_finite(name: &str, values: &[f32]) -> Option<String> {
+    let count = values.iter().filter(|value| !value.is_finite()).count();
+    (count > 0).then(|| format!("{name}: {count} of {} values are not finite", values.len()))
 }
 
 /// The same for names and shapes.

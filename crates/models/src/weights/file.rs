@@ -132,11 +132,30 @@ impl WeightFile {
         check::exactly(&self.path, self.tensors().map(|(name, _, shape)| (name, shape)), shapes)
     }
 
+    /// Checks that all numbers are finite, reading one tensor after the other.
+    ///
+    /// # Errors
+    /// Lists the tensors that hold infinities or no numbers; as [`WeightFile::read`].
+    pub fn check_numbers(&mut self) -> Result<(), WeightsError> {
+        let mut faults = Vec::new();
+        self.each(|name, _, values| faults.extend(check::not_finite(name, &values)))?;
+        if faults.is_empty() { Ok(()) } else { Err(WeightsError::Keys { path: self.path.clone(), faults }) }
+    }
+
     /// Reads all tensors.
     ///
     /// # Errors
     /// The file cannot be read, or its tensors together are larger than it by far.
     pub fn read(&mut self) -> Result<Weights, WeightsError> {
+        let mut weights = Weights::new();
+        self.each(|name, shape, values| {
+            drop(weights.insert(name.to_owned(), Tensor { shape: shape.to_vec(), values }))
+        })?;
+        Ok(weights)
+    }
+
+    /// Hands name, shape and values of each tensor to `consume`, one after the other.
+    fn each(&mut self, mut consume: impl FnMut(&str, &[usize], Vec<f32>)) -> Result<(), WeightsError> {
         let path = &self.path;
         let cost = self.contents.tensors.values().map(View::cost).fold(0u64, |sum, n| sum.saturating_add(n as u64));
         if cost > self.source.length().saturating_mul(MOST_PER_BYTE) {
@@ -144,12 +163,10 @@ impl WeightFile {
             let remedy = "save its tensors again without expanded or shared ones (tensor.contiguous())";
             return Err(Fault::unsupported(reason, remedy).at(path));
         }
-        let mut weights = Weights::new();
         for (name, view) in &self.contents.tensors {
-            let values = view.read(&mut self.source).map_err(|fault| fault.at(path))?;
-            weights.insert(name.clone(), Tensor { shape: view.shape.clone(), values });
+            consume(name, &view.shape, view.read(&mut self.source).map_err(|fault| fault.at(path))?);
         }
-        Ok(weights)
+        Ok(())
     }
 
     /// Leaves out all tensors but those of `shapes`: a patch alone, or a backbone alone, of a checkpoint of both.

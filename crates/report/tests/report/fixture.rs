@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use manifest::digest::{Digest, Key};
+use manifest::method::{Method, Position};
 use manifest::plan::{CellRun, Plan, PlannedCell, Table};
 use manifest::{Request, Workspace};
 use report::{Error, Report};
@@ -67,7 +68,7 @@ impl Bench {
     }
 
     pub(crate) fn build(&self) -> Result<Report, Error> {
-        report::build(&self.plan, &self.store, &self.reports())
+        report::build(&self.plan, &self.store, &self.reports(), &operations)
     }
 
     /// Builds, and returns the report with its page.
@@ -204,6 +205,12 @@ impl Bench {
         let machine = Machine { cpu: Some("A processor".to_owned()), device: "cpu".to_owned(), threads: 1 };
         claim.commit(&Finished { artifacts, ..finished }, code, machine).unwrap();
     }
+}
+
+/// Counts of what prompts cost that are told from all others.
+pub(crate) fn operations(network: &str, method: &Method) -> Option<f64> {
+    let prompts = method.prompts().filter(|_| network == "DiT-B/2")?;
+    Some(if matches!(prompts.position, Position::Add(_)) { 1.00081 } else { 1.25 })
 }
 
 /// A stage that ended as planned and has nothing to say.

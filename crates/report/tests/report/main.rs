@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fixture::{Bench, finished, full, metric, plan, plan_of};
+use fixture::{Bench, finished, full, metric, operations, plan, plan_of};
 use report::{Error, Row};
 use store::Outcome;
 
@@ -194,7 +194,7 @@ fn an_empty_tree_leaves_an_earlier_report_alone() {
     bench.build().unwrap();
     let before = files(&bench.reports());
     let empty = Bench::new(plan(&[0, 1, 2], &[]));
-    let error = report::build(&empty.plan, &empty.store, &bench.reports()).unwrap_err();
+    let error = report::build(&empty.plan, &empty.store, &bench.reports(), &operations).unwrap_err();
     assert!(matches!(&error, Error::NothingRun { .. }), "{error}");
     assert!(error.to_string().contains("`runner reproduce table4 --scale tiny`"), "{error}");
     assert!(files(&bench.reports()) == before, "the published report was touched");
@@ -268,7 +268,7 @@ fn the_same_records_give_the_same_bytes_and_touch_no_file() {
     let again = bench.build().unwrap();
     assert_eq!(again.files.iter().map(written).collect::<Vec<_>>(), times);
     let elsewhere = bench.path().join("elsewhere");
-    report::build(&bench.plan, &bench.store, &elsewhere).unwrap();
+    report::build(&bench.plan, &bench.store, &elsewhere, &operations).unwrap();
     assert!(files(&elsewhere) == first, "the same records gave other bytes");
 
     // Links of the page lead to files of the report.

@@ -37,6 +37,8 @@ fn a_table_of_another_setting_judges_every_metric_that_has_a_claim() {
         }
     }
     let (report, page) = bench.page();
+    let left_out = "**Not measured:** the Inception score (the extractor tells no classes apart); sFID (the extractor has no spatial features).";
+    assert!(page.contains(left_out), "{page}");
     assert_eq!(verdict(&report.rows, "imagenet/finetune"), "direction holds");
     assert!(page.contains("## Precision\n\nHigher is better."), "{page}");
     assert_eq!(said(&page, "## Precision", "imagenet/finetune"), "direction holds");
@@ -137,6 +139,11 @@ fn no_verdict_rests_on_a_clock() {
         assert_eq!(said(&page, "## Seconds a sample takes", cell), "inconclusive", "{page}");
     }
     assert!(page.contains("No record knows what else the machine did meanwhile"), "{page}");
+    // Operations need no clock, and change no verdict.
+    let counted = "**Counted, not timed:** of DiT-B/2, the paper's size, a forward pass has the operations that it has without a patch \
+                   1.0008 times in `initialisation/zero` and 1.2500 times in `position/prepend_50`;";
+    assert_eq!(page.matches(counted).count(), 1, "{page}");
+    assert!(!page.contains("**Not measured:**"), "{page}");
 }
 
 #[test]

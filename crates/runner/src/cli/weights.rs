@@ -27,7 +27,8 @@ pub(crate) enum WeightsCommand {
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
     },
-    /// Hold weights against their pinned hash, or a file against a network: which tensors are missing, unexpected, mis-shaped.
+    /// Hold weights against their pinned hash, or a file against a network: which tensors are missing, unexpected, mis-shaped or not finite.
+    /// Numbers are read where all tensors are there.
     #[command(
         after_help = "Examples:\n  runner weights check inception\n  runner weights check weights/DiT-XL-2-256x256.pt --as dit-xl2-imagenet\n  runner weights check checkpoint.pt --as dit-b2 --part ema"
     )]

@@ -57,7 +57,8 @@ pub(crate) fn run(options: &Options, command: &DataCommand) -> Result<Exit, Fail
         DataCommand::Fetch { names } => publications.fetch(names),
         DataCommand::Check { what, .. } if publications.has(what) => publications.check(what),
         DataCommand::Check { what, .. } => Err(Failure::MissingInput(format!(
-            "{what} is neither a file or folder nor a dataset of experiments/published.yaml\n  `runner data list` lists these"
+            "{what} is neither a file or folder nor a dataset of experiments/published.yaml{}\n  `runner data list` lists these",
+            publications.did_you_mean(what)
         ))),
     }
 }

@@ -8,7 +8,7 @@ use crate::cli::Options;
 use crate::device::Device;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, columns};
-use crate::session::{Access, Session};
+use crate::session::{self, Access, Session, nearest_existing};
 
 /// Less free memory than this is worth a warning.
 const LITTLE_MEMORY: u64 = 2_000_000_000;
@@ -23,6 +23,8 @@ enum Verdict {
     Warning,
     Missing,
     Failed,
+    /// Nothing is wrong, but there is nothing to run.
+    NotRun,
 }
 
 /// Something looked at.
@@ -57,6 +59,7 @@ pub(crate) fn run(options: Options) -> Result<Exit, Failure> {
                 Verdict::Warning => "warning",
                 Verdict::Missing => "MISSING",
                 Verdict::Failed => "FAILED",
+                Verdict::NotRun => "not run",
             };
             vec![check.what.clone(), verdict.to_owned(), check.found.clone()]
         };
@@ -114,15 +117,11 @@ fn simd() -> Check {
     }
 }
 
-/// Whether a folder can be written. Nothing stays behind, not even the folder.
-fn writable(what: &str, folder: &Path) -> Check {
-    let existing = nearest_existing(folder);
-    match tempfile::Builder::new().prefix(".doctor-").tempfile_in(existing) {
-        Ok(_) => check(what, Verdict::Ok, format!("{} can be written", folder.display())),
-        Err(error) => {
-            let found = format!("{} cannot be written: {error}; give another with `--{what} DIR`", folder.display());
-            check(what, Verdict::Failed, found)
-        }
+/// Whether the folder of an option can be written.
+fn writable(option: &str, folder: &Path) -> Check {
+    match session::writable(option, folder) {
+        Ok(()) => check(option, Verdict::Ok, format!("{} can be written", folder.display())),
+        Err(why) => check(option, Verdict::Failed, why),
     }
 }
 
@@ -155,7 +154,7 @@ fn self_test(device: Device) -> Check {
             };
             engine::self_test(number).map_err(|error| error.to_string()).and_then(said)
         }
-        _ => by_its_program(device).map_err(|error| format!("{error:#}")),
+        _ => by_its_program(device).map_err(|error| engine::causes(&error)),
     };
     match said {
         Ok(found) => check(SELF_TEST, Verdict::Ok, found),
@@ -191,9 +190,10 @@ fn data(session: &Session) -> Vec<Check> {
                     let why = format!("a part is left out: {}", first_line(&missing));
                     check(&what, if asked_for { Verdict::Missing } else { Verdict::Warning }, why)
                 }
-                Ok(plan) => {
-                    check(&what, Verdict::Ok, format!("data and weights are there, {} stages", plan.stages.len()))
-                }
+                Ok(manifest::Plan { stages, not_run, .. }) => match not_run.first() {
+                    Some(cell) if stages.is_empty() => check(&what, Verdict::NotRun, &cell.reason),
+                    _ => check(&what, Verdict::Ok, format!("data and weights are there, {} stages", stages.len())),
+                },
                 // Other scales than the one asked for may well lack their data.
                 Err(Failure::Manifest(error @ manifest::Error::Missing(_))) => {
                     let asked_for = scale == session.options.scale;
@@ -209,10 +209,6 @@ fn data(session: &Session) -> Vec<Check> {
 
 fn first_line(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
-}
-
-fn nearest_existing(folder: &Path) -> &Path {
-    folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"))
 }
 
 fn gigabytes(bytes: u64) -> String {

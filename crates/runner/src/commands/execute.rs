@@ -81,9 +81,10 @@ pub(crate) fn run(session: &Session, manifest: &str, cells: &[String]) -> Result
 pub(crate) fn execute(session: &Session, stages: &Stages<'_>) -> Result<Exit, Failure> {
     let started = std::time::Instant::now();
     session.device().check().map_err(Failure::NoDevice)?;
+    let mut inspection = engine::Inspection::default();
     for planned in stages.iter() {
-        let whose = stages.label(planned.key);
-        engine::inspect(planned).map_err(|error| Failure::BadWeights(format!("{whose}: {error:#}")))?;
+        let bad = |error| Failure::BadWeights(format!("{}: {}", stages.label(planned.key), engine::causes(&error)));
+        inspection.look(planned).map_err(bad)?;
     }
     let store = session.store();
     let checkout = store::Checkout::of(session.root(), &[session.results(), session.reports()]);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use anyhow::anyhow;
 use engine::Job;
 use engine::export::{self, Released};
 use manifest::digest::Key;
@@ -109,7 +108,7 @@ impl<'a> Ran<'a> {
         let inputs = self.inputs(planned)?;
         let file = |role: &str| inputs.get(role).map(PathBuf::as_path);
         let trained = file("trained").expect("an input of samples of what was trained");
-        export::patch(stage, file("backbone"), trained).map_err(|error| anyhow!("{}: {error:#}", self.id).into())
+        export::patch(stage, file("backbone"), trained).map_err(|error| error.context(self.id.clone()).into())
     }
 
     /// The file of a finished stage, found to be as recorded.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use manifest::plan::{Plan, Unmeasured};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -61,6 +62,10 @@ pub(crate) fn run(session: &Session, artifact: &str, why: bool) -> Result<Exit, 
         let row = |stage: &Explained| vec![stage.key.short(), stage.label.clone(), stage.prospect.to_string()];
         session.output.line(columns(&explained.iter().map(row).collect::<Vec<_>>()))?;
         session.output.line("")?;
+        let unmeasured: String = plans.iter().map(unmeasured).collect();
+        if !unmeasured.is_empty() {
+            session.output.line(unmeasured)?;
+        }
     }
     session.output.line(table(&explained))?;
     let mut line = format!(
@@ -87,6 +92,18 @@ pub(crate) fn run(session: &Session, artifact: &str, why: bool) -> Result<Exit, 
         session.output.line("`--explain` says why, for every stage")?;
     }
     Ok(Exit::Done)
+}
+
+/// What is not measured of a plan and why, a line each; nothing where all is.
+fn unmeasured(plan: &Plan) -> String {
+    let mut lines = String::new();
+    for table in &plan.tables {
+        let block = table.block.as_ref().map_or(String::new(), |block| format!("/{}", block.id));
+        for Unmeasured { measure, reason } in &table.unmeasured {
+            let _ = writeln!(lines, "{}{block} does not measure {}: {reason}", plan.artifact, measure.title());
+        }
+    }
+    lines
 }
 
 fn summary(explained: &[Explained], history: &History, jobs: usize) -> Summary {

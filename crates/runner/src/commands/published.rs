@@ -61,12 +61,16 @@ impl Publications<'_> {
     /// There is none.
     fn get(&self, name: &str) -> Result<&Publication, Failure> {
         self.named.get(name).ok_or_else(|| {
-            let hint = did_you_mean(name, self.named.keys().map(String::as_str));
+            let (command, hint) = (self.command, self.did_you_mean(name));
             Failure::Usage(format!(
-                "experiments/published.yaml has no {} called `{name}`{hint}\n  `runner {} list` lists all",
-                self.command, self.command
+                "experiments/published.yaml has no {command} called `{name}`{hint}\n  `runner {command} list` lists all"
             ))
         })
+    }
+
+    /// The publication that is nearest to a word, if one is near.
+    pub(super) fn did_you_mean(&self, word: &str) -> String {
+        did_you_mean(word, self.named.keys().map(String::as_str))
     }
 
     /// Whether a word is the name of a publication.

@@ -2,6 +2,7 @@
 
 use manifest::count::NetworkKind;
 use manifest::dit::DitConfig;
+use manifest::method::Method;
 use manifest::plan::Plan;
 use report::sizes::Size;
 use report::summary::{Entry, Outcome};
@@ -48,7 +49,9 @@ pub(crate) fn is_empty(error: &anyhow::Error) -> bool {
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn write(session: &Session, plan: &Plan) -> Result<report::Report, Failure> {
-    let report = report::build(plan, session.store(), session.reports()).map_err(anyhow::Error::from)?;
+    let operations =
+        |network: &str, method: &Method| engine::size::operations(&DitConfig::published(network, None)?, method).ok();
+    let report = report::build(plan, session.store(), session.reports(), &operations).map_err(anyhow::Error::from)?;
     session.output.emit(&report, text(&report))?;
     Ok(report)
 }

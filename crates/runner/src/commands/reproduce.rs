@@ -5,7 +5,7 @@ use report::summary::{Entry, Outcome};
 
 use super::{execute, report as reporting};
 use crate::exit::{Exit, Failure};
-use crate::session::{LeftOut, Session};
+use crate::session::{self, LeftOut, Session};
 use crate::tasks::Stages;
 
 /// What was asked for, planned.
@@ -36,6 +36,8 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<Exit, Failure> 
             name => asked.plans.push(session.plan(name)?),
         }
     }
+    // Said now, and not when all has run.
+    session::writable("reports", session.reports()).map_err(anyhow::Error::msg)?;
     for plan in &asked.plans {
         super::say_not_run(session, plan);
     }

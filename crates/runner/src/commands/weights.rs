@@ -103,12 +103,13 @@ fn list(output: Output, path: &Path, part: Option<&str>) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-/// Says whether a file is a network's.
+/// Says whether a file is a network's, and all its numbers are finite.
 fn check(output: Output, path: &Path, architecture: Architecture, part: Option<&str>) -> Result<Exit, Failure> {
     let mut file = open(path, part)?;
     file.translate(architecture.family());
     let shapes = architecture.shapes().map_err(anyhow::Error::from)?;
-    let faults = match file.check(&shapes) {
+    // Of another network's file the numbers say nothing.
+    let faults = match file.check(&shapes).and_then(|()| file.check_numbers()) {
         Ok(()) => Vec::new(),
         Err(WeightsError::Keys { faults, .. }) => faults,
         Err(error) => return Err(failure(error)),
@@ -120,7 +121,7 @@ fn check(output: Output, path: &Path, architecture: Architecture, part: Option<&
     });
     let about = format!("{} ({}, {} tensors)", architecture, architecture.about(), shapes.len());
     let text = match faults.len() {
-        0 => format!("{} fits {about}: {} numbers", path.display(), grouped(parameters)),
+        0 => format!("{} fits {about}: {} numbers, all finite", path.display(), grouped(parameters)),
         count => format!("{}\n{} does NOT fit {about}: {count} faults", faults.join("\n"), path.display()),
     };
     output.emit(&object, text)?;

@@ -68,6 +68,20 @@ fn everything_is_reproduced_as_far_as_it_goes() {
     assert!(refused.err.contains("`runner report` writes it"), "{}", refused.err);
 }
 
+#[test]
+fn the_doctor_says_of_what_cannot_be_run_why() {
+    let repository = Repository::new();
+    let own = "paper: {where: Table 2, backbone: DiT-B/2, dataset: FFHQ 256, further_iterations: 30000}\n";
+    let other = BLOCKS.replace("artifact: blocks", "artifact: other").replacen(own, "", 1);
+    let (start, usual) = (other.find("baseline: ").unwrap(), other.find("  other:").unwrap());
+    repository.write("experiments/other.yaml", &format!("{}groups:\n{}", &other[..start], &other[usual..]));
+    let said = repository.exits(0, &["doctor"]);
+    let line = |what: &str| said.out.lines().find(|line| line.starts_with(what)).unwrap_or_else(|| panic!("{said:?}"));
+    assert!(line("nano at tiny").contains("ok"), "{}", said.out);
+    let other = line("other at tiny");
+    assert!(other.contains("not run") && other.contains("scale `tiny` has no setting `absent`"), "{other}");
+}
+
 /// Three blocks, the middle one trained on photographs.
 const SETTINGS: &str = "\
 artifact: settings

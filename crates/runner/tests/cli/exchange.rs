@@ -89,12 +89,19 @@ fn statistics_are_archived_for_pytorch_fid_and_are_a_reference_here() {
     let pinned = set.replace('~', &"0".repeat(64));
     let said = repository.exits(3, &["run", "nano", "--cell", "baseline", "--set", &pinned]);
     assert!(said.err.contains("is not the file that is pinned"), "{}", said.err);
-    // A report says what it was.
+    // Plan and report say what it was, and what it is not enough for.
+    let method = "method: {kind: dmp, preset: paper}";
+    repository.edit("experiments/nano.yaml", method, &format!("measures: [precision_recall, similarity]\n{method}"));
+    let planned = repository.exits(0, &["plan", "nano", "--explain", "--set", set]);
+    let why = "the reference is statistics alone, and the scale gives no images as `evaluation.coverage`";
+    assert!(planned.out.contains(&format!("\nnano does not measure precision and recall: {why}\n")), "{}", planned.out);
     let said = repository.exits(0, &["reproduce", "nano", "--set", set]);
     let reports = crate::repository::files(&repository.path("reports"));
     let report =
         reports.iter().find(|path| path.extension().is_some_and(|e| e == "md")).unwrap_or_else(|| panic!("{said:?}"));
-    assert!(std::fs::read_to_string(report).unwrap().contains("published statistics, renamed.npz"));
+    let page = std::fs::read_to_string(report).unwrap();
+    assert!(page.contains("published statistics, renamed.npz"), "{page}");
+    assert!(page.contains(&format!("**Not measured:** precision and recall ({why}).")), "{page}");
 }
 
 #[test]

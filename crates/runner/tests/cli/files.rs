@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use manifest::digest::Digest;
+use models::architecture::Architecture;
 use models::weights::{self, Tensor, Weights};
 
 use crate::repository::Repository;
@@ -105,7 +106,10 @@ fn what_cannot_be_fetched_says_why_and_what_next() {
     // What no hash tells is not called sound.
     repository.write("w/net.pt", "any bytes");
     assert!(repository.exits(1, &["weights", "check", "net"]).out.contains("no hash is pinned"));
-    repository.exits(3, &["data", "check", "nowhere"]);
+    let said = repository.exits(3, &["data", "check", "nowhere"]);
+    assert!(!said.err.contains("did you mean"), "{}", said.err);
+    let said = repository.exits(3, &["data", "check", "sett"]);
+    assert!(said.err.contains("published.yaml; did you mean `set`?\n  `runner data list`"), "{}", said.err);
     repository.write("experiments/published.yaml", "data: {}\nweight: {}\n");
     let said = repository.exits(2, &["data", "list"]);
     assert!(said.err.contains("published.yaml:2:1: unknown key `weight`"), "{}", said.err);
@@ -178,4 +182,25 @@ fn weights_are_listed_converted_and_held_against_a_network() {
         assert!(said.err.starts_with("error: "), "{arguments:?}: {}", said.err);
     }
     assert!(!repository.path("d.pt").exists() && !repository.path("d.safetensors").exists());
+}
+
+#[test]
+fn weights_that_fit_are_read_to_the_last_number() {
+    let repository = Repository::new();
+    let zeros = |(name, shape): (String, Vec<usize>)| {
+        let values = vec![0.0; shape.iter().product()];
+        (name, Tensor { shape, values })
+    };
+    let mut weights: Weights = Architecture::Inception.shapes().unwrap().into_iter().map(zeros).collect();
+    let check = ["weights", "check", "net.safetensors", "--as", "inception"];
+    weights::write(&repository.path("net.safetensors"), &weights).unwrap();
+    let said = repository.exits(0, &check);
+    assert!(said.out.contains("numbers, all finite"), "{}", said.out);
+    let spoiled = weights.get_mut("fc.bias").unwrap();
+    (spoiled.values[3], spoiled.values[5]) = (f32::NAN, f32::NEG_INFINITY);
+    weights::write(&repository.path("net.safetensors"), &weights).unwrap();
+    let said = repository.exits(1, &check);
+    assert!(said.out.starts_with("fc.bias: 2 of 1008 values are not finite\n"), "{}", said.out);
+    let found = repository.exits(1, &[&check[..], &["--json"]].concat()).json();
+    assert_eq!(found["faults"], serde_json::json!(["fc.bias: 2 of 1008 values are not finite"]));
 }

@@ -173,6 +173,9 @@ fn a_results_directory_that_cannot_be_written_is_named_with_the_option() {
     repository.write("file", "not a folder");
     let said = repository.exits(1, &["reproduce", "nano", "--results", "file/results"]);
     assert!(said.err.contains("file/results") && said.err.contains("--results"), "{}", said.err);
+    let said = repository.exits(1, &["reproduce", "nano", "--reports", "file/reports"]);
+    assert!(said.err.contains("file/reports cannot be written: ") && said.err.contains("--reports"), "{}", said.err);
+    assert!(!repository.path("results/pretrain").exists(), "it is said before anything runs");
     let said = repository.exits(1, &["doctor", "--reports", "file"]);
     assert!(said.out.contains("FAILED"), "{}", said.out);
     // Looking needs no writing.
