@@ -46,7 +46,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Waits until this image may be decoded, by its header: those of more than 16 million pixels are, one at a time in the process,
-/// for as long as what is returned lives. So images take 1 GB at most, whatever they claim, and 0.2 GB more per thread.
+/// for as long as what is returned lives. So the largest take 2 GB (a progressive CMYK JPEG; most 1 GB) on however many threads, and
+/// all others 0.25 GB a thread at most.
 pub(crate) fn turn(bytes: &[u8]) -> Option<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
     // It guards no data that a panic could have spoiled.
