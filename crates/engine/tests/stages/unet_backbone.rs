@@ -12,9 +12,10 @@ use models::weights::{self, Weights};
 
 use crate::run;
 
-const SMALL: [&str; 9] = [
+const SMALL: [&str; 10] = [
     "unet.image_size=8",
     "unet.widths=[8, 16]",
+    "unet.attending=[false, true]",
     "unet.groups=4",
     "training.data={kind: faces, image_size: 8, first: 0, count: 64}",
     "training.optimisation.iterations=60",
