@@ -30,14 +30,14 @@ use crate::training::{Objective, Trained, follow, start, train as run};
 use crate::trunk::{Setting, TrainingTrunk, UnetTrunk, captioned_trunk, fast, training_trunk};
 use crate::{artifact, on_gpu, process, unet};
 
-/// Trains a DiT from its initial values; the artifact holds the average of its weights where one is kept.
+/// Trains a backbone from its initial values; the artifact holds the average of its weights where one is kept.
 ///
 /// # Errors
 /// Those of the data and of training.
 pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineError> {
     let method = Method::Finetune(Finetune { backbone: Backbone::FromScratch });
     let task = Task {
-        denoiser: &Denoiser::Dit(stage.dit.clone()),
+        denoiser: &stage.denoiser,
         method: &method,
         diffusion: &stage.diffusion,
         optimisation: &stage.optimisation,
@@ -46,7 +46,15 @@ pub fn pretrain(job: &Job, stage: &stage::Pretrain) -> Result<Finished, EngineEr
         numerics: &stage.numerics,
     };
     let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
-    task.run(job, examples, models::dit::initial_weights(&stage.dit, stage.seed))
+    task.run(job, examples, initial_weights(&stage.denoiser, stage.seed)?)
+}
+
+/// What a denoising network starts from under a seed.
+fn initial_weights(denoiser: &Denoiser, seed: u64) -> Result<Weights> {
+    Ok(match denoiser {
+        Denoiser::Dit(dit) => models::dit::initial_weights(dit, seed),
+        Denoiser::Unet(unet) => models::unet::initial_weights(&unet.shape, seed)?,
+    })
 }
 
 /// Trains a method on top of the input `backbone`, whose bytes are the same before and after, on weights by formula, or from
@@ -66,8 +74,7 @@ pub fn train(job: &Job, stage: &stage::Train) -> Result<Finished, EngineError> {
     };
     let examples = examples(job, &stage.data, stage.latents.as_ref(), &stage.optimisation)?;
     if stage.method.from_scratch() {
-        let dit = stage.denoiser.dit().context("a UNet is not trained from scratch")?;
-        return task.run(job, examples, models::dit::initial_weights(dit, stage.seed));
+        return task.run(job, examples, initial_weights(&stage.denoiser, stage.seed)?);
     }
     // None where the weights are a formula.
     let file = job.inputs.get("backbone");

@@ -1,4 +1,4 @@
-//! Captions as sequences of tokens, as the stages of a UNet read them: on disk, of which a caption at a time is looked at.
+//! Captions as sequences of tokens, as the stages of a UNet read them: on disk, of which few captions at a time are looked at.
 
 use std::ops::Range;
 
@@ -49,15 +49,18 @@ impl Sequences {
         self.rows as u32 - 1
     }
 
-    /// What the image attends to under a label, `[1, tokens, W]`.
+    /// What images attend to under `labels` `[B]`: `[B, tokens, W]`.
     ///
     /// # Errors
     /// A label beyond the captions.
-    pub fn context(&self, label: u32, device: &Device) -> Result<Tensor> {
-        ensure!(label <= self.null(), "there is no caption {label} among {}", self.null());
+    pub fn context(&self, labels: &[u32], device: &Device) -> Result<Tensor> {
         let bytes = self.tokens * self.width * size_of::<f32>();
-        let start = self.place.start + label as usize * bytes;
-        let values: Vec<f32> = floats(self.file.bytes(start..start + bytes)).collect();
-        Ok(Tensor::from_vec(values, (1, self.tokens, self.width), device)?)
+        let mut values = Vec::with_capacity(labels.len() * self.tokens * self.width);
+        for &label in labels {
+            ensure!(label <= self.null(), "there is no caption {label} among {}", self.null());
+            let start = self.place.start + label as usize * bytes;
+            values.extend(floats(self.file.bytes(start..start + bytes)));
+        }
+        Ok(Tensor::from_vec(values, (labels.len(), self.tokens, self.width), device)?)
     }
 }

@@ -1,4 +1,4 @@
-//! The weights of a UNet: a file, alone or among Stable Diffusion's networks, or a formula.
+//! The weights of a UNet: a file, alone or among Stable Diffusion's networks, or a formula; and how many images it takes at once.
 
 use std::path::Path;
 
@@ -10,6 +10,15 @@ use models::unet::{formula_weights, named_shapes};
 use models::weights::{WeightFile, Weights, names::Family};
 
 use crate::job::{EngineError, Job};
+
+/// Numbers of a map below which a layer's arithmetic does not outweigh what starting it costs.
+const SMALL: usize = 1 << 15;
+
+/// How many images go through a network together: as many as give its widest map [`SMALL`] numbers, so that one does of Stable
+/// Diffusion's. Sums over them depend on it, so it depends on the shape alone, and on no number of threads.
+pub fn together(shape: &UnetConfig) -> usize {
+    SMALL.div_ceil(shape.image_size.pow(2) * shape.widths.first().copied().unwrap_or(1))
+}
 
 /// The weights of `network`: the job's input `backbone`, unless they are a formula.
 ///

@@ -40,11 +40,11 @@ pub struct InceptionNetwork {
     pub inception: WeightsFrom,
 }
 
-/// Where the weights of a network come from that no recipe trains.
+/// Where the weights of a network come from whose recipe need not train them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightsFrom {
-    /// A file, an input of the stage (`extractor`, `autoencoder`).
+    /// A file, an input of the stage (`backbone`, `extractor`, `autoencoder`): a published one or, of a backbone, what a stage has trained.
     File,
     /// A formula (`models::formula`): no file is read.
     Formula,

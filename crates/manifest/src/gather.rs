@@ -3,12 +3,11 @@
 use crate::captions::Encoder;
 use crate::content;
 use crate::dataset::{Dataset, ImageFolder, Source};
-use crate::denoiser::Denoiser;
 use crate::digest::Key;
 use crate::lookup::Lookup;
 use crate::plan::Input;
 use crate::problem::{Error, Missing, MissingReason, Place};
-use crate::recipe::{BackboneRecipe, ExtractorRecipe, Space};
+use crate::recipe::{Base, ExtractorRecipe, Pretraining, Space};
 use crate::scale::{Numerics, Weights};
 use crate::stage::{Encode, Pretrain, Stage, TrainExtractor};
 use crate::stages::{Inputs, Stages};
@@ -137,23 +136,29 @@ pub(crate) struct Training {
 }
 
 impl Training {
-    pub(crate) fn backbone(recipe: &BackboneRecipe, node: &Node, numerics: &Numerics, gather: &mut Gather<'_>) -> Self {
-        let images = gather.labelled(&recipe.data, node, "data", recipe.dit.classes);
-        let denoiser = Denoiser::Dit(recipe.dit.clone());
-        let encoder = recipe.text.as_ref().map(|text| Encoder::gather(text, &denoiser, node, numerics, gather));
+    /// Of the recipe at `node`: a UNet's says it under `training`, a diffusion transformer's among its other keys.
+    pub(crate) fn backbone(
+        base: &Base,
+        training: &Pretraining,
+        node: &Node,
+        numerics: &Numerics,
+        gather: &mut Gather<'_>,
+    ) -> Self {
+        let Base { denoiser, space, text, diffusion } = base;
+        let images = gather.labelled(&training.data, node.descend("training"), "data", denoiser.classes());
+        let encoder = text.as_ref().map(|text| Encoder::gather(text, denoiser, node, numerics, gather));
         let embeddings = encoder.map(|encoder| encoder.of_data(&images));
-        let autoencoder = gather.autoencoder(&recipe.space, node);
-        let flips = recipe.optimisation.horizontal_flip;
-        let examples = Examples::new(images, &recipe.space, autoencoder, flips, numerics);
+        let autoencoder = gather.autoencoder(space, node);
+        let examples = Examples::new(images, space, autoencoder, training.optimisation.horizontal_flip, numerics);
         let stage = Stage::Pretrain(Pretrain {
-            dit: recipe.dit.clone(),
+            denoiser: denoiser.clone(),
             data: examples.source(),
-            latents: recipe.space.latents(),
-            diffusion: recipe.diffusion.clone(),
-            optimisation: recipe.optimisation.clone(),
-            ema_halflife_iterations: recipe.ema_halflife_iterations,
-            seed: recipe.seed,
-            numerics: numerics.clone(),
+            latents: space.latents(),
+            diffusion: diffusion.clone(),
+            optimisation: training.optimisation.clone(),
+            ema_halflife_iterations: training.ema_halflife_iterations,
+            seed: training.seed,
+            numerics: denoiser.numerics(numerics),
         });
         Self { stage, examples, embeddings }
     }

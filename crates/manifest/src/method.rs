@@ -34,8 +34,11 @@ impl Method {
 
     /// What has no meaning on a UNet, as our reading patches one: the path below the method, and why; `None` where all has.
     pub fn unfit_for_unet(&self) -> Option<(&'static str, &'static str)> {
-        if self.from_scratch() {
-            return Some(("backbone", "must be `pretrained` on a UNet, which is not trained from scratch here"));
+        if self.from_scratch() && !matches!(self, Self::Finetune(_)) {
+            return Some((
+                "backbone",
+                "must be `pretrained` on a UNet, whose weights do not learn together with a patch",
+            ));
         }
         if matches!(self, Self::Lora(_)) {
             return Some(("kind", "can be `lora` on a diffusion transformer only: the paper has none on a UNet"));

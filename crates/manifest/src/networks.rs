@@ -36,12 +36,13 @@ impl Networks {
     /// Looks up everything that the scale's chains read.
     pub(crate) fn gather(&self, scale: &Loaded<Scale>, measures: &[Measure], gather: &mut Gather<'_>) -> ChainInputs {
         let numerics = &scale.value.numerics;
-        let backbone = match (&scale.value.backbone.weights, &self.recipe) {
+        let backbone = match (&scale.value.backbone.weights, self.recipe.value.pretraining()) {
             (Some(weights), _) => Network::shipped(weights, &scale.node.place_of("backbone.weights.file"), gather),
-            (None, Loaded { node, value: Recipe::Backbone(recipe), .. }) => {
-                Network::Trained(Training::backbone(recipe, node, numerics, gather).into())
+            (None, Some(training)) => {
+                let node = &self.recipe.node;
+                Network::Trained(Training::backbone(&self.base, &training, node, numerics, gather).into())
             }
-            (None, _) => Network::Formula,
+            (None, None) => Network::Formula,
         };
         let weights = match &scale.value.extractor {
             Extractor::Cnn(network) => network.weights.as_ref(),
@@ -94,9 +95,7 @@ fn backbone(files: &Files, scale: &Loaded<Scale>) -> Result<(Loaded<Recipe>, Bas
     let loaded = files.recipe(&scale.value.backbone.recipe, &place, &[])?;
     let base = match &loaded.value {
         Recipe::Backbone(recipe) => recipe.base(),
-        Recipe::Unet(recipe) => {
-            recipe.base(if scale.value.backbone.weights.is_some() { WeightsFrom::File } else { WeightsFrom::Formula })
-        }
+        Recipe::Unet(recipe) => recipe.base(scale.value.backbone.weights.is_some()),
         Recipe::Extractor(_) => {
             return Err(Error::at(&place, format!("`{}` is the recipe of an extractor, no backbone", loaded.file)));
         }

@@ -269,6 +269,14 @@ impl Plan {
         self.tables.is_empty() && self.not_run.is_empty()
     }
 
+    /// Where a file says engine, device and precision: the recipe of a UNet with the rest of its training, all else at its top.
+    pub fn numerics_key(&self) -> &'static str {
+        match self.stages.last().map(|planned| &planned.stage) {
+            Some(Stage::Pretrain(stage)) if self.is_recipe() && stage.denoiser.dit().is_none() => "training.numerics",
+            _ => "numerics",
+        }
+    }
+
     /// The table that has a cell, and the cell.
     pub fn cell(&self, id: &str) -> Option<(&Table, &PlannedCell)> {
         self.tables.iter().find_map(|table| Some((table, table.cell(id)?)))

@@ -18,10 +18,21 @@ use crate::unet::{UnetConfig, UnetNetwork};
 pub enum Recipe {
     /// A diffusion transformer from scratch.
     Backbone(BackboneRecipe),
-    /// A UNet that is not trained here: a scale names its weights, or they are a formula.
+    /// A UNet: trained from scratch, or a scale names its weights, or they are a formula.
     Unet(UnetRecipe),
     /// A feature extractor from scratch.
     Extractor(ExtractorRecipe),
+}
+
+impl Recipe {
+    /// How the backbone that it describes is trained; `None` of one that is not, and of an extractor.
+    pub(crate) fn pretraining(&self) -> Option<Pretraining> {
+        match self {
+            Self::Backbone(recipe) => Some(recipe.training()),
+            Self::Unet(recipe) => recipe.training.clone(),
+            Self::Extractor(_) => None,
+        }
+    }
 }
 
 /// A diffusion transformer from scratch.
@@ -52,7 +63,7 @@ pub struct BackboneRecipe {
     pub numerics: Numerics,
 }
 
-/// A UNet that is not trained here.
+/// A UNet: trained from scratch, or a scale names its weights, or they are a formula.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnetRecipe {
@@ -66,6 +77,26 @@ pub struct UnetRecipe {
     pub text: Box<TextEncoder>,
     /// The diffusion process of its training; further training and sampling use the same.
     pub diffusion: Diffusion,
+    /// How it is trained where a scale names no weights; without it they are a formula.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Pretraining>,
+}
+
+/// How a denoising network is trained from scratch. The recipe of a diffusion transformer says it among its other keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pretraining {
+    /// Training images.
+    pub data: Dataset,
+    /// Iterations, batch, learning rate.
+    pub optimisation: Optimisation,
+    /// Half-life of the average of the weights that is kept, in iterations; 0 keeps the last weights.
+    #[schemars(range(min = 0.0))]
+    pub ema_halflife_iterations: f64,
+    /// Seed of weights, order, timesteps and noise.
+    pub seed: u64,
+    /// Engine, device, precision; a UNet is run by the reference engine in 32 bits, whatever stands here.
+    pub numerics: Numerics,
 }
 
 /// What is patched, whoever trained it.
@@ -91,11 +122,23 @@ impl BackboneRecipe {
             diffusion: self.diffusion.clone(),
         }
     }
+
+    /// How it is trained.
+    pub fn training(&self) -> Pretraining {
+        Pretraining {
+            data: self.data.clone(),
+            optimisation: self.optimisation.clone(),
+            ema_halflife_iterations: self.ema_halflife_iterations,
+            seed: self.seed,
+            numerics: self.numerics.clone(),
+        }
+    }
 }
 
 impl UnetRecipe {
-    /// The backbone that it describes, with these weights.
-    pub fn base(&self, weights: WeightsFrom) -> Base {
+    /// The backbone that it describes; its weights are a file where a scale names one (`shipped`), or the artifact of its training.
+    pub fn base(&self, shipped: bool) -> Base {
+        let weights = if shipped || self.training.is_some() { WeightsFrom::File } else { WeightsFrom::Formula };
         Base {
             denoiser: Denoiser::Unet(UnetNetwork { shape: self.unet.clone(), weights }),
             space: self.space.clone(),

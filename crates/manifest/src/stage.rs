@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::autoencoder::{AutoencoderNetwork, LatentSpace};
 use crate::dataset::Source;
 use crate::denoiser::Denoiser;
-use crate::dit::DitConfig;
 use crate::extractor::{ExtractorConfig, FeatureNetwork};
 use crate::method::Method;
 use crate::scale::{Diffusion, Numerics, Optimisation, Sampler};
@@ -18,7 +17,7 @@ pub enum Stage {
     /// Embeds captions. Inputs: those of the data, `encoder` and `vocabulary` unless the weights are a formula. Artifact:
     /// `embeddings.safetensors`, the input `embeddings` of all stages of a backbone that is conditioned on text.
     Embeddings(Embeddings),
-    /// Trains a backbone from scratch. Artifact: `weights.safetensors`.
+    /// Trains a backbone from scratch, a DiT or a UNet. Artifact: `weights.safetensors`, the input `backbone` of others.
     Pretrain(Pretrain),
     /// Trains a feature extractor. Artifact: `weights.safetensors`.
     TrainExtractor(TrainExtractor),
@@ -133,8 +132,9 @@ pub enum Captions {
 /// Trains a backbone from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pretrain {
-    /// The network.
-    pub dit: DitConfig,
+    /// The network, as the stages have it that read the artifact.
+    #[serde(flatten)]
+    pub denoiser: Denoiser,
     /// Training images. File inputs: those of the source.
     pub data: Source,
     /// The latents that the network sees, which come from the input `latents` instead of images; `None` for pixels.

@@ -106,6 +106,6 @@ impl BlockInput {
 pub struct UnetNetwork {
     /// Its shape.
     pub shape: UnetConfig,
-    /// Where its weights come from: a file is the stage's input `backbone`.
+    /// Where its weights come from: a file is the stage's input `backbone`, and the artifact of the stage that trains it.
     pub weights: WeightsFrom,
 }

@@ -7,11 +7,11 @@ use crate::claim::{Claim, Direction};
 use crate::dataset::Dataset;
 use crate::denoiser::Denoiser;
 use crate::dit::DitConfig;
-use crate::extractor::{ExtractorConfig, Target, WeightsFrom};
+use crate::extractor::{ExtractorConfig, Target};
 use crate::gate::{Gate, Selection};
 use crate::method::{Depth, Lora, Method, Position, Prompts};
 use crate::problem::{Place, Problems, allowed};
-use crate::recipe::{BackboneRecipe, Base, ExtractorRecipe, Space, UnetRecipe};
+use crate::recipe::{BackboneRecipe, Base, ExtractorRecipe, Pretraining, Space, UnetRecipe};
 use crate::scale::{DeviceKind, Dtype, Engine, Numerics, Optimisation, Scale};
 use crate::text::{ClipFormula, TextEncoder};
 use crate::tree::Node;
@@ -154,19 +154,28 @@ impl Checked<'_> {
     }
 
     pub(crate) fn backbone(&mut self, recipe: &BackboneRecipe) {
-        let BackboneRecipe { dit, data, optimisation, .. } = recipe;
         let base = recipe.base();
-        self.dit(dit);
+        self.dit(&recipe.dit);
         self.base(&base);
-        self.numerics(&recipe.numerics);
-        self.optimisation(optimisation, &recipe.numerics);
-        self.batch("optimisation.batch", optimisation.batch, data);
-        self.images("data", data, &base);
+        self.training(&recipe.training(), &base);
     }
 
     pub(crate) fn unet(&mut self, recipe: &UnetRecipe) {
+        let base = recipe.base(false);
         self.shape_of_unet(&recipe.unet);
-        self.base(&recipe.base(WeightsFrom::Formula));
+        self.base(&base);
+        if let Some(training) = &recipe.training {
+            Checked { node: self.node.descend("training"), problems: self.problems }.training(training, &base);
+        }
+    }
+
+    /// How a backbone is trained from scratch, with the numerics that its network has.
+    fn training(&mut self, training: &Pretraining, base: &Base) {
+        let Pretraining { data, optimisation, numerics, .. } = training;
+        self.numerics(numerics);
+        self.optimisation(optimisation, &base.denoiser.numerics(numerics));
+        self.batch("optimisation.batch", optimisation.batch, data);
+        self.images("data", data, base);
     }
 
     /// What a backbone's network, space, text and diffusion have to do with each other.

@@ -11,7 +11,7 @@ use crate::lookup::{HashFile, Lookup};
 use crate::plan::Plan;
 use crate::problem::{Error, Place, Problems};
 use crate::published::Published;
-use crate::recipe::Recipe;
+use crate::recipe::{Base, Pretraining, Recipe};
 use crate::stages::Stages;
 
 /// A repository with its folder `experiments`, and where data is looked for.
@@ -110,20 +110,24 @@ impl Workspace {
         }
     }
 
-    /// Plans a recipe, by name (`tiny-backbone`) or path. Nothing of a UNet is trained: its plan has no stages.
+    /// Plans a recipe, by name (`tiny-backbone`) or path. That of a UNet which is not trained here has no stages.
     pub fn load_recipe(&self, name: &str, overrides: &[String]) -> Result<Plan, Error> {
         let mut problems = Problems::default();
         let overrides = parse_overrides(overrides, &mut problems);
         problems.finish(())?;
         let loaded = self.files.recipe(name, &typed_name(name), &overrides)?;
         let mut gather = self.gather();
+        let node = &loaded.node;
+        let mut backbone = |base: &Base, training: &Pretraining| {
+            Training::backbone(base, training, node, &training.numerics, &mut gather)
+        };
         let (title, training) = match &loaded.value {
-            Recipe::Backbone(recipe) => {
-                (&recipe.title, Some(Training::backbone(recipe, &loaded.node, &recipe.numerics, &mut gather)))
+            Recipe::Backbone(recipe) => (&recipe.title, Some(backbone(&recipe.base(), &recipe.training()))),
+            Recipe::Unet(recipe) => {
+                (&recipe.title, recipe.training.as_ref().map(|training| backbone(&recipe.base(false), training)))
             }
-            Recipe::Unet(recipe) => (&recipe.title, None),
             Recipe::Extractor(recipe) => {
-                (&recipe.title, Some(Training::extractor(recipe, &loaded.node, &recipe.numerics, &mut gather)))
+                (&recipe.title, Some(Training::extractor(recipe, node, &recipe.numerics, &mut gather)))
             }
         };
         gather.finish()?;

@@ -7,7 +7,7 @@ use manifest::digest::{Digest, Key};
 use manifest::extractor::WeightsFrom;
 use manifest::gate::GateInput;
 use manifest::method::{Lora, Method};
-use manifest::plan::{CellRun, Table};
+use manifest::plan::{CellRun, Input, Table};
 use manifest::scale::{Engine, PUBLISHED_INCEPTION, SamplerKind};
 use manifest::stage::{Captions, Stage};
 use manifest::text::TextVectors;
@@ -75,6 +75,73 @@ fn it_has_the_stages_of_a_diffusion_transformer() {
     }
 }
 
+/// Keys of records that exist: a formula's network is what it was before there were trained ones.
+#[test]
+fn keys_of_weights_by_formula_stand() {
+    let plan = plan(&[]);
+    let dmp = run(&plan, "laion/dmp");
+    assert_eq!(dmp.train.unwrap().to_string(), "743961f352a7a97d9e4ca5840ec246237deea656d2f09bba0642f2c2f564da93");
+    assert_eq!(dmp.sample.to_string(), "f873ea4076e99a448020ce64fb4383fd49feb3e3695682edcaea9e0e3d4dc383");
+}
+
+/// Where its recipe trains it and the scale has no weights, a stage does, and whoever patches it reads its artifact.
+#[test]
+fn it_is_trained_first_where_its_recipe_says_how() {
+    let plan = workspace().load_artifact("table2", &request("tiny", &[])).unwrap_or_else(|error| panic!("{error}"));
+    let table = laion(&plan);
+    assert!(plan.not_run.is_empty() && table.positive_control.is_some());
+    assert!(matches!(&table.denoiser, Denoiser::Unet(unet) if unet.weights == WeightsFrom::File));
+    let is_unet = |stage: &Stage| matches!(stage, Stage::Pretrain(pretrain) if pretrain.denoiser == table.denoiser);
+    let trained = plan.stages.iter().find(|planned| is_unet(&planned.stage)).unwrap();
+    let Stage::Pretrain(pretrain) = &trained.stage else { unreachable!("found") };
+    assert_eq!((pretrain.numerics.engine, pretrain.latents.is_none()), (Engine::Reference, true));
+    assert_eq!(inputs(&plan, trained.key), ["embeddings"]);
+    let json = serde_json::to_value(&trained.stage).unwrap();
+    assert_eq!((json["unet"]["shape"]["channels"].as_u64(), json.get("dit")), (Some(3), None));
+    assert_eq!(serde_json::from_value::<Stage>(json).unwrap(), trained.stage);
+    let dmp = run(&plan, "laion/dmp");
+    let baseline = run(&plan, "laion/baseline").sample;
+    for key in [dmp.train.unwrap(), dmp.sample, dmp.activation.unwrap(), baseline] {
+        let reader = plan.stage(key).unwrap();
+        assert_eq!(reader.inputs["backbone"], Input::Stage(trained.key), "{:?}", reader.stage.kind());
+    }
+    // The recipe alone has the same stage, the same key.
+    let recipe = workspace().load_recipe("tiny-unet-backbone", &[]).unwrap();
+    assert_eq!(recipe.stages.last().unwrap().key, trained.key);
+    assert_eq!(recipe.numerics_key(), "training.numerics");
+    let seed = workspace().load_recipe("tiny-unet-backbone", &["training.seed=1".to_owned()]).unwrap();
+    assert_ne!(seed.stages.last().unwrap().key, trained.key);
+}
+
+/// All that a training needs, or nothing of it; each value at its place below `training`.
+#[test]
+fn mistakes_in_its_training() {
+    let recipe = |option: &str| workspace().load_recipe("tiny-unet-backbone", &[option.to_owned()]);
+    for (option, message) in [
+        (
+            "training.optimisation.batch=20001",
+            "`optimisation.batch` must be at most the number of images (20000), found `20001`",
+        ),
+        ("training.optimisation.warmup_iterations=1000000", "found `1000000`"),
+        ("training.optimisation.micro_batch=2", "is for the engine `fast` on `cuda` alone: leave it out"),
+        ("training.data.image_size=32", "`data.image_size` must be 24, which the backbone sees, found `32`"),
+        (
+            "training.data={kind: image_folder, folder: f, image_size: 24}",
+            "use `kind: captions`, `web_dataset` or `faces`",
+        ),
+        ("training.sead=1", "did you mean `seed`?"),
+        ("seed=1", "space, text, title, training, unet"),
+    ] {
+        let error = recipe(option).expect_err(option).to_string();
+        assert!(error.lines().any(|line| line.contains(message)), "{option}: {error}");
+    }
+    let error =
+        workspace().load_recipe("smoke-unet-backbone", &["training={seed: 0}".to_owned()]).unwrap_err().to_string();
+    for key in ["data", "optimisation", "ema_halflife_iterations", "numerics"] {
+        assert!(error.contains(&format!("missing key `{key}` in `training`")), "{error}");
+    }
+}
+
 /// The released code patches no UNet: its preset plans all the same, and the gate reads what there is.
 #[test]
 fn as_released_the_gate_reads_the_timestep() {
@@ -89,7 +156,10 @@ fn as_released_the_gate_reads_the_timestep() {
 #[test]
 fn what_has_no_meaning_on_it_is_refused() {
     for (option, message) in [
-        ("method.backbone=from_scratch", "`backbone` must be `pretrained` on a UNet"),
+        (
+            "method.backbone=from_scratch",
+            "`backbone` must be `pretrained` on a UNet, whose weights do not learn together with",
+        ),
         ("method.prompts.position={kind: prepend}", "`prompts.position.kind` must be `add` on a UNet"),
         ("method.prompts.depth=half", "`prompts.depth` must be `all` on a UNet"),
         ("method.gate.architecture=attention_literal", "`gate.architecture` must be `linear` on a UNet"),
@@ -126,7 +196,7 @@ fn mistakes_in_its_recipe() {
         let error = recipe(option).expect_err(option).to_string();
         assert!(error.lines().any(|line| line.ends_with(message)), "{error}");
     }
-    // Nothing of it is trained.
+    // Without a training nothing is trained.
     assert!(workspace().load_recipe("smoke-unet-backbone", &[]).unwrap().stages.is_empty());
     let plain = "data={kind: image_folder, folder: f, image_size: 24}";
     let Err(error) = workspace().load_artifact("table2", &request("smoke", &[plain])) else { panic!("no captions") };

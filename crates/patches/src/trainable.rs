@@ -1,6 +1,7 @@
 //! The tensors that a method trains: names, shapes, initial values, learning rates.
 
 use models::dit::xavier_uniform;
+use models::unet::kaiming_uniform;
 use models::weights::{Tensor, Tensors, Weights};
 use random::{Draws, Stream};
 
@@ -96,8 +97,7 @@ pub fn initial_weights(tensors: &[Trainable], backbone: &Weights, seed: u64) -> 
                 values = xavier_uniform(out, tensor.elements() / out, draws);
             }
             Initial::KaimingUniform => {
-                let bound = ((tensor.shape[0] as f64) / tensor.elements() as f64).sqrt() as f32;
-                values.iter_mut().zip(0..).for_each(|(v, i)| *v = (2.0 * draws.uniform(i) - 1.0) * bound);
+                values = kaiming_uniform(tensor.elements(), tensor.elements() / tensor.shape[0], draws);
             }
             Initial::Backbone => values.clone_from(&backbone[&tensor.name].values),
         }

@@ -7,6 +7,7 @@
 //!
 //! Letters: `B` batch, `L` blocks, `G` places of the largest map, `T` those of a block, `C` its channels.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor, Var};
@@ -248,12 +249,13 @@ impl UnetMixture {
 pub struct Entering(Vec<Tensor>);
 
 impl Entering {
-    /// What enters for sample `i` alone, as variables: its gradients are wanted, and nothing behind it.
+    /// What enters for some samples alone, as variables: its gradients are wanted, and nothing behind it.
     ///
     /// # Errors
-    /// There is no such sample.
-    pub fn of_sample(&self, i: usize) -> Result<Self> {
-        let variable = |tensor: &Tensor| Ok(Var::from_tensor(&tensor.narrow(0, i, 1)?.contiguous()?)?.into_inner());
+    /// There are no such samples.
+    pub fn of_samples(&self, samples: Range<usize>) -> Result<Self> {
+        let own = |tensor: &Tensor| tensor.narrow(0, samples.start, samples.len())?.contiguous();
+        let variable = |tensor: &Tensor| Ok(Var::from_tensor(&own(tensor)?)?.into_inner());
         Ok(Self(self.0.iter().map(variable).collect::<Result<_>>()?))
     }
 

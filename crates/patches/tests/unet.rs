@@ -168,7 +168,7 @@ fn gradients_are_those_of_the_loss() {
 
         let mixture = mix(&start);
         let of_sample = |i: usize| -> Vec<Tensor> {
-            let own = mixture.entering().of_sample(i).unwrap();
+            let own = mixture.entering().of_samples(i..i + 1).unwrap();
             let part = |whole: &Tensor| whole.narrow(0, i, 1).unwrap();
             let condition = unet.condition(&part(&t), &part(&condition.context)).unwrap();
             let loss = unet.forward(&part(&x), &condition, &own).unwrap().sqr().unwrap().sum_all().unwrap();

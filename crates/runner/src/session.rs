@@ -112,7 +112,7 @@ impl Session {
         if let Some(device) = self.options.device.map(kind)
             && numerics.is_none_or(|numerics| numerics.device != device)
         {
-            request.overrides.push(format!("numerics.device={}", spelt(&device)));
+            request.overrides.push(format!("{}.device={}", plan.numerics_key(), spelt(&device)));
         }
         // The fast engine has not run on a GPU yet: it is taken there by those who ask for it.
         let moved = |device: &DeviceKind| {
@@ -122,7 +122,7 @@ impl Session {
         if let Some(engine) = self.options.engine.map(implementation).or(usual)
             && numerics.is_none_or(|numerics| numerics.engine != engine)
         {
-            request.overrides.push(format!("numerics.engine={}", spelt(&engine)));
+            request.overrides.push(format!("{}.engine={}", plan.numerics_key(), spelt(&engine)));
         }
         match request.overrides.len() == self.options.set.len() {
             true => Ok(plan),

@@ -48,7 +48,7 @@ impl Work {
                 Self { flops: SMALL + captions * text_forward(&s.encoder), units: captions, unit: "captions" }
             }
             Stage::Pretrain(s) => {
-                iterations(s.optimisation.iterations, s.optimisation.batch as f64 * 3.0 * dit_forward(&s.dit, None))
+                iterations(s.optimisation.iterations, s.optimisation.batch as f64 * 3.0 * forward(&s.denoiser, None))
             }
             Stage::TrainExtractor(s) => iterations(
                 s.optimisation.iterations,

@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use anyhow::Context;
+use manifest::stage::Stage;
 
 use crate::protocol::{Event, Order};
 
@@ -15,6 +16,18 @@ pub(crate) struct Worker {
     child: Child,
     input: Option<ChildStdin>,
     complaints: Option<JoinHandle<String>>,
+}
+
+/// candle keeps threads of its own beside those of the engine: more of them than the stage was given would spin against the
+/// other workers and, where each of the engine's has an image of a UNet's to itself, against those.
+fn candle_threads(order: &Order) -> usize {
+    let denoiser = match &order.planned.stage {
+        Stage::Pretrain(stage) => Some(&stage.denoiser),
+        Stage::Train(stage) => Some(&stage.denoiser),
+        Stage::Sample(stage) => Some(&stage.denoiser),
+        _ => None,
+    };
+    if denoiser.is_some_and(|denoiser| denoiser.dit().is_none()) { 1 } else { order.threads }
 }
 
 /// Something a worker has to say.
@@ -33,10 +46,8 @@ impl Worker {
     pub(crate) fn start(label: usize, order: &Order, messages: Sender<(usize, Message)>) -> anyhow::Result<Self> {
         let program = order.device.program().context("the runner's own file is not known")?;
         let mut command = Command::new(&program);
-        // candle keeps threads of its own beside those of the engine: more of them than the stage was given would spin
-        // against the other workers.
-        let threads = order.threads.to_string();
-        command.envs([("RAYON_NUM_THREADS", &threads), ("CANDLE_NUM_THREADS", &threads)]);
+        let (threads, own) = (order.threads.to_string(), candle_threads(order).to_string());
+        command.envs([("RAYON_NUM_THREADS", &threads), ("CANDLE_NUM_THREADS", &own)]);
         command.arg("stage").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A process group of its own: Ctrl-C reaches the runner alone, which then asks its children to stop.
         #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! A UNet in sampling: candle tensors on any device, one image at a time, so that no sample depends on which others are
-//! beside it, and the widest maps of few are in memory; on the processor several threads, an image each.
+//! A UNet in sampling: candle tensors on any device, few images at a time ([`together`]; one of Stable Diffusion's), so that the
+//! widest maps of few are in memory; on the processor several threads, each with images of its own.
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::Trunk;
 use crate::sequences::Sequences;
+use crate::unet::together;
 
 /// A UNet of candle tensors, its patch, and the captions that condition it.
 pub struct UnetTrunk {
@@ -52,19 +53,19 @@ impl Trunk for UnetTrunk {
         let t = unet.embed(&Tensor::new(&[t as f32], device)?)?;
         let mixture = patch.as_ref().map(|patch| patch.mix(&t, None)).transpose()?;
         let hooks = || mixture.as_ref().map_or(&Unpatched as &dyn Hooks, |mixture| mixture.entering());
-        let (channels, side) = (unet.config().channels, unet.config().image_size);
-        let each = channels * side * side;
-        let predict = |((x, &label), out): ((&[f32], &u32), &mut [f32])| -> Result<()> {
-            let x = Tensor::from_slice(x, (1, channels, side, side), device)?;
-            let condition = UnetCondition { t: t.clone(), context: captions.context(label, device)? };
+        let (channels, side, together) = (unet.config().channels, unet.config().image_size, together(unet.config()));
+        let each = together * channels * side * side;
+        let predict = |((x, labels), out): ((&[f32], &[u32]), &mut [f32])| -> Result<()> {
+            let x = Tensor::from_slice(x, (labels.len(), channels, side, side), device)?;
+            let condition = UnetCondition { t: t.clone(), context: captions.context(labels, device)? };
             let output = unet.forward(&x, &condition, hooks())?;
             out.copy_from_slice(&output.flatten_all()?.to_vec1::<f32>()?);
             Ok(())
         };
         if device.is_cpu() {
-            let images = x.par_chunks_exact(each).zip(labels).zip(out.par_chunks_exact_mut(each));
+            let images = x.par_chunks(each).zip(labels.par_chunks(together)).zip(out.par_chunks_mut(each));
             return images.try_for_each(predict);
         }
-        x.chunks_exact(each).zip(labels).zip(out.chunks_exact_mut(each)).try_for_each(predict)
+        x.chunks(each).zip(labels.chunks(together)).zip(out.chunks_mut(each)).try_for_each(predict)
     }
 }

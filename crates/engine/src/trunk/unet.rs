@@ -1,8 +1,11 @@
 //! A UNet in training: candle tensors and autograd on any device.
 //!
-//! The images of a batch go through the network one at a time: a batch of 128 at 512x512 has no room anywhere, and the sums
-//! over a batch are in the order of its images, whatever the number of threads. Gate and prompts are computed once for the
-//! whole batch, since balancing losses look at it; their gradients come from what enters the blocks.
+//! The images of a batch go through the network few at a time ([`together`]; one of Stable Diffusion's): a batch of 128 at
+//! 512x512 has no room anywhere, and the sums over a batch are in the order of its images, whatever the number of threads. Gate
+//! and prompts are computed once for the whole batch, since balancing losses look at it; their gradients come from what enters
+//! the blocks.
+
+use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -21,6 +24,7 @@ use crate::loss;
 use crate::losses::Losses;
 use crate::sequences::Sequences;
 use crate::trainables::Layout;
+use crate::unet::together;
 
 /// A UNet with a method on it.
 pub struct UnetTrunk {
@@ -34,8 +38,8 @@ pub struct UnetTrunk {
     device: Device,
 }
 
-/// What one image gives: its loss, and gradients of what learns or enters, in a fixed order.
-type Share = (SampleLoss, Vec<Tensor>);
+/// What some images give: their losses, and gradients of what learns or enters, in a fixed order.
+type Share = (Vec<SampleLoss>, Vec<Tensor>);
 
 impl UnetTrunk {
     /// A method on a `backbone`, whose images have `captions`.
@@ -59,38 +63,41 @@ impl UnetTrunk {
         Ok(Self { config, method, layout, loss, captions, frozen, device: device.clone() })
     }
 
-    /// Loss of image `i`, and its gradients with respect to `entering`, or else to all that `learns`.
-    fn image(
+    /// Losses of some images, and gradients of their sum with respect to what is `entering`, or else to all that `learns`.
+    fn share(
         &self,
         unet: &Unet,
         batch: &TrainingBatch,
-        i: usize,
+        images: Range<usize>,
         entering: Option<&Entering>,
         learns: &Tensors,
     ) -> Result<Share> {
         let (channels, side) = (self.config.channels, self.config.image_size);
-        let each = channels * side * side;
-        let x = Tensor::from_slice(&batch.x_t[i * each..(i + 1) * each], (1, channels, side, side), &self.device)?;
-        let t = Tensor::new(&[batch.clean.t[i] as f32], &self.device)?;
-        let condition = unet.condition(&t, &self.captions.context(batch.clean.labels[i], &self.device)?)?;
+        let (each, shape) = (channels * side * side, (images.len(), channels, side, side));
+        let x = Tensor::from_slice(&batch.x_t[images.start * each..images.end * each], shape, &self.device)?;
+        let t: Vec<f32> = batch.clean.t[images.clone()].iter().map(|&t| t as f32).collect();
+        let context = self.captions.context(&batch.clean.labels[images.clone()], &self.device)?;
+        let condition = unet.condition(&Tensor::new(t, &self.device)?, &context)?;
         let hooks = entering.map_or(&Unpatched as &dyn Hooks, |entering| entering);
         let output = unet.forward(&x, &condition, hooks)?;
 
         // The loss's gradient is known in closed form; autograd goes on from there.
         let said: Vec<f32> = output.flatten_all()?.to_vec1()?;
         let mut d_output = vec![0.0; said.len()];
-        let loss = loss::sample(&self.loss, batch, i, &said, &mut d_output);
+        let own = said.chunks_exact(each).zip(d_output.chunks_exact_mut(each));
+        let loss = |(i, (said, d)): (usize, (&[f32], &mut [f32]))| loss::sample(&self.loss, batch, i, said, d);
+        let losses = images.zip(own).map(loss).collect();
         let total = (&output * Tensor::from_vec(d_output, output.shape(), &self.device)?)?.sum_all()?;
         let Some(entering) = entering else {
-            return Ok((loss, gradients(&total, learns)?.into_values().collect()));
+            return Ok((losses, gradients(&total, learns)?.into_values().collect()));
         };
         let found = total.backward()?;
         let of = |tensor: &Tensor| found.get(tensor).cloned().map_or_else(|| tensor.zeros_like(), Ok);
-        Ok((loss, entering.tensors().iter().map(of).collect::<candle_core::Result<_>>()?))
+        Ok((losses, entering.tensors().iter().map(of).collect::<candle_core::Result<_>>()?))
     }
 
-    /// What each image of the batch gives, in their order, handed to `take` as soon as it is its turn.
-    fn images(
+    /// What the images of the batch give, in their order, handed to `take` as soon as it is their turn.
+    fn shares(
         &self,
         unet: &Unet,
         batch: &TrainingBatch,
@@ -98,17 +105,18 @@ impl UnetTrunk {
         learns: &Tensors,
         mut take: impl FnMut(Vec<Tensor>) -> Result<()>,
     ) -> Result<Vec<SampleLoss>> {
-        let one = |i: usize| {
-            let entering = mixture.map(|mixture| mixture.entering().of_sample(i)).transpose()?;
-            self.image(unet, batch, i, entering.as_ref(), learns)
+        let (count, together) = (batch.clean.t.len(), together(&self.config));
+        let one = |first: usize| {
+            let images = first..(first + together).min(count);
+            let entering = mixture.map(|mixture| mixture.entering().of_samples(images.clone())).transpose()?;
+            self.share(unet, batch, images, entering.as_ref(), learns)
         };
-        // On the processor candle's element-wise operations keep one thread: as many images at once as there are threads.
+        // On the processor each thread takes images of its own.
         let at_once = if self.device.is_cpu() { rayon::current_num_threads() } else { 1 };
-        let (count, mut losses) = (batch.clean.t.len(), Vec::new());
-        for first in (0..count).step_by(at_once) {
-            let range = first..(first + at_once).min(count);
-            for share in range.into_par_iter().map(one).collect::<Result<Vec<Share>>>()? {
-                losses.push(share.0);
+        let (firsts, mut losses) = ((0..count).step_by(together).collect::<Vec<_>>(), Vec::new());
+        for firsts in firsts.chunks(at_once) {
+            for share in firsts.par_iter().map(|&first| one(first)).collect::<Result<Vec<Share>>>()? {
+                losses.extend(share.0);
                 take(share.1)?;
             }
         }
@@ -133,7 +141,7 @@ impl UnetTrunk {
     fn finetune(&self, batch: &TrainingBatch, learned: &Tensors) -> Result<(Losses, Tensors)> {
         let unet = Unet::new(&self.config, learned)?;
         let mut sums: Vec<Tensor> = Vec::new();
-        let losses = self.images(&unet, batch, None, learned, |share| {
+        let losses = self.shares(&unet, batch, None, learned, |share| {
             let add = |(sum, own): (Tensor, Tensor)| sum + own;
             sums = match sums.is_empty() {
                 true => share,
@@ -160,7 +168,7 @@ impl UnetTrunk {
         };
         let mixture = patch.mix(&unet.embed(&Tensor::new(t, &self.device)?)?, noise.as_ref())?;
         let mut shares: Vec<Vec<Tensor>> = vec![Vec::new(); mixture.entering().tensors().len()];
-        let losses = self.images(unet, batch, Some(&mixture), learned, |share| {
+        let losses = self.shares(unet, batch, Some(&mixture), learned, |share| {
             shares.iter_mut().zip(share).for_each(|(block, own)| block.push(own));
             Ok(())
         })?;

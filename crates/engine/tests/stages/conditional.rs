@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use engine::{Outcome, artifact};
-use manifest::denoiser::Denoiser;
 use manifest::gate::{Architecture, Gate, GateInput};
 use manifest::method::{Dmp, Method};
 use manifest::plan::Input;
@@ -53,7 +52,7 @@ fn labels_guide_from_training_to_samples() {
         assert_eq!(finished.outcome, Outcome::Completed, "{name}");
         directory
     };
-    let Pretrain { dit, data, diffusion, mut optimisation, numerics, .. } = pretrain.clone();
+    let Pretrain { denoiser, data, diffusion, mut optimisation, numerics, .. } = pretrain.clone();
     optimisation.learning_rate = 1e-3;
     execute("backbone", &Stage::Pretrain(Pretrain { optimisation: optimisation.clone(), ..pretrain }), &[]);
     (optimisation.learning_rate, optimisation.final_learning_rate) = (1e-4, 1e-4);
@@ -67,7 +66,7 @@ fn labels_guide_from_training_to_samples() {
             let mut numerics = numerics.clone();
             numerics.engine = engine;
             let train = Train {
-                denoiser: Denoiser::Dit(dit.clone()),
+                denoiser: denoiser.clone(),
                 method: method.clone(),
                 data: data.clone(),
                 latents: None,
@@ -79,7 +78,7 @@ fn labels_guide_from_training_to_samples() {
             execute(&name, &Stage::Train(train), &[("backbone", "backbone")]);
             learned.push(weights::read(&artifact_of(&name)).unwrap());
             let activation = Activation {
-                denoiser: Denoiser::Dit(dit.clone()),
+                denoiser: denoiser.clone(),
                 method: method.clone(),
                 timesteps: 3,
                 diffusion: diffusion.clone(),
@@ -101,7 +100,7 @@ fn labels_guide_from_training_to_samples() {
         let mut numerics = numerics.clone();
         numerics.engine = engine;
         let stage = Sample {
-            denoiser: Denoiser::Dit(dit.clone()),
+            denoiser: denoiser.clone(),
             method: dmp(GateInput::TPlusC),
             diffusion: diffusion.clone(),
             latents: None,

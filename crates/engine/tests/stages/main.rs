@@ -12,3 +12,4 @@ mod sources;
 mod table4;
 mod text;
 mod unet;
+mod unet_backbone;

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use engine::{Device, EngineError, Job, Outcome};
 use manifest::dataset::Source;
+use manifest::denoiser::Denoiser;
 use manifest::stage::Stage;
 
 use crate::run;
@@ -40,7 +41,8 @@ fn pretrain(source: Source, inputs: &[(&str, &Path)], classes: Option<usize>) ->
     .stage;
     let Stage::Pretrain(pretrain) = &mut stage else { panic!("the recipe of a backbone") };
     pretrain.data = source;
-    pretrain.dit.classes = classes;
+    let Denoiser::Dit(dit) = &mut pretrain.denoiser else { panic!("a UNet") };
+    dit.classes = classes;
     let inputs = inputs.iter().map(|(role, path)| ((*role).to_owned(), path.to_path_buf())).collect::<BTreeMap<_, _>>();
     let directory = tempfile::tempdir().unwrap();
     let (stop, progress) = (AtomicBool::new(false), |_| {});

@@ -46,7 +46,7 @@ impl Chain {
     fn new(threads: usize, wanted: impl Fn(&Stage) -> bool) -> Self {
         let text = |stage: &Stage| match stage {
             Stage::Embeddings(_) => true,
-            Stage::Pretrain(stage) => stage.dit.text_width.is_some(),
+            Stage::Pretrain(stage) => stage.denoiser.text_width().is_some(),
             Stage::Train(stage) => stage.denoiser.text_width().is_some(),
             Stage::Sample(stage) => stage.denoiser.text_width().is_some(),
             Stage::Activation(stage) => stage.denoiser.text_width().is_some(),

@@ -8,6 +8,7 @@ mod cost;
 mod formula;
 #[cfg(test)]
 mod goldens;
+mod init;
 mod patch;
 mod stage;
 mod transformer;
@@ -24,6 +25,7 @@ use stage::{Down, EPS, Middle, Surroundings, Up};
 
 pub use cost::{Cost, cost};
 pub use formula::formula_weights;
+pub use init::{initial_weights, kaiming_uniform};
 pub use manifest::unet::{BlockInput, UnetConfig};
 pub use patch::PatchShape;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use manifest::claim::Metric;
 use manifest::digest::Digest;
-use manifest::plan::Input;
+use manifest::plan::{Input, NotRun};
 use report::Error;
 use report::sizes::Size;
 use store::Outcome;
@@ -176,7 +176,16 @@ fn cells_from_scratch_stand_beside_a_backbone_and_two_backbones_do_not() {
 
 #[test]
 fn what_cannot_be_run_says_why_beside_the_papers_values() {
-    let bench = Bench::new(plan_of("table2", &[0], &[]));
+    // As a scale without the setting plans it.
+    let mut plan = plan_of("table2", &[0], &[]);
+    let laion = plan.tables.pop().unwrap();
+    plan.not_run.extend(laion.cells.into_iter().map(|cell| NotRun {
+        cell: cell.id,
+        title: cell.title,
+        claims: cell.claim.into_iter().collect(),
+        reason: "scale `tiny` has no setting `laion`".to_owned(),
+    }));
+    let bench = Bench::new(plan);
     bench.measure("baseline", &[2.0]);
     let (report, page) = bench.page();
     let not_run = page.split("## Not run").nth(1).unwrap();
@@ -188,6 +197,27 @@ fn what_cannot_be_run_says_why_beside_the_papers_values() {
     assert_eq!(report.not_run.len(), 4);
     // One measured run tells no spread of what has no subsets.
     assert_eq!(row(&report.rows, "ffhq/dmp").state, "not run");
+}
+
+/// As of a DiT's: the stage that trains it, and its learning rates; and its cells are judged as others are.
+#[test]
+fn a_unet_that_was_trained_is_said_to_be() {
+    let mut plan = plan_of("table2", &[0, 1, 2], &[]);
+    plan.tables = plan.tables.split_off(2);
+    let bench = Bench::new(plan);
+    for (i, cell) in ["baseline", "finetune", "prompt_tuning", "dmp"].into_iter().enumerate() {
+        let distance = 6.0 + i as f64;
+        bench.measure(&format!("laion/{cell}"), &[distance, distance + 0.01, distance + 0.02]);
+    }
+    bench.measure("laion/positive_control", &[20.0, 20.1, 20.2]);
+    let (_, page) = bench.page();
+    let backbone = "backbone `tiny-unet-backbone` (trained by stage `";
+    assert!(page.contains(backbone) && page.contains(" at learning rate 2e-3, 2e-5 at its end)"), "{page}");
+    assert!(
+        !page.contains("backbone `tiny-unet-backbone` (weights by formula") && page.contains("engine reference/"),
+        "{page}"
+    );
+    assert!(page.contains("direction contradicted"), "{page}");
 }
 
 #[test]

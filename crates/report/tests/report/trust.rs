@@ -114,7 +114,7 @@ fn pretraining(table: &Table) -> PlannedStage {
         micro_batch: None,
     };
     let stage = Stage::Pretrain(Pretrain {
-        dit: table.denoiser.dit().unwrap().clone(),
+        denoiser: table.denoiser.clone(),
         data: Source::Faces(Faces { image_size: 24, first: 0, count: 100 }),
         latents: None,
         diffusion: table.diffusion.clone(),
