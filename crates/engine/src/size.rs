@@ -85,7 +85,8 @@ pub fn operations(dit: &DitConfig, method: &Method) -> Result<f64> {
     Ok((shape.prefixed_flops(prefix) + mixing_flops(&own)?) / shape.forward_flops())
 }
 
-/// Operations of a patch with these tensors: its gate once per block, weights times prompts, their sum with the tokens.
+/// Operations of a patch with these tensors: its gate once per block, as a linear one takes them (of attention, the products of
+/// queries and keys are not among them), weights times prompts, their sum with the tokens.
 fn mixing_flops(tensors: &[Trainable]) -> Result<f64> {
     let prompts = tensors.iter().find(|tensor| tensor.name == patches::PROMPTS).context("the method has no prompts")?;
     let [blocks, ..] = prompts.shape[..] else { bail!("prompts of shape {:?}", prompts.shape) };

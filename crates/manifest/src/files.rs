@@ -74,8 +74,11 @@ impl Files {
             Some(path) => Ok(self.below_root(&path)),
             None => {
                 let hint = allowed(name, names.iter().map(String::as_str));
-                let place = self.shown(&self.folder(folder));
-                Err(Error::at(asked_at, format!("there is no `{name}` in {place}{hint}")))
+                let what = match is_name {
+                    true => format!("`{name}` in {}", self.shown(&self.folder(folder))),
+                    false => "such file".to_owned(),
+                };
+                Err(Error::at(asked_at, format!("there is no {what}{hint}")))
             }
         }
     }

@@ -269,11 +269,14 @@ impl Plan {
         self.tables.is_empty() && self.not_run.is_empty()
     }
 
-    /// Where a file says engine, device and precision: the recipe of a UNet with the rest of its training, all else at its top.
-    pub fn numerics_key(&self) -> &'static str {
+    /// Where a file says engine, device and precision: the recipe of a UNet with the rest of its training, all else at its top;
+    /// `None` of the recipe of a UNet that nobody trains.
+    pub fn numerics_key(&self) -> Option<&'static str> {
         match self.stages.last().map(|planned| &planned.stage) {
-            Some(Stage::Pretrain(stage)) if self.is_recipe() && stage.denoiser.dit().is_none() => "training.numerics",
-            _ => "numerics",
+            _ if !self.is_recipe() => Some("numerics"),
+            Some(Stage::Pretrain(stage)) if stage.denoiser.dit().is_none() => Some("training.numerics"),
+            Some(_) => Some("numerics"),
+            None => None,
         }
     }
 

@@ -108,7 +108,9 @@ fn it_is_trained_first_where_its_recipe_says_how() {
     // The recipe alone has the same stage, the same key.
     let recipe = workspace().load_recipe("tiny-unet-backbone", &[]).unwrap();
     assert_eq!(recipe.stages.last().unwrap().key, trained.key);
-    assert_eq!(recipe.numerics_key(), "training.numerics");
+    assert_eq!(recipe.numerics_key(), Some("training.numerics"));
+    let formula = workspace().load_recipe("smoke-unet-backbone", &[]).unwrap();
+    assert_eq!((formula.stages.len(), formula.numerics_key()), (0, None));
     let seed = workspace().load_recipe("tiny-unet-backbone", &["training.seed=1".to_owned()]).unwrap();
     assert_ne!(seed.stages.last().unwrap().key, trained.key);
 }

@@ -139,13 +139,13 @@ impl Page<'_, '_> {
         let cells = self.judged.cells.iter().map(|cell| cell.cell.planned).filter(|cell| cell.claim.is_some());
         let ratio = |cell: &PlannedCell| {
             let ratio = (self.operations)(network, &cell.written).filter(|_| cell.written.prompts().is_some())?;
-            Some(format!("{ratio:.4} times in {}", code(&cell.id)))
+            Some(format!("{ratio:.4} times ({})", code(&cell.id)))
         };
         let ratios: Vec<String> = cells.filter_map(ratio).collect();
         match ratios.is_empty() {
             true => String::new(),
             false => format!(
-                "**Counted, not timed:** of {}, the paper's size, a forward pass has the operations that it has without a patch {}; \
+                "**Counted, not timed:** at the paper's size ({}), a forward pass takes {} the operations of one without a patch; \
                  `table1` counts alike.\n\n",
                 escape(network),
                 ratios.join(" and ")

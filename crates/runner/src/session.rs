@@ -109,10 +109,11 @@ impl Session {
         let plan = self.workspace.load(name, &request)?;
         // An option that says what the scale says anyway is no override: it would change the report's name.
         let numerics = plan.tables.first().map(|table| &table.scale.numerics);
+        let Some(key) = plan.numerics_key() else { return Ok(plan) };
         if let Some(device) = self.options.device.map(kind)
             && numerics.is_none_or(|numerics| numerics.device != device)
         {
-            request.overrides.push(format!("{}.device={}", plan.numerics_key(), spelt(&device)));
+            request.overrides.push(format!("{key}.device={}", spelt(&device)));
         }
         // The fast engine has not run on a GPU yet: it is taken there by those who ask for it.
         let moved = |device: &DeviceKind| {
@@ -122,7 +123,7 @@ impl Session {
         if let Some(engine) = self.options.engine.map(implementation).or(usual)
             && numerics.is_none_or(|numerics| numerics.engine != engine)
         {
-            request.overrides.push(format!("{}.engine={}", plan.numerics_key(), spelt(&engine)));
+            request.overrides.push(format!("{key}.engine={}", spelt(&engine)));
         }
         match request.overrides.len() == self.options.set.len() {
             true => Ok(plan),

@@ -20,14 +20,14 @@ pub(crate) struct Worker {
 
 /// candle keeps threads of its own beside those of the engine: more of them than the stage was given would spin against the
 /// other workers and, where each of the engine's has an image of a UNet's to itself, against those.
-fn candle_threads(order: &Order) -> usize {
-    let denoiser = match &order.planned.stage {
+fn candle_threads(stage: &Stage, threads: usize) -> usize {
+    let denoiser = match stage {
         Stage::Pretrain(stage) => Some(&stage.denoiser),
         Stage::Train(stage) => Some(&stage.denoiser),
         Stage::Sample(stage) => Some(&stage.denoiser),
         _ => None,
     };
-    if denoiser.is_some_and(|denoiser| denoiser.dit().is_none()) { 1 } else { order.threads }
+    if denoiser.is_some_and(|denoiser| denoiser.dit().is_none()) { 1 } else { threads }
 }
 
 /// Something a worker has to say.
@@ -46,7 +46,8 @@ impl Worker {
     pub(crate) fn start(label: usize, order: &Order, messages: Sender<(usize, Message)>) -> anyhow::Result<Self> {
         let program = order.device.program().context("the runner's own file is not known")?;
         let mut command = Command::new(&program);
-        let (threads, own) = (order.threads.to_string(), candle_threads(order).to_string());
+        let (threads, own) =
+            (order.threads.to_string(), candle_threads(&order.planned.stage, order.threads).to_string());
         command.envs([("RAYON_NUM_THREADS", &threads), ("CANDLE_NUM_THREADS", &own)]);
         command.arg("stage").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A process group of its own: Ctrl-C reaches the runner alone, which then asks its children to stop.
@@ -111,4 +112,29 @@ fn last_lines(errors: impl Read) -> String {
         }
     }
     Vec::from(lines).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use manifest::{Request, Workspace};
+
+    use super::*;
+
+    #[test]
+    fn candle_has_one_thread_where_images_of_a_unet_have_one_each() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let request = Request { scale: "tiny".to_owned(), ..Request::default() };
+        let plan = Workspace::open(root).unwrap().load_artifact("table2", &request).unwrap();
+        let threads = |unet: bool| {
+            let wanted = plan.stages.iter().filter(move |planned| match &planned.stage {
+                Stage::Pretrain(stage) => stage.denoiser.dit().is_none() == unet,
+                Stage::Train(stage) => stage.denoiser.dit().is_none() == unet,
+                Stage::Sample(stage) => stage.denoiser.dit().is_none() == unet,
+                _ => !unet,
+            });
+            wanted.map(|planned| candle_threads(&planned.stage, 3)).collect::<Vec<_>>()
+        };
+        assert!(threads(true).len() > 10 && threads(true).iter().all(|&own| own == 1));
+        assert!(threads(false).len() > 10 && threads(false).iter().all(|&own| own == 3));
+    }
 }

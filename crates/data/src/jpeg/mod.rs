@@ -13,7 +13,7 @@ mod planes;
 mod scan;
 mod transform;
 
-use crate::decode::MAX_SIDE;
+use crate::decode::{MAX_PIXELS, MAX_SIDE};
 use crate::resample::Raster;
 use frame::{Colour, Frame, Segments};
 use scan::Scan;
@@ -30,8 +30,9 @@ pub fn decode(bytes: &[u8]) -> Option<Raster<u8>> {
         match segments.next_marker()? {
             0xc0..=0xc2 if frame.is_none() => {
                 let found = Frame::read(&mut segments)?;
-                let too_long = found.width.max(found.height) > MAX_SIDE as usize;
-                if too_long || found.blocks() > 8 * bytes.len() {
+                let (sides, pixels) = ([found.width, found.height], (found.width * found.height) as u64);
+                let too_large = pixels > MAX_PIXELS || sides.iter().any(|&side| side > MAX_SIDE as usize);
+                if too_large || found.blocks() > 8 * bytes.len() {
                     return None;
                 }
                 frame = Some(found.allocated());

@@ -35,6 +35,8 @@ pub struct UnetTrunk {
     captions: Sequences,
     /// The network, unless all of it learns.
     frozen: Option<Unet>,
+    /// Images that go through it together.
+    together: usize,
     device: Device,
 }
 
@@ -59,8 +61,9 @@ impl UnetTrunk {
             Method::Finetune(_) => None,
             _ => Some(Unet::new(config, &weights::into_constants(backbone, device)?)?),
         };
+        let (together, device) = (together(config), device.clone());
         let (config, method, layout) = (config.clone(), method.clone(), layout.clone());
-        Ok(Self { config, method, layout, loss, captions, frozen, device: device.clone() })
+        Ok(Self { config, method, layout, loss, captions, frozen, together, device })
     }
 
     /// Losses of some images, and gradients of their sum with respect to what is `entering`, or else to all that `learns`.
@@ -105,7 +108,7 @@ impl UnetTrunk {
         learns: &Tensors,
         mut take: impl FnMut(Vec<Tensor>) -> Result<()>,
     ) -> Result<Vec<SampleLoss>> {
-        let (count, together) = (batch.clean.t.len(), together(&self.config));
+        let (count, together) = (batch.clean.t.len(), self.together);
         let one = |first: usize| {
             let images = first..(first + together).min(count);
             let entering = mixture.map(|mixture| mixture.entering().of_samples(images.clone())).transpose()?;
@@ -279,8 +282,25 @@ mod tests {
             let device = Device::Cpu;
             let trunk = UnetTrunk::new(&config, &method, backbone.clone(), &layout, loss, captions, &device);
             let mut trunk = trunk.unwrap();
-            let mut gradient = vec![0.0; layout.len()];
-            trunk.gradient(&batch, &values, &mut gradient).unwrap();
+            let mut of_shares = |together: usize, threads: usize| {
+                trunk.together = together;
+                let mut gradient = vec![0.0; layout.len()];
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| trunk.gradient(&batch, &values, &mut gradient)).unwrap();
+                gradient
+            };
+            let whole = of_shares(3, 2);
+            // Two shares, the last of one image; three, on threads of their own or not.
+            for together in [1, 2] {
+                let gradient = of_shares(together, 1);
+                let apart = gradient.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let largest = whole.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+                assert!(apart < 1e-5 * largest, "{method:?}, {together} together: {apart} of {largest}");
+                for threads in [2, 3] {
+                    assert_eq!(of_shares(together, threads), gradient, "{method:?}, {together} on {threads} threads");
+                }
+            }
+            let gradient = of_shares(2, 2);
             let (mut worst, mut steepest) = (0.0_f64, 0.0_f64);
             for slot in &layout.slots {
                 let direction = normals(slot.range.len(), 4);

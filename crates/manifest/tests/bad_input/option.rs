@@ -52,6 +52,10 @@ fn unknown_names_have_suggestions() {
         "minni: there is no `minni` in experiments; allowed: mini, cnn, net; did you mean `mini`?"
     );
     assert_eq!(
+        message("experiments/minni.yaml", "s"),
+        "experiments/minni.yaml: there is no such file; allowed: mini, cnn, net"
+    );
+    assert_eq!(
         message("mini", "x"),
         "--scale x: there is no `x` in experiments/scales; allowed: s, t; did you mean `s`?"
     );

@@ -140,8 +140,8 @@ fn no_verdict_rests_on_a_clock() {
     }
     assert!(page.contains("No record knows what else the machine did meanwhile"), "{page}");
     // Operations need no clock, and change no verdict.
-    let counted = "**Counted, not timed:** of DiT-B/2, the paper's size, a forward pass has the operations that it has without a patch \
-                   1.0008 times in `initialisation/zero` and 1.2500 times in `position/prepend_50`;";
+    let counted = "**Counted, not timed:** at the paper's size (DiT-B/2), a forward pass takes 1.0008 times (`initialisation/zero`) and \
+                   1.2500 times (`position/prepend_50`) the operations of one without a patch;";
     assert_eq!(page.matches(counted).count(), 1, "{page}");
     assert!(!page.contains("**Not measured:**"), "{page}");
 }
