@@ -168,8 +168,7 @@ fn every_method_trains_and_samples_whatever_the_threads() {
     // A file takes the place of each training; a patch may lie beside the network that it is on.
     let file = chain.folder.path().join("elsewhere.safetensors");
     let beside: Weights = base.iter().chain(&patch).map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-    let cases: [(fn(&Method) -> bool, &Weights); 3] = [(is_finetune, &tuned), (is_dmp, &patch), (is_dmp, &beside)];
-    for (is, tensors) in cases {
+    for (is, tensors) in [(is_finetune as fn(&Method) -> bool, &tuned), (is_dmp, &patch), (is_dmp, &beside)] {
         weights::write(&file, tensors).unwrap();
         let Train { denoiser, method, .. } = chain.train(is).1.clone();
         let stage = Stage::Import(Import { denoiser, method });
