@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
+use crate::artifact;
 use crate::job::CurvePoint;
 use crate::losses::{Losses, Running};
 
@@ -13,7 +14,21 @@ use crate::losses::{Losses, Running};
 const FILE: &str = "checkpoint.safetensors";
 
 /// Tensors of the file besides its hash.
-const PARTS: [&str; 6] = ["counts", "curve", "values", "first_moment", "second_moment", "average"];
+const PARTS: [(&str, Dtype); 6] = [
+    ("counts", Dtype::U64),
+    ("curve", Dtype::F64),
+    ("values", Dtype::F32),
+    ("first_moment", Dtype::F32),
+    ("second_moment", Dtype::F32),
+    ("average", Dtype::F32),
+];
+
+/// Numbers that are written at once.
+const CHUNK: usize = 1 << 20;
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
 
 /// Where a training run stands. Random draws are pure functions of the iteration, so it is all the state there is.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,19 +77,25 @@ impl Checkpoint {
         }
         let counts = [self.iteration as u64, self.running.iterations].map(u64::to_le_bytes).concat();
         let curve: Vec<u8> = curve.into_iter().flat_map(f64::to_le_bytes).collect();
-        let floats = [&self.values, &self.first_moment, &self.second_moment, &self.average]
-            .map(|buffer| buffer.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
-        let [values, first_moment, second_moment, average] = &floats;
-        let parts: [&[u8]; 6] = [&counts, &curve, values, first_moment, second_moment, average];
-        let digest = Self::digest(parts);
+        let floats = [&self.values, &self.first_moment, &self.second_moment, &self.average];
+        // Of a large network a second copy of all this would be a good part of the memory.
+        let chunks = || floats.into_iter().map(|buffer| buffer.chunks(CHUNK).map(bytes));
 
-        let types = [Dtype::U64, Dtype::F64, Dtype::F32, Dtype::F32, Dtype::F32, Dtype::F32];
-        let mut tensors = vec![("sha256", TensorView::new(Dtype::U8, vec![digest.len()], &digest)?)];
-        for ((name, dtype), bytes) in PARTS.iter().zip(types).zip(parts) {
-            tensors.push((name, TensorView::new(dtype, vec![bytes.len() * 8 / dtype.bitsize()], bytes)?));
+        let mut digest = Sha256::new();
+        for part in [&counts, &curve] {
+            hash(&mut digest, part.len(), [part]);
         }
-        models::weights::write_atomically(&directory.join(FILE), &safetensors::serialize(tensors, None)?)?;
-        Ok(())
+        for (buffer, chunks) in floats.into_iter().zip(chunks()) {
+            hash(&mut digest, size_of_val(&buffer[..]), chunks);
+        }
+        let digest = digest.finalize().to_vec();
+
+        let lengths = [counts.len() / 8, curve.len() / 8].into_iter().chain(floats.map(Vec::len));
+        let mut tensors: Vec<_> =
+            PARTS.into_iter().zip(lengths).map(|((name, dtype), length)| (name, dtype, vec![length])).collect();
+        tensors.push(("sha256", Dtype::U8, vec![digest.len()]));
+        let parts = [counts, curve].into_iter().chain(chunks().flatten()).chain([digest]);
+        artifact::write_parts(&directory.join(FILE), &tensors, parts.map(Ok))
     }
 
     /// The checkpoint of `directory`, if there is one.
@@ -96,7 +117,7 @@ impl Checkpoint {
         let tensors = SafeTensors::deserialize(bytes)?;
         let part = |name: &str| tensors.tensor(name).map(|t| t.data()).with_context(|| name.to_owned());
         let mut parts = [&[][..]; 6];
-        for (bytes, name) in parts.iter_mut().zip(PARTS) {
+        for (bytes, (name, _)) in parts.iter_mut().zip(PARTS) {
             *bytes = part(name)?;
         }
         ensure!(part("sha256")? == Self::digest(parts), "its content does not match its hash");
@@ -127,11 +148,16 @@ impl Checkpoint {
     fn digest(parts: [&[u8]; 6]) -> Vec<u8> {
         let mut digest = Sha256::new();
         for part in parts {
-            digest.update((part.len() as u64).to_le_bytes());
-            digest.update(part);
+            hash(&mut digest, part.len(), [part]);
         }
         digest.finalize().to_vec()
     }
+}
+
+/// Adds a part of so many bytes, which come in chunks.
+fn hash(digest: &mut Sha256, length: usize, chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    digest.update((length as u64).to_le_bytes());
+    chunks.into_iter().for_each(|chunk| digest.update(chunk));
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ impl Task<'_> {
     fn run(&self, job: &Job, examples: Box<dyn Examples>, backbone: Weights) -> Result<Finished, EngineError> {
         let half_life = self.ema_halflife_iterations;
         let (trained, layout) = match self.denoiser {
-            Denoiser::Dit(dit) => self.learn_dit(job, dit, examples, &backbone)?,
+            Denoiser::Dit(dit) => self.learn_dit(job, dit, examples, backbone)?,
             Denoiser::Unet(unet) => self.learn_unet(job, unet, examples, backbone)?,
         };
         match trained {
@@ -165,7 +165,7 @@ impl Task<'_> {
         job: &Job,
         dit: &DitConfig,
         examples: Box<dyn Examples>,
-        backbone: &Weights,
+        backbone: Weights,
     ) -> Result<(Trained, Layout), EngineError> {
         let captions = Captions::open(job, dit)?;
         let examples = match &captions {
@@ -174,8 +174,12 @@ impl Task<'_> {
         };
         let examples = &*examples;
         self.fit(examples)?;
-        let (layout, initial) = self.start(backbone)?;
-        let (half_life, initial) = (self.ema_halflife_iterations, layout.flatten(&initial)?);
+        let (layout, initial) = self.start(&backbone)?;
+        // Of a large network, each copy of the weights is a good part of the memory.
+        let flat = layout.flatten(&initial)?;
+        drop(initial);
+        let backbone = if layout.has_positions() { Weights::new() } else { backbone };
+        let (half_life, backbone) = (self.ema_halflife_iterations, &backbone);
         let trained = match (self.numerics.engine, job.device) {
             (Engine::Fast, Device::Cuda(number)) => {
                 if captions.is_some() {
@@ -184,14 +188,14 @@ impl Task<'_> {
                     return Err(EngineError::Failed(anyhow!(said)));
                 }
                 let gpu = on_gpu::open(number)?;
-                let state = start(job, &layout, initial, half_life)?;
+                let state = start(job, &layout, flat, half_life)?;
                 let mut course = self.course(&gpu, dit, examples, backbone, &layout, &state)?;
                 follow(job, state, self.optimisation, &mut course)?
             }
             _ => {
                 let mut objective =
                     self.objective(dit, examples, captions, backbone, &layout, &job.tensor_device()?)?;
-                run(job, &layout, initial, self.optimisation, half_life, &mut objective)?
+                run(job, &layout, flat, self.optimisation, half_life, &mut objective)?
             }
         };
         Ok((trained, layout))
@@ -231,8 +235,7 @@ impl Task<'_> {
         layout: &Layout,
         state: &Checkpoint,
     ) -> Result<on_gpu::MachineTraining<'m, 'i, M>> {
-        let learns = layout.slots.iter().any(|slot| slot.name == models::dit::POSITION_EMBEDDING);
-        let parameters = if learns { None } else { Some(fast::parameters(dit, backbone)?) };
+        let parameters = if layout.has_positions() { None } else { Some(fast::parameters(dit, backbone)?) };
         on_gpu::MachineTraining::new(machine, self, dit, examples, parameters.as_ref(), layout, state)
     }
 

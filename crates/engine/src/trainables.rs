@@ -50,6 +50,11 @@ impl Layout {
         self.slots.last().map_or(0, |slot| slot.range.end)
     }
 
+    /// Whether all of a DiT is in it, as where the whole learns: positions are stored with it alone.
+    pub fn has_positions(&self) -> bool {
+        self.slots.iter().any(|slot| slot.name == models::dit::POSITION_EMBEDDING)
+    }
+
     /// Copies tensors by name into a flat buffer.
     ///
     /// # Errors
