@@ -19,7 +19,7 @@ pub struct Activation<'a> {
     pub weights: &'a [f32],
 }
 
-/// Panels side by side.
+/// Panels side by side, at most; fewer of wide ones, whose figure would be too wide to read.
 const COLUMNS: usize = 4;
 /// Room for the pixels of a panel, which have whole sizes; more than that if there are more prompts or timesteps.
 const ROOM: (usize, usize) = (200, 170);
@@ -31,13 +31,15 @@ const BAR: i32 = 96;
 /// Draws the figure. The colours reach from the 0.5% to the 99.5% quantile over all panels; what lies outside has the
 /// end's colour, and the bar says so.
 pub fn draw(activation: &Activation) -> Result<String, Failure> {
-    let columns = activation.blocks.clamp(1, COLUMNS);
-    let rows = activation.blocks.div_ceil(columns);
     let steps = activation.timesteps.len();
     let fit = |room: usize, count: usize| (room / count.max(1)).max(1);
     let factor = (fit(ROOM.0, activation.prompts), fit(ROOM.1, steps));
     let inner = ((activation.prompts * factor.0) as i32, (steps * factor.1) as i32);
     let panel_size = (inner.0 + EDGE.0 + EDGE.1, inner.1 + EDGE.2 + EDGE.3);
+    let usual = ROOM.0 as i32 + EDGE.0 + EDGE.1;
+    let fitting = (COLUMNS as i32 * usual / panel_size.0) as usize;
+    let columns = activation.blocks.min(fitting).clamp(1, COLUMNS);
+    let rows = activation.blocks.div_ceil(columns);
     let width = columns as i32 * panel_size.0 + BAR + 24;
     let height = TOP + rows as i32 * panel_size.1 + 4;
     let scale = Scale::of(activation.weights);
