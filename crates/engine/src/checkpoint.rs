@@ -27,7 +27,9 @@ const PARTS: [(&str, Dtype); 6] = [
 const CHUNK: usize = 1 << 20;
 
 fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    let mut bytes = vec![0; size_of_val(values)];
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
+    bytes
 }
 
 /// Where a training run stands. Random draws are pure functions of the iteration, so it is all the state there is.
@@ -179,6 +181,12 @@ mod tests {
         assert!(Checkpoint::load(directory.path(), 3).unwrap().is_none());
         example().save(directory.path()).unwrap();
         assert_eq!(Checkpoint::load(directory.path(), 3).unwrap().unwrap(), example());
+        // Of more numbers than are written at once.
+        let values: Vec<f32> = (0..2 * CHUNK + 3).map(|i| i as f32).collect();
+        let mut long = Checkpoint::start(values.clone(), false);
+        long.second_moment = values.iter().map(|value| value * 0.5).collect();
+        long.save(directory.path()).unwrap();
+        assert_eq!(Checkpoint::load(directory.path(), values.len()).unwrap().unwrap(), long);
     }
 
     #[test]
