@@ -16,7 +16,7 @@ use crate::{Error, Result, jpeg};
 /// Largest width or height that is decoded, in pixels.
 pub(crate) const MAX_SIDE: u32 = 1 << 14;
 
-/// Largest image that is decoded, in pixels: 134 million. The largest photographs of LAION have about 100 million.
+/// Largest image that is decoded, in pixels: 134 million.
 pub(crate) const MAX_PIXELS: u64 = 1 << 27;
 
 /// Largest allocation of a decoder in bytes: the largest image with transparency. Its copy in RGB comes on top.
@@ -46,8 +46,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Waits until this image may be decoded, by its header: those of more than 16 million pixels are, one at a time in the process,
-/// for as long as what is returned lives. So, beside the files themselves, the largest take 2 GB (a progressive CMYK JPEG; most 1 GB)
-/// on however many threads, and all others 0.25 GB a thread at most.
+/// for as long as what is returned lives. By the sizes of its buffers, beside the files themselves, the largest takes 2 GB (a progressive
+/// CMYK JPEG; most 1 GB) on however many threads, and each of the others 0.25 GB.
 pub(crate) fn turn(bytes: &[u8]) -> Option<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
     // It guards no data that a panic could have spoiled.

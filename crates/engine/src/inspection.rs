@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use manifest::denoiser::Denoiser;
@@ -18,7 +18,7 @@ use crate::{archive, artifact, autoencoder, embeddings, features, import, unet};
 #[derive(Debug, Default)]
 pub struct Inspection {
     /// Files that have been looked into, and as what.
-    seen: BTreeSet<String>,
+    seen: BTreeSet<(PathBuf, String)>,
 }
 
 impl Inspection {
@@ -70,7 +70,7 @@ impl Inspection {
     }
 
     fn once(&mut self, path: &Path, network: &impl Debug, look: impl FnOnce() -> Result<()>) -> Result<()> {
-        if self.seen.insert(format!("{} {network:?}", path.display())) { look() } else { Ok(()) }
+        if self.seen.insert((path.to_owned(), format!("{network:?}"))) { look() } else { Ok(()) }
     }
 }
 
