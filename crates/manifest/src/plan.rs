@@ -148,7 +148,7 @@ pub struct CellRun {
     /// Seed of the training; the sampling seed is the scale's plus this.
     pub seed: u64,
     /// Training, or the import of what was trained elsewhere; none where the method trains nothing.
-    pub train: Option<Key>,
+    pub trained: Option<Key>,
     /// Sampling.
     pub sample: Key,
     /// The first samples as images, where samples are latents.
@@ -174,7 +174,7 @@ impl CellRun {
     /// The stages of the chain, each after its inputs.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let judged = [Some(self.features), Some(self.metrics), self.activation];
-        let chain = [self.train, Some(self.sample), self.decoded].into_iter().chain(judged);
+        let chain = [self.trained, Some(self.sample), self.decoded].into_iter().chain(judged);
         let shown = self.classes.iter().map(|(_, key)| *key).chain(self.captions.iter().map(|(_, key)| *key));
         chain.flatten().chain(self.measures.iter().copied()).chain(shown)
     }

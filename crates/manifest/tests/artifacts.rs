@@ -103,7 +103,7 @@ fn a_cell_stands_for_the_method_even_where_none_trains_it_as_the_manifest_names_
         assert_eq!(table.default_cell.as_deref(), Some(default), "{artifact}");
         let (default, control) = (table.cell(default).unwrap(), table.positive_control.as_ref().unwrap());
         assert_ne!(default.written, table.method);
-        assert_eq!((&control.method, control.runs[0].train), (&default.method, default.runs[0].train));
+        assert_eq!((&control.method, control.runs[0].trained), (&default.method, default.runs[0].trained));
     }
 }
 
@@ -131,7 +131,7 @@ fn captions_are_embedded_before_what_they_condition() {
         let Stage::Sample(drawn) = stage(run.sample) else { panic!("no samples") };
         assert_eq!((shown.class, drawn.class, shown.seed), (Some(6), None, drawn.seed));
         let Captions::Of(source) = embedded(run.sample) else { panic!("listed") };
-        if let Some(train) = run.train {
+        if let Some(train) = run.trained {
             let Stage::Train(training) = stage(train) else { panic!("no training") };
             assert_eq!(training.data, source, "samples are drawn from the captions of the training images");
             assert_eq!(embedded(train), embedded(run.sample));
@@ -181,7 +181,7 @@ fn a_series_is_judged_after_shares_of_the_iterations() {
     let table3 = plan("table3", "tiny");
     let table = &table3.tables[0];
     let iterations = |id: &str| {
-        let train = table.cell(id).unwrap().runs[0].train.unwrap();
+        let train = table.cell(id).unwrap().runs[0].trained.unwrap();
         let Stage::Train(train) = &table3.stage(train).unwrap().stage else { panic!("no training") };
         train.optimisation.iterations
     };

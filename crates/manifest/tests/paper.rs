@@ -54,7 +54,9 @@ fn run<'p>(plan: &'p Plan, cell: &str) -> &'p CellRun {
 }
 
 fn train<'p>(plan: &'p Plan, cell: &str) -> &'p Train {
-    let Stage::Train(train) = &plan.stage(run(plan, cell).train.unwrap()).unwrap().stage else { panic!("no training") };
+    let Stage::Train(train) = &plan.stage(run(plan, cell).trained.unwrap()).unwrap().stage else {
+        panic!("no training")
+    };
     train
 }
 
@@ -111,7 +113,7 @@ fn the_chain_has_the_papers_numbers() {
     let dit = train.denoiser.dit().unwrap();
     assert_eq!((dit.tokens(), dit.hidden, dit.depth, dit.heads), (256, 768, 12, 12));
     assert_eq!(train.latents.as_ref().unwrap().scale_factor, 0.18215);
-    assert_eq!(inputs(run.train.unwrap()), ["backbone", "latents"]);
+    assert_eq!(inputs(run.trained.unwrap()), ["backbone", "latents"]);
     assert_eq!(inputs(run.sample), ["backbone", "trained"]);
     assert_eq!(inputs(run.features), ["autoencoder", "extractor", "samples"]);
     assert_eq!(inputs(run.decoded.unwrap()), ["autoencoder", "samples"]);
@@ -186,7 +188,7 @@ fn imagenet_has_the_papers_numbers() {
         _ => panic!("{cell} has no gate"),
     };
     assert_eq!((reads("imagenet/t"), reads("imagenet/t_plus_c")), (GateInput::T, GateInput::TPlusC));
-    assert_eq!(run(&table9, "imagenet/t").train, run(&table8, "imagenet/dmp").train, "the same training");
+    assert_eq!(run(&table9, "imagenet/t").trained, run(&table8, "imagenet/dmp").trained, "the same training");
     assert!(table9.not_run.iter().all(|cell| cell.cell.starts_with("coco/")) && table9.not_run.len() == 3);
 
     let figure8 = plan("figure8", &[]);

@@ -47,7 +47,7 @@ fn json<T: serde::Serialize>(value: &T) -> Value {
 
 /// What the training stage of a cell has, and that of the default cell has not.
 fn training_difference(plan: &Plan, cell: &PlannedCell, default: &PlannedCell) -> Vec<String> {
-    let train = |cell: &PlannedCell| json(&plan.stage(cell.runs[0].train.unwrap()).unwrap().stage);
+    let train = |cell: &PlannedCell| json(&plan.stage(cell.runs[0].trained.unwrap()).unwrap().stage);
     let mut found = BTreeMap::new();
     differences("", &train(default), &train(cell), &mut found);
     found.into_iter().map(|(path, (_, new))| format!("{path} = {new}")).collect()
@@ -91,7 +91,7 @@ fn every_cell_differs_from_the_default_in_the_intended_parameter_only() {
     let expected: Vec<_> =
         ["baseline"].into_iter().chain(intended.map(|(id, _)| id)).chain(["reference/dmp"]).collect();
     assert_eq!(ids, expected);
-    assert_eq!(cell(&table, "baseline").runs[0].train, None);
+    assert_eq!(cell(&table, "baseline").runs[0].trained, None);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn equal_cells_are_one_run() {
         assert_eq!(cell.identical_by_construction.as_deref(), Some(other), "{id}");
     }
     // The default, attention, hard, uniform, prepend, (0, 0), (2, 1), first, half, fine-tuning, prompt tuning.
-    let trainings: BTreeSet<Key> = table.cells.iter().filter_map(|cell| cell.runs[0].train).collect();
+    let trainings: BTreeSet<Key> = table.cells.iter().filter_map(|cell| cell.runs[0].trained).collect();
     assert_eq!(trainings.len(), 11);
     let count = |kind| plan.stages.iter().filter(|planned| planned.stage.kind() == kind).count();
     assert_eq!(count("train"), 2 * 11);
@@ -159,13 +159,13 @@ fn a_chain_is_backbone_training_samples_features_distance() {
     assert_eq!(input(run.metrics, "reference"), table.reference.statistics);
     assert_eq!(Some(input(table.reference.statistics, "features")), table.reference.features);
     assert_eq!(input(run.features, "samples"), run.sample);
-    assert_eq!(input(run.sample, "trained"), run.train.unwrap());
-    assert_eq!(input(run.activation.unwrap(), "trained"), run.train.unwrap());
-    let backbone = input(run.train.unwrap(), "backbone");
+    assert_eq!(input(run.sample, "trained"), run.trained.unwrap());
+    assert_eq!(input(run.activation.unwrap(), "trained"), run.trained.unwrap());
+    let backbone = input(run.trained.unwrap(), "backbone");
     assert_eq!(stage(backbone).stage.kind(), "pretrain");
     assert_eq!(input(run.sample, "backbone"), backbone);
 
-    let (Stage::Train(train), Stage::Sample(sample)) = (&stage(run.train.unwrap()).stage, &stage(run.sample).stage)
+    let (Stage::Train(train), Stage::Sample(sample)) = (&stage(run.trained.unwrap()).stage, &stage(run.sample).stage)
     else {
         panic!("of another kind")
     };
@@ -184,7 +184,7 @@ fn the_positive_control_is_the_default_with_noise_on_its_prompts() {
     let (plan, table) = plan(&[]);
     let (control, default) = (cell(&table, "positive_control"), cell(&table, "a/linear"));
     for (control, default) in control.runs.iter().zip(&default.runs) {
-        assert_eq!(control.train, default.train);
+        assert_eq!(control.trained, default.trained);
         let (left, right) =
             (json(&plan.stage(default.sample).unwrap().stage), json(&plan.stage(control.sample).unwrap().stage));
         let mut found = BTreeMap::new();
@@ -273,7 +273,7 @@ fn the_preset_is_chosen_on_the_command_line() {
 #[test]
 fn options_reach_the_scale_and_every_method_that_has_the_key() {
     let (plan, table) = plan(&["train.iterations=50", "sample.count=64", "method.prompts.depth=half"]);
-    let Stage::Train(train) = &plan.stage(cell(&table, "a/linear").runs[0].train.unwrap()).unwrap().stage else {
+    let Stage::Train(train) = &plan.stage(cell(&table, "a/linear").runs[0].trained.unwrap()).unwrap().stage else {
         panic!()
     };
     assert_eq!(train.optimisation.iterations, 50);
@@ -318,7 +318,7 @@ fn from_scratch_reads_no_backbone() {
     let reads = |key: Key| plan.stage(key).unwrap().inputs.contains_key("backbone");
     for (id, scratch) in [("a/linear", true), ("reference/finetune", true), ("reference/prompt_tuning", false)] {
         let run = &cell(&table, id).runs[0];
-        let keys = [run.train, Some(run.sample), run.activation];
+        let keys = [run.trained, Some(run.sample), run.activation];
         assert!(keys.into_iter().flatten().all(|key| reads(key) != scratch), "{id}");
         let written = json(&cell(&table, id).method);
         assert_eq!(written.get("backbone").is_some_and(|backbone| backbone == "from_scratch"), scratch, "{id}");

@@ -51,7 +51,7 @@ fn it_has_the_stages_of_a_diffusion_transformer() {
     assert_eq!((table.denoiser.tokens(), table.denoiser.blocks()), (144, 5));
     assert!(plan.not_run.is_empty() && table.positive_control.is_some());
     let dmp = run(&plan, "laion/dmp");
-    assert_eq!(inputs(&plan, dmp.train.unwrap()), ["embeddings", "latents"]);
+    assert_eq!(inputs(&plan, dmp.trained.unwrap()), ["embeddings", "latents"]);
     assert_eq!(inputs(&plan, dmp.sample), ["embeddings", "trained"]);
     assert_eq!(inputs(&plan, run(&plan, "laion/baseline").sample), ["embeddings"]);
     assert_eq!(inputs(&plan, dmp.activation.unwrap()), ["embeddings", "trained"]);
@@ -66,7 +66,7 @@ fn it_has_the_stages_of_a_diffusion_transformer() {
             Stage::Train(stage) => assert_eq!(stage.numerics.engine, Engine::Fast),
             Stage::Features(stage) => assert_eq!(stage.numerics.engine, Engine::Fast),
             Stage::Embeddings(stage) if matches!(&stage.captions, Captions::Of(_)) => {
-                let pooled = run(&plan, "coco/dmp").train.unwrap();
+                let pooled = run(&plan, "coco/dmp").trained.unwrap();
                 let is_pooled = plan.stage(pooled).unwrap().dependencies().any(|key| key == planned.key);
                 assert_eq!(stage.of, if is_pooled { TextVectors::Pooled } else { TextVectors::Tokens });
             }
@@ -80,7 +80,7 @@ fn it_has_the_stages_of_a_diffusion_transformer() {
 fn keys_of_weights_by_formula_stand() {
     let plan = plan(&[]);
     let dmp = run(&plan, "laion/dmp");
-    assert_eq!(dmp.train.unwrap().to_string(), "743961f352a7a97d9e4ca5840ec246237deea656d2f09bba0642f2c2f564da93");
+    assert_eq!(dmp.trained.unwrap().to_string(), "743961f352a7a97d9e4ca5840ec246237deea656d2f09bba0642f2c2f564da93");
     assert_eq!(dmp.sample.to_string(), "f873ea4076e99a448020ce64fb4383fd49feb3e3695682edcaea9e0e3d4dc383");
 }
 
@@ -101,7 +101,7 @@ fn it_is_trained_first_where_its_recipe_says_how() {
     assert_eq!(serde_json::from_value::<Stage>(json).unwrap(), trained.stage);
     let dmp = run(&plan, "laion/dmp");
     let baseline = run(&plan, "laion/baseline").sample;
-    for key in [dmp.train.unwrap(), dmp.sample, dmp.activation.unwrap(), baseline] {
+    for key in [dmp.trained.unwrap(), dmp.sample, dmp.activation.unwrap(), baseline] {
         let reader = plan.stage(key).unwrap();
         assert_eq!(reader.inputs["backbone"], Input::Stage(trained.key), "{:?}", reader.stage.kind());
     }
@@ -238,10 +238,10 @@ fn the_paper_scale_plans_it_as_soon_as_its_files_are_there() {
     let Denoiser::Unet(unet) = &table.denoiser else { panic!("a DiT") };
     assert_eq!((&unet.shape, unet.weights), (&UnetConfig::stable_diffusion(), WeightsFrom::File));
     let dmp = run(&plan, "laion/dmp");
-    assert_eq!(inputs(&plan, dmp.train.unwrap()), ["backbone", "embeddings", "latents"]);
+    assert_eq!(inputs(&plan, dmp.trained.unwrap()), ["backbone", "embeddings", "latents"]);
     assert_eq!(inputs(&plan, dmp.sample), ["backbone", "embeddings", "trained"]);
     assert_eq!(inputs(&plan, dmp.features), ["autoencoder", "extractor", "samples"]);
-    let Stage::Train(train) = &plan.stage(dmp.train.unwrap()).unwrap().stage else { panic!("no training") };
+    let Stage::Train(train) = &plan.stage(dmp.trained.unwrap()).unwrap().stage else { panic!("no training") };
     let optimisation = &train.optimisation;
     assert_eq!((optimisation.iterations, optimisation.batch, optimisation.learning_rate), (50_000, 128, 1e-4));
     let Stage::Sample(sample) = &plan.stage(dmp.sample).unwrap().stage else { panic!("no sampling") };

@@ -22,7 +22,7 @@ pub(crate) fn check(plan: &Plan, cells: &[Cell], tree: &Tree) -> Result<(), Erro
         let keys = run.keys;
         // Causes before their consequences: another device gives another reference, too.
         let chain = [
-            keys.train.map(|key| (key, "train")),
+            keys.trained.map(|key| (key, "train")),
             Some((keys.sample, "sample")),
             Some((keys.features, "features")),
             Some((keys.metrics, "metrics")),

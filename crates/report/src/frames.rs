@@ -41,7 +41,7 @@ pub(crate) fn runs(plan: &Plan, table: &Table, metric: &str, cells: &[&Cell]) ->
         "value" => number(&|_, run| value(&run.state)),
         "difference_to_baseline" => number(&|_, run| Some(value(&run.state)? - baseline(run.keys.seed)?)),
         "same_run_as" => text(&|cell, _| cell.planned.same_run_as.clone()),
-        "train" => text(&|_, run| run.keys.train.map(|key| key.to_string())),
+        "train" => text(&|_, run| run.keys.trained.map(|key| key.to_string())),
         "sample" => text(&|_, run| Some(run.keys.sample.to_string())),
         "metrics" => text(&|_, run| Some(run.keys.metrics.to_string())),
     )?;

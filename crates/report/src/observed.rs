@@ -116,7 +116,7 @@ pub(crate) fn name(key: Key, kind: &str) -> String {
 }
 
 fn diverged(keys: &CellRun, tree: &Tree) -> Result<Option<State>, Error> {
-    if let Some(train) = keys.train
+    if let Some(train) = keys.trained
         && let Some(record) = record(tree, train, "train")?
         && let Outcome::Diverged { iteration } = record.outcome
     {

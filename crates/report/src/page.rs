@@ -310,7 +310,7 @@ impl Page<'_, '_> {
 
     /// The record of a run: its distance, or else its diverged training.
     fn record(&self, run: &CellRun) -> Option<(Key, &'static str)> {
-        let candidates = [Some((run.metrics, "metrics")), run.train.map(|train| (train, "train"))];
+        let candidates = [Some((run.metrics, "metrics")), run.trained.map(|train| (train, "train"))];
         let has =
             |(key, kind): &(Key, &str)| self.records.iter().any(|record| record.key == *key && record.kind == *kind);
         candidates.into_iter().flatten().find(has)

@@ -126,7 +126,7 @@ fn learning_rate(table: &Table) -> f64 {
 
 /// What must be known of a cell's training: that it was made elsewhere, or moves the backbone's weights much faster than the
 /// paper's; `None` where there is nothing to know.
-pub(crate) fn training(table: &Table, cell: &PlannedCell) -> Option<String> {
+pub(crate) fn training_note(table: &Table, cell: &PlannedCell) -> Option<String> {
     let Some(Input::File { sha256, path }) = &cell.trained else { return multiplied_rate(table, &cell.method) };
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     Some(format!("trained elsewhere ({}, sha256 {})", code(&file), code(&sha256.short())))

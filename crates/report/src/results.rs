@@ -91,7 +91,7 @@ impl Page<'_, '_> {
         let short = id.rsplit('/').next().unwrap_or(&id).to_owned();
         let name = if title == short { code(&id) } else { format!("{} {}", code(&id), escape(&title)) };
         let planned = self.table.cell(&id);
-        let note = planned.and_then(|cell| protocol::training(self.table, cell));
+        let note = planned.and_then(|cell| protocol::training_note(self.table, cell));
         let name = note.map_or(name.clone(), |note| format!("{name}, {note}"));
         match cells.text("same_run_as", row) {
             Some(other) => format!("{name} (same run as {})", code(&other)),

@@ -37,7 +37,7 @@ fn it_learns_prompts_and_a_gate_that_change_the_samples() {
         path
     };
 
-    let learned = weights::read(&execute(default.train.unwrap())).unwrap();
+    let learned = weights::read(&execute(default.trained.unwrap())).unwrap();
     assert!(learned[PROMPTS].values.iter().any(|value| value.abs() > 1e-3), "prompts have left zero");
 
     let (shape, bytes) = artifact::read(&execute(default.activation.unwrap()), "weights", Dtype::F32).unwrap();

@@ -122,7 +122,7 @@ impl Chains<'_> {
         })
     }
 
-    pub(super) fn activation(&mut self, method: &Method, train: Key) -> Result<Key, Error> {
+    pub(super) fn activation(&mut self, method: &Method, trained: Key) -> Result<Key, Error> {
         let stage = Stage::Activation(Activation {
             denoiser: self.backbone.denoiser.clone(),
             method: method.clone(),
@@ -130,7 +130,7 @@ impl Chains<'_> {
             diffusion: self.backbone.diffusion.clone(),
             numerics: self.backbone.denoiser.numerics(&self.scale.numerics),
         });
-        let inputs = self.backbone_and(method, [("trained", train)].into_iter().chain(self.embeddings()));
+        let inputs = self.backbone_and(method, [("trained", trained)].into_iter().chain(self.embeddings()));
         self.stages.add(stage, inputs)
     }
 }

@@ -146,36 +146,36 @@ impl<'a> Chains<'a> {
     /// A cell at one seed.
     pub(crate) fn run(&mut self, run: &Run<'_>, seed: u64) -> Result<CellRun, Error> {
         let method = run.method;
-        let train = match method {
+        let trained = match method {
             Method::Pretrained(_) => None,
             _ => Some(self.trained(run, seed)?),
         };
-        let activation = match (method, train) {
-            (Method::Dmp(_), Some(train)) => Some(self.activation(method, train)?),
+        let activation = match (method, trained) {
+            (Method::Dmp(_), Some(trained)) => Some(self.activation(method, trained)?),
             _ => None,
         };
-        let mut planned = self.judge(method, seed, train, 0.0)?;
+        let mut planned = self.judge(method, seed, trained, 0.0)?;
         planned.activation = activation;
         planned.measures = self.measures(planned.sample, planned.features)?;
         planned.decoded = self.decode(planned.sample, self.scale.sample.count)?;
         for &class in run.classes {
             let classes = self.backbone.denoiser.classes().unwrap_or(1) as u32;
             let stage = Sample { class: Some(class % classes), count: SHOWN, ..self.sampling(method, seed, 0.0) };
-            let sample = self.sample(stage, train)?;
+            let sample = self.sample(stage, trained)?;
             planned.classes.push((class, self.images(sample)?));
         }
-        planned.captions = self.shown(method, seed, train)?;
+        planned.captions = self.shown(method, seed, trained)?;
         Ok(planned)
     }
 
     /// Samples of each caption that is shown.
-    fn shown(&mut self, method: &Method, seed: u64, train: Option<Key>) -> Result<Vec<(String, Key)>, Error> {
+    fn shown(&mut self, method: &Method, seed: u64, trained: Option<Key>) -> Result<Vec<(String, Key)>, Error> {
         let Some((embeddings, captions)) = self.captions.as_ref().and_then(|c| c.shown.clone()) else {
             return Ok(Vec::new());
         };
         let mut of = |(number, caption): (u32, String)| {
             let stage = Sample { class: Some(number), count: SHOWN, ..self.sampling(method, seed, 0.0) };
-            let sample = self.sample_with(stage, train, Some(("embeddings", embeddings)))?;
+            let sample = self.sample_with(stage, trained, Some(("embeddings", embeddings)))?;
             Ok((caption, self.images(sample)?))
         };
         (0..).zip(captions).map(&mut of).collect()
@@ -183,17 +183,17 @@ impl<'a> Chains<'a> {
 
     /// The positive control: a trained patch with noise on its prompts.
     pub(crate) fn control(&mut self, run: &Run<'_>, seed: u64) -> Result<CellRun, Error> {
-        let train = self.trained(run, seed)?;
-        self.judge(run.method, seed, Some(train), self.scale.evaluation.positive_control_noise)
+        let trained = self.trained(run, seed)?;
+        self.judge(run.method, seed, Some(trained), self.scale.evaluation.positive_control_noise)
     }
 
-    fn judge(&mut self, method: &Method, seed: u64, train: Option<Key>, prompt_noise: f64) -> Result<CellRun, Error> {
-        let sample = self.sample(self.sampling(method, seed, prompt_noise), train)?;
+    fn judge(&mut self, method: &Method, seed: u64, trained: Option<Key>, prompt_noise: f64) -> Result<CellRun, Error> {
+        let sample = self.sample(self.sampling(method, seed, prompt_noise), trained)?;
         let features = self.features(sample)?;
         let metrics = self.metrics(features)?;
         let (measures, classes, captions) = (Vec::new(), Vec::new(), Vec::new());
         let (decoded, activation) = (None, None);
-        Ok(CellRun { seed, train, sample, decoded, features, metrics, activation, measures, classes, captions })
+        Ok(CellRun { seed, trained, sample, decoded, features, metrics, activation, measures, classes, captions })
     }
 
     /// The backbone, unless the method starts from none or it is a formula, and `others`.
@@ -260,17 +260,17 @@ impl<'a> Chains<'a> {
         }
     }
 
-    fn sample(&mut self, stage: Sample, train: Option<Key>) -> Result<Key, Error> {
-        self.sample_with(stage, train, self.embeddings())
+    fn sample(&mut self, stage: Sample, trained: Option<Key>) -> Result<Key, Error> {
+        self.sample_with(stage, trained, self.embeddings())
     }
 
     fn sample_with(
         &mut self,
         stage: Sample,
-        train: Option<Key>,
+        trained: Option<Key>,
         embeddings: Option<(&'static str, Key)>,
     ) -> Result<Key, Error> {
-        let others = train.map(|key| ("trained", key)).into_iter().chain(embeddings);
+        let others = trained.map(|key| ("trained", key)).into_iter().chain(embeddings);
         let inputs = self.backbone_and(&stage.method, others);
         self.stages.add(Stage::Sample(stage), inputs)
     }

@@ -36,7 +36,7 @@ fn what_was_trained_elsewhere_takes_the_place_of_a_training() {
     let plan = fixture.load("s", &[]).unwrap_or_else(|error| panic!("{error}"));
     let table = &plan.tables[0];
     let [soft, theirs, again] = ["b/soft", "b/theirs", "b/again"].map(|id| table.cell(id).unwrap());
-    let import = plan.stage(theirs.runs[0].train.unwrap()).unwrap();
+    let import = plan.stage(theirs.runs[0].trained.unwrap()).unwrap();
     assert_eq!(
         (import.stage.kind(), import.inputs.keys().map(String::as_str).collect::<Vec<_>>()),
         ("import", vec!["backbone", "trained"])
@@ -59,7 +59,7 @@ fn what_was_trained_elsewhere_takes_the_place_of_a_training() {
     let table = &plan.tables[0];
     assert_eq!(table.default_cell.as_deref(), Some("b/soft"));
     let control = &table.positive_control.as_ref().unwrap().runs[0];
-    assert_eq!(control.train, table.cell("b/soft").unwrap().runs[0].train);
+    assert_eq!(control.trained, table.cell("b/soft").unwrap().runs[0].trained);
 }
 
 #[test]

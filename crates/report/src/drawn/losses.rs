@@ -14,13 +14,13 @@ impl Sources<'_, '_> {
     pub(super) fn curves(&self) -> Result<Option<Drawn>, Error> {
         let Some(default) = self.default_cell() else { return Ok(None) };
         let curved = |run: &CellRun| {
-            let curve = run.train.map(|key| self.curve(key, "default")).transpose()?.flatten();
+            let curve = run.trained.map(|key| self.curve(key, "default")).transpose()?.flatten();
             Ok(curve.map(|curve| (run.seed, curve)))
         };
         let Some((seed, curve)) = first(&default.runs, curved)? else { return Ok(None) };
         let mut groups: Vec<(String, Vec<curves::Curve>)> = Vec::new();
         for cell in self.table.cells.iter().filter(|cell| cell.same_run_as.is_none() && cell.id != default.id) {
-            let train = cell.runs.iter().find(|run| run.seed == seed).and_then(|run| run.train);
+            let train = cell.runs.iter().find(|run| run.seed == seed).and_then(|run| run.trained);
             let Some(curve) = train.map(|key| self.curve(key, &cell.title)).transpose()?.flatten() else { continue };
             let title = self.group_title(cell);
             match groups.iter_mut().find(|(group, _)| *group == title) {

@@ -49,7 +49,7 @@ impl Sources<'_, '_> {
         let recorded = |run: &CellRun| {
             let keys = run
                 .activation
-                .zip(run.train)
+                .zip(run.trained)
                 .filter(|(activation, train)| self.has(*activation) && self.weights(*train).is_ok());
             Ok(keys.map(|keys| (keys, run.seed)))
         };

@@ -132,7 +132,7 @@ impl Bench {
             CurvePoint { iteration: iteration as u64, learning_rate: 1e-3, losses }
         };
         let curve = (1..=iterations / 10).map(|i| point(10 * i)).collect();
-        let key = self.run(cell, seed).train.expect("a cell that trains");
+        let key = self.run(cell, seed).trained.expect("a cell that trains");
         self.commit(key, Finished { outcome, curve, ..finished() }, &[]);
     }
 

@@ -102,7 +102,7 @@ impl<'a> Ran<'a> {
     fn released(&self) -> Result<Released, Failure> {
         let planned = self.stage(self.run.sample);
         let Stage::Sample(stage) = &planned.stage else { unreachable!("it is the key of samples") };
-        if self.run.train.is_none() {
+        if self.run.trained.is_none() {
             return Err(Failure::Usage(format!("{} trains nothing: it has no patch", self.id)));
         }
         let inputs = self.inputs(planned)?;
